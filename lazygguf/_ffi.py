@@ -1,0 +1,401 @@
+"""The binding to the native core: handles become classes, status codes become exceptions.
+
+Owns every call into ``lazygguf._native``; nothing else imports it. Knows nothing about text, chat or sampling.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Callable, NamedTuple, Optional, Union
+
+import llama_cpp  # noqa: F401  loads the ggml libraries that the extension shares with llama.cpp
+import numpy as np
+
+from ._native import ffi, lib
+from .errors import Cancelled, ContextFullError, LazyError, ModelFileError, UnsupportedModelError
+from .schedule import QUESTION, KeepSchedule
+
+ProgressCallback = Callable[[int, int], Any]
+
+_KV_DTYPES = {"f16": lib.LAZY_KV_DTYPE_F16, "f32": lib.LAZY_KV_DTYPE_F32, "q8_0": lib.LAZY_KV_DTYPE_Q8_0}
+_EXCEPTIONS = {
+    lib.LAZY_STATUS_INVALID_ARGUMENT: ValueError,
+    lib.LAZY_STATUS_BAD_FILE: ModelFileError,
+    lib.LAZY_STATUS_UNSUPPORTED: UnsupportedModelError,
+    lib.LAZY_STATUS_CONTEXT_FULL: ContextFullError,
+    lib.LAZY_STATUS_NO_MEMORY: MemoryError,
+    lib.LAZY_STATUS_CANCELLED: Cancelled,
+    lib.LAZY_STATUS_BUSY: RuntimeError,
+    lib.LAZY_STATUS_FAILED: LazyError,
+}
+
+
+def _text(pointer: Any) -> str:
+    return ffi.string(pointer).decode("utf-8", "replace")
+
+
+def check(status: int) -> None:
+    """Raises the exception that a status stands for, with the native core's message."""
+    if status != lib.LAZY_STATUS_OK:
+        raise _EXCEPTIONS.get(status, LazyError)(_text(lib.lazy_last_error()))
+
+
+def _check_ggml_version() -> None:
+    built, found = _text(lib.lazy_ggml_version_compiled()), _text(lib.lazy_ggml_version())
+    if built != found:
+        raise ImportError(
+            f"lazygguf was built for ggml {built}, but the installed llama-cpp-python brings ggml {found}; "
+            "reinstall lazygguf (pip install --force-reinstall lazygguf) or the llama-cpp-python it was built with"
+        )
+
+
+_check_ggml_version()
+
+
+def ggml_version() -> str:
+    """Version of the ggml library in this process."""
+    return _text(lib.lazy_ggml_version())
+
+
+def _path_bytes(path: Union[str, os.PathLike[str]]) -> bytes:
+    """The path for C, after Python has said in its own exceptions what is wrong with it."""
+    with open(path, "rb"):
+        return os.fsencode(path)
+
+
+class TensorInfo(NamedTuple):
+    """A tensor of a file. ``ne`` is in ggml order: ``ne[0]`` is the contiguous dimension; offset in bytes."""
+
+    name: str
+    type_name: str
+    ne: tuple[int, ...]
+    offset: int
+    n_bytes: int
+
+
+class NativeFile:
+    """A GGUF file whose container has been checked: metadata and tensor list, no weights.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError, PermissionError: the path cannot be opened.
+        ModelFileError: not a whole, well-formed GGUF file.
+    """
+
+    def __init__(self, path: Union[str, os.PathLike[str]]) -> None:
+        out = ffi.new("lazy_file **")
+        check(lib.lazy_file_open(out, _path_bytes(path)))
+        self._file = ffi.gc(out[0], lib.lazy_file_free)
+        self._metadata: Optional[dict[str, Any]] = None
+
+    def __enter__(self) -> NativeFile:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Frees the metadata."""
+        if self._file is not None:
+            ffi.release(self._file)
+            self._file = None
+
+    def check(self) -> None:
+        """Checks all that loading a model checks, without reading weights.
+
+        Raises:
+            ModelFileError: a key, tensor or vocabulary is missing or impossible.
+            UnsupportedModelError: a model of a kind that lazygguf does not run.
+        """
+        check(lib.lazy_file_check(self._file))
+
+    @property
+    def size(self) -> int:
+        """Size of the file, in bytes."""
+        return int(lib.lazy_file_size(self._file))
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Every key-value pair; arrays are lists."""
+        if self._metadata is None:
+            n = lib.lazy_file_n_kv(self._file)
+            self._metadata = {_text(lib.lazy_file_key(self._file, i)): self._value(i) for i in range(n)}
+        return self._metadata
+
+    @property
+    def tensors(self) -> list[TensorInfo]:
+        """Every tensor, in file order."""
+        infos = []
+        info = ffi.new("lazy_tensor_info *")
+        for i in range(lib.lazy_file_n_tensors(self._file)):
+            lib.lazy_file_tensor(self._file, i, info)
+            name, type_name = _text(info.name), _text(info.type_name).upper()
+            infos.append(TensorInfo(name, type_name, tuple(info.ne), info.offset, info.n_bytes))
+        return infos
+
+    def _value(self, i: int) -> Any:
+        kv_type = lib.lazy_file_kv_type(self._file, i)
+        if kv_type != lib.LAZY_KV_TYPE_ARRAY:
+            return self._element(kv_type, i, 0)
+        element_type = lib.lazy_file_arr_type(self._file, i)
+        return [self._element(element_type, i, j) for j in range(lib.lazy_file_arr_n(self._file, i))]
+
+    def _element(self, kv_type: int, i: int, j: int) -> Any:
+        if kv_type == lib.LAZY_KV_TYPE_STRING:
+            return _text(lib.lazy_file_str(self._file, i, j))
+        if kv_type in (lib.LAZY_KV_TYPE_FLOAT32, lib.LAZY_KV_TYPE_FLOAT64):
+            return lib.lazy_file_f64(self._file, i, j)
+        value = lib.lazy_file_i64(self._file, i, j)
+        return bool(value) if kv_type == lib.LAZY_KV_TYPE_BOOL else value
+
+
+class NativeModel:
+    """The weights of one model. Sessions keep it alive.
+
+    Args:
+        path: a GGUF file.
+        n_gpu_layers: layers placed on the first GPU device; 0 none, -1 all.
+        use_mmap: map the file instead of reading it.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError, PermissionError, ModelFileError, UnsupportedModelError, MemoryError,
+        ValueError: a GPU is asked for and ggml has none.
+    """
+
+    def __init__(
+        self, path: Union[str, os.PathLike[str]], n_gpu_layers: int = 0, use_mmap: bool = True
+    ) -> None:
+        params = ffi.new("lazy_model_params *")
+        lib.lazy_model_params_init(params)
+        params.n_gpu_layers = n_gpu_layers
+        params.use_mmap = use_mmap
+        out = ffi.new("lazy_model **")
+        check(lib.lazy_model_load(out, _path_bytes(path), params))
+        self._model = ffi.gc(out[0], lib.lazy_model_free)
+        self.n_vocab: int = lib.lazy_model_n_vocab(self._model)
+        self.n_ctx_train: int = lib.lazy_model_n_ctx_train(self._model)
+        self.n_layer: int = lib.lazy_model_n_layer(self._model)
+        self.n_embd: int = lib.lazy_model_n_embd(self._model)
+        self.n_head: int = lib.lazy_model_n_head(self._model)
+        self.n_head_kv: int = lib.lazy_model_n_head_kv(self._model)
+        self.n_embd_head: int = lib.lazy_model_n_embd_head(self._model)
+        self.desc: str = _text(lib.lazy_model_desc(self._model))
+
+    def close(self) -> None:
+        """Frees the weights. Close every session of the model before."""
+        if self._model is not None:
+            ffi.release(self._model)
+            self._model = None
+
+
+class StepStats(NamedTuple):
+    """What the last eval did. Lists are by segment; bytes are those held now."""
+
+    n_tokens: int
+    n_new: int
+    n_computed: list[int]
+    n_live: list[int]
+    n_layers: list[int]
+    n_revived: int
+    kv_bytes: int
+    aux_bytes: int
+
+
+class _Progress:
+    """Carries a Python callback, and the exception it raises, through C."""
+
+    def __init__(self, callback: Optional[ProgressCallback]) -> None:
+        self.callback = callback
+        self.error: Optional[BaseException] = None
+
+    def __call__(self, n_done: int, n_total: int) -> bool:
+        if self.callback is not None:
+            self.callback(n_done, n_total)
+        return True
+
+    def on_error(self, exception: Any, error: BaseException, traceback: Any) -> bool:
+        self.error = error
+        return False
+
+
+def _on_progress_error(exception: Any, error: BaseException, traceback: Any) -> bool:
+    # also reached by KeyboardInterrupt, which Python delivers here while C reads a long prompt
+    frame_locals = traceback.tb_frame.f_locals if traceback is not None else {}
+    progress = ffi.from_handle(frame_locals["user_data"])
+    return bool(progress.on_error(exception, error, traceback))
+
+
+@ffi.def_extern(error=False, onerror=_on_progress_error)
+def lazy_on_progress(user_data: Any, n_done: int, n_total: int) -> bool:
+    return bool(ffi.from_handle(user_data)(n_done, n_total))
+
+
+def _native_schedule(schedule: Optional[KeepSchedule]) -> tuple[Any, list[Any]]:
+    """The C struct, and what must stay alive while it is read."""
+    if schedule is None:
+        return ffi.NULL, []
+    points = ffi.new("lazy_point[]", len(schedule.points))
+    keep_alive = [points]
+    for out, point in zip(points, schedule.points):
+        out.il, out.keep, out.pool = point.il, point.keep, point.pool
+        out.n_query = 0 if point.n_query == QUESTION else int(point.n_query)
+        if point.heads is not None:
+            heads = ffi.new("int32_t[]", list(point.heads))
+            keep_alive.append(heads)
+            out.heads, out.n_heads = heads, len(point.heads)
+    native = ffi.new("lazy_schedule *")
+    native.version, native.points, native.n_points = lib.LAZY_VERSION, points, len(schedule.points)
+    native.n_sink, native.min_prompt, native.max_revive = schedule.n_sink, schedule.min_prompt, schedule.max_revive
+    return native, keep_alive
+
+
+class NativeSession:
+    """One conversation on a model: KV cache, aux cache and keep schedule. One thread at a time.
+
+    Args:
+        model: the weights.
+        n_ctx: tokens the session can hold; 0 is the model's training length.
+        n_ubatch: rows per graph.
+        n_threads: threads for one row (decode).
+        n_threads_batch: threads for more rows (prefill); None is ``n_threads``.
+        type_k, type_v: ``"f16"``, ``"f32"`` or ``"q8_0"``.
+        schedule: None runs dense.
+
+    Raises:
+        ValueError: a value is out of range for the model.
+        MemoryError: the caches cannot be allocated.
+    """
+
+    def __init__(
+        self,
+        model: NativeModel,
+        n_ctx: int = 0,
+        n_ubatch: int = 512,
+        n_threads: int = 1,
+        n_threads_batch: Optional[int] = None,
+        type_k: str = "f16",
+        type_v: str = "f16",
+        schedule: Optional[KeepSchedule] = None,
+    ) -> None:
+        if model._model is None:
+            raise RuntimeError("the model is closed")
+        params = ffi.new("lazy_session_params *")
+        lib.lazy_session_params_init(params)
+        params.n_ctx, params.n_ubatch, params.n_threads = n_ctx, n_ubatch, n_threads
+        params.n_threads_batch = n_threads if n_threads_batch is None else n_threads_batch
+        params.type_k, params.type_v = _kv_dtype("type_k", type_k), _kv_dtype("type_v", type_v)
+        native, keep_alive = _native_schedule(schedule)
+        out = ffi.new("lazy_session **")
+        check(lib.lazy_session_new(out, model._model, params, native))
+        del keep_alive
+        self._session = ffi.gc(out[0], lib.lazy_session_free)
+        self._model = model  # sessions point into it
+        self.n_ctx: int = lib.lazy_session_n_ctx(self._handle)
+
+    @property
+    def _handle(self) -> Any:
+        if self._session is None:
+            raise RuntimeError("the session is closed")
+        return self._session
+
+    def eval(
+        self,
+        ids: Sequence[int],
+        query_span: Optional[tuple[int, int]] = None,
+        progress: Optional[ProgressCallback] = None,
+    ) -> None:
+        """Reads tokens after what the session holds. On any failure the session is as it was before.
+
+        Args:
+            ids: token ids, (n,).
+            query_span: positions [begin, end) of the question, for pruning points whose ``n_query`` is "question".
+            progress: called after every ubatch with tokens read and tokens to read; what it raises is raised here.
+
+        Raises:
+            ValueError: no token, or an id outside the vocabulary.
+            ContextFullError: the tokens do not fit.
+            Cancelled: ``cancel()`` was called.
+            RuntimeError: another thread is inside this session.
+            LazyError: the weights give NaN or Inf, or the backend failed.
+        """
+        tokens = np.ascontiguousarray(ids, dtype=np.int32)
+        carrier = _Progress(progress)
+        handle = ffi.new_handle(carrier)
+        params = ffi.new("lazy_eval_params *")
+        lib.lazy_eval_params_init(params)
+        params.progress, params.user_data = lib.lazy_on_progress, handle
+        if query_span is not None:
+            params.query_begin, params.query_end = query_span
+        pointer = ffi.cast("const int32_t *", ffi.from_buffer(tokens))
+        status = lib.lazy_session_eval(self._handle, pointer, tokens.size, params)
+        if carrier.error is not None:
+            raise carrier.error
+        check(status)
+
+    def logits(self) -> Optional[np.ndarray]:
+        """Logits of the newest token, (n_vocab,) float32, a copy; None before the first eval and after a trim."""
+        pointer = lib.lazy_session_logits(self._handle)
+        if pointer == ffi.NULL:
+            return None
+        buffer = ffi.buffer(pointer, self._model.n_vocab * 4)
+        return np.frombuffer(buffer, dtype=np.float32).copy()
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens in the context."""
+        return int(lib.lazy_session_n_tokens(self._handle))
+
+    def reset(self) -> None:
+        """Forgets everything and gives the memory back."""
+        check(lib.lazy_session_reset(self._handle))
+
+    def trim(self, n_tokens: int) -> None:
+        """Keeps the first ``n_tokens`` tokens, forgets the rest."""
+        check(lib.lazy_session_trim(self._handle, n_tokens))
+
+    def cancel(self) -> None:
+        """Stops the eval that runs in another thread; that eval raises ``Cancelled``."""
+        lib.lazy_session_cancel(self._handle)
+
+    def stats(self) -> StepStats:
+        """What the last eval did."""
+        s = ffi.new("lazy_stats *")
+        lib.lazy_session_stats(self._handle, s)
+        n = s.n_segments
+        lists = [list(field[0:n]) for field in (s.n_computed, s.n_live, s.n_layers)]
+        return StepStats(s.n_tokens, s.n_new, *lists, s.n_revived, s.kv_bytes, s.aux_bytes)
+
+    def live(self, segment: int) -> np.ndarray:
+        """Positions live in a segment during the last eval, ascending, (n,) int32."""
+        return self._positions(lib.lazy_session_live, segment)
+
+    def cached(self, segment: int) -> np.ndarray:
+        """Positions with K/V rows in a segment, ascending, (n,) int32."""
+        return self._positions(lib.lazy_session_cached, segment)
+
+    def scores(self, segment: int) -> Optional[np.ndarray]:
+        """Scores at the end of a segment in the last eval, before pooling, by position, (n_tokens,) float32.
+
+        NaN where a position was not live; None where nothing was scored.
+        """
+        out = np.empty(self.n_tokens, dtype=np.float32)
+        pointer = ffi.cast("float *", ffi.from_buffer(out))
+        n = lib.lazy_session_scores(self._handle, segment, pointer)
+        return out if n == out.size and n > 0 else None
+
+    def _positions(self, read: Any, segment: int) -> np.ndarray:
+        out = np.empty(self.n_tokens, dtype=np.int32)
+        n = read(self._handle, segment, ffi.cast("int32_t *", ffi.from_buffer(out)))
+        return out[:n]
+
+    def close(self) -> None:
+        """Frees the caches."""
+        if self._session is not None:
+            ffi.release(self._session)
+            self._session = None
+
+
+def _kv_dtype(name: str, value: str) -> int:
+    if value not in _KV_DTYPES:
+        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(_KV_DTYPES)}")
+    return int(_KV_DTYPES[value])

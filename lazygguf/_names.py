@@ -1,0 +1,31 @@
+"""Refusing names that are not known: every option set of lazygguf answers a wrong name with the nearest right one.
+
+Owns the sentence, so that Python arguments, profile keys and chat commands speak alike.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable
+
+
+def refuse_unknown(given: Iterable[str], known: Collection[str], what: str) -> None:
+    """Raises for the first of ``given`` that is not in ``known``.
+
+    Args:
+        given: names that came from outside.
+        known: the names that exist.
+        what: what kind of name it is, for the message.
+
+    Raises:
+        ValueError: the name, and the nearest known one.
+    """
+    for name in given:
+        if name not in known:
+            raise ValueError(f"unknown {what} {name!r}{nearest(str(name), known)}")
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """``", did you mean 'x'?"``, or all known names where none is near."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f", did you mean {close[0]!r}?" if close else f", expected one of {', '.join(sorted(known))}"

@@ -1,0 +1,232 @@
+"""The tokens of a session and the rules for touching it.
+
+Owns the native session, the list of ids in it, reuse of a common prefix, the stats of the last read, and the guards:
+closed, another thread, another process, another generation. It knows nothing of text or sampling.
+
+The list is never trusted over the session: a step that was interrupted anywhere leaves the session at its last whole
+step, and the list is cut to that before the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Callable, Optional, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .errors import Cancelled, ContextFullError
+from .stats import Stats
+
+ProgressCallback = Callable[[int, int], Any]
+QuerySpan = Optional[tuple[int, int]]
+
+
+class Session(Protocol):
+    """What a native session offers to this file (``_ffi.NativeSession``)."""
+
+    n_ctx: int
+
+    @property
+    def n_tokens(self) -> int: ...
+    def eval(self, ids: Any, query_span: QuerySpan = None, progress: Optional[ProgressCallback] = None) -> None: ...
+    def logits(self) -> Optional[npt.NDArray[np.float32]]: ...
+    def reset(self) -> None: ...
+    def trim(self, n_tokens: int) -> None: ...
+    def cancel(self) -> None: ...
+    def stats(self) -> Any: ...
+    def close(self) -> None: ...
+
+
+class TokenContext:
+    """A session with the ids that are in it.
+
+    Attributes:
+        stats: of the last read, and of the generation that goes on from it.
+        progress: called while a prompt is read with tokens read and tokens to read; None is nobody.
+    """
+
+    def __init__(self, session: Session, n_layer: int, progress: Optional[ProgressCallback] = None) -> None:
+        self.stats = Stats()
+        self.progress = progress
+        self.n_ctx = session.n_ctx
+        self._session: Optional[Session] = session
+        self._n_layer = n_layer
+        self._ids: list[int] = []
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._generation = 0
+        self._cancelled = threading.Event()
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens in the context."""
+        return self._open().n_tokens
+
+    @property
+    def ids(self) -> list[int]:
+        """The token ids in the context, a copy."""
+        return self._ids[: self.n_tokens]
+
+    def logits(self) -> Optional[npt.NDArray[np.float32]]:
+        """Logits after the newest token, (n_vocab,); None where nothing was read since the last reset."""
+        with self._step() as session:
+            return session.logits()
+
+    def begin(self) -> int:
+        """Begins a generation and ends every other one; its number is what ``step`` wants."""
+        with self._step():
+            self._generation += 1
+            self._cancelled.clear()
+            return self._generation
+
+    def check(self, generation: int) -> None:
+        """Raises RuntimeError when the context went on without this generation, Cancelled after ``cancel()``."""
+        if generation != self._generation:
+            raise RuntimeError("this generation is over: the model was used for something else meanwhile")
+        if self._cancelled.is_set():
+            raise Cancelled("cancelled")
+
+    def append(self, ids: Sequence[int], query_span: QuerySpan = None) -> None:
+        """Reads tokens after what is there; generations under way are over.
+
+        Raises:
+            ContextFullError: they do not fit.
+        """
+        with self._step() as session:
+            self._generation += 1
+            self._cancelled.clear()
+            self._read(session, ids, query_span)
+
+    def read_prompt(self, ids: Sequence[int], query_span: QuerySpan = None) -> None:
+        """Makes the context hold exactly these tokens, with logits, reading only what is not there already.
+
+        Raises:
+            ContextFullError: they do not fit.
+        """
+        self.check_room(len(ids))
+        with self._step() as session:
+            n_common = _common_prefix(self._ids, ids)
+            whole = n_common == len(ids) == session.n_tokens
+            if whole and session.logits() is not None:
+                self.stats = _all_reused(len(ids), session)
+                return
+            n_common = min(n_common, len(ids) - 1)  # the last token is read again: it gives the logits
+            if n_common < session.n_tokens:
+                session.trim(n_common)
+            del self._ids[n_common:]
+            self._read(session, ids[n_common:], _clip(query_span, n_common))
+
+    def step(self, token: int, generation: int) -> None:
+        """Reads one sampled token."""
+        self.check(generation)
+        with self._step() as session:
+            self._ids.append(token)
+            session.eval([token], None, None)
+            step = session.stats()
+            self.stats.revived += step.n_revived
+            self.stats.kv_bytes, self.stats.aux_bytes = step.kv_bytes, step.aux_bytes
+
+    def check_room(self, n_prompt: int) -> None:
+        """Raises ContextFullError when a prompt of so many tokens leaves no room for an answer."""
+        if n_prompt >= self.n_ctx:
+            raise ContextFullError(
+                f"Requested tokens ({n_prompt}) exceed context window of {self.n_ctx}; "
+                f"raise it with n_ctx={n_prompt + 512} (--ctx-size {n_prompt + 512}) or shorten the prompt"
+            )
+
+    def reset(self) -> None:
+        """Forgets all tokens."""
+        with self._step() as session:
+            self._generation += 1
+            session.reset()
+            self._ids.clear()
+
+    def cancel(self) -> None:
+        """Stops the read or generation under way, from any thread; it raises Cancelled."""
+        self._cancelled.set()
+        session = self._session
+        if session is not None:
+            session.cancel()
+
+    def close(self) -> None:
+        """Frees the session; a second call does nothing. RuntimeError while another thread is inside."""
+        if self._session is None:
+            return
+        with self._step() as session:
+            self._session = None
+            self._ids.clear()
+            session.close()
+
+    def _read(self, session: Session, ids: Sequence[int], query_span: QuerySpan) -> None:
+        n_reused = session.n_tokens
+        if n_reused + len(ids) > self.n_ctx:
+            self.check_room(n_reused + len(ids))
+        begin = time.perf_counter()
+        self._ids.extend(ids)
+        session.eval(np.asarray(ids, np.int32), query_span, self.progress)
+        self.stats = _read_stats(session.stats(), n_reused, time.perf_counter() - begin, self._n_layer)
+
+    @contextlib.contextmanager
+    def _step(self) -> Iterator[Session]:
+        """Holds the session for one step, with the id list cut to what the session holds."""
+        if self._session is not None and os.getpid() != self._pid:
+            raise RuntimeError("the model was opened in another process; open it again after a fork")
+        if not self._lock.acquire(blocking=False):
+            raise RuntimeError("the model is in use: by another thread, or by the call that runs this callback")
+        try:
+            session = self._open()
+            n_tokens = session.n_tokens
+            del self._ids[n_tokens:]
+            if len(self._ids) < n_tokens:  # interrupted between trimming both
+                session.trim(len(self._ids))
+            yield session
+        finally:
+            self._lock.release()
+
+    def _open(self) -> Session:
+        if self._session is None:
+            raise RuntimeError("the model is closed")
+        return self._session
+
+
+def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    n = min(len(a), len(b))
+    differ = np.flatnonzero(np.asarray(a[:n], np.int64) != np.asarray(b[:n], np.int64))
+    return int(differ[0]) if differ.size else n
+
+
+def _clip(query_span: QuerySpan, n_reused: int) -> QuerySpan:
+    """Only tokens that are read can ask; a question that was there already leaves the default window."""
+    if query_span is None or query_span[1] <= n_reused:
+        return None
+    return max(query_span[0], n_reused), query_span[1]
+
+
+def _read_stats(step: Any, n_reused: int, seconds: float, n_layer: int) -> Stats:
+    rows = sum(n_layers * n_rows for n_layers, n_rows in zip(step.n_layers, step.n_computed))
+    return Stats(
+        n_prompt=step.n_tokens,
+        n_reused=n_reused,
+        prefill_s=seconds,
+        token_share=rows / (n_layer * step.n_new) if step.n_new else 1.0,
+        kept=list(step.n_live),
+        kv_bytes=step.kv_bytes,
+        aux_bytes=step.aux_bytes,
+    )
+
+
+def _all_reused(n_prompt: int, session: Session) -> Stats:
+    step = session.stats()
+    return Stats(
+        n_prompt=n_prompt,
+        n_reused=n_prompt,
+        token_share=0.0,
+        kept=list(step.n_live),
+        kv_bytes=step.kv_bytes,
+        aux_bytes=step.aux_bytes,
+    )

@@ -1,0 +1,318 @@
+"""Keep schedules: after which layers the context shrinks, to what share, and who decides.
+
+Owns the schedule's data, its checks, its spelling (``"10:0.3,13:0.08"``), its JSON (a profile), and how the ``keep``
+argument becomes a schedule. Pure data: it knows nothing of files that hold models, sessions or the native core.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Optional, Union
+
+from ._names import refuse_unknown
+from .errors import ModelFileError
+
+QUESTION = "question"
+MAX_POINTS = 63  # one fewer than LAZY_MAX_SEGMENTS of lazygguf.h
+MAX_QUERY = 128  # LAZY_MAX_QUERY
+MAX_POOL = 255
+INT32_MAX = 2**31 - 1
+PROFILE_KEY = "lazygguf.profile"
+
+_POINT_KEYS = ("il", "keep", "heads", "n_query", "pool")
+_SCHEDULE_KEYS = ("n_sink", "min_prompt", "max_revive")
+_PROFILE_NOTES = ("model", "measurements")  # of a profile; kept in the file, not used here
+
+
+@dataclass(frozen=True)
+class PruningPoint:
+    """One place where the context shrinks: after layer ``il`` at most ``keep`` of all tokens go on.
+
+    Attributes:
+        il: layer after which tokens are dropped, 0-based, at most ``n_layer - 2``.
+        keep: share of the tokens in the context that go on, in (0, 1].
+        heads: attention heads whose scores decide, combined by the maximum of each head's own softmax;
+            None is the mean over all heads (the LazyLLM paper, arXiv:2407.14057).
+        n_query: how many of the newest tokens ask (1 to 128; 1 is the paper), or ``"question"``: the span of the
+            last user turn's question.
+        pool: scores are averaged over this many neighbours by position; odd, 1 to 255, 1 is none.
+    """
+
+    il: int
+    keep: float
+    heads: Optional[tuple[int, ...]] = None
+    n_query: Union[int, str] = 1
+    pool: int = 1
+
+    def __post_init__(self) -> None:
+        if self.heads is not None:
+            object.__setattr__(self, "heads", _heads(self))
+        problem = _point_problem(self)
+        if problem:
+            raise ValueError(f'keep schedule "{self.il}:{_spell_keep(self.keep)}": {problem}')
+        object.__setattr__(self, "keep", float(self.keep))
+
+    def __str__(self) -> str:
+        return f"{self.il}:{_spell_keep(self.keep)}"
+
+
+@dataclass(frozen=True)
+class KeepSchedule:
+    """Where a context is pruned and how pruned tokens come back.
+
+    Attributes:
+        points: the pruning points; layers ascending, shares never rising.
+        n_sink: the first ``n_sink`` tokens are never pruned.
+        min_prompt: contexts shorter than this many tokens run dense.
+        max_revive: pruned tokens brought back per decode step and segment, highest scores first; -1 is no limit (the
+            paper's rule). A later prompt on the same session is not limited by it.
+    """
+
+    points: tuple[PruningPoint, ...]
+    n_sink: int = 4
+    min_prompt: int = 256
+    max_revive: int = 4
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "points", tuple(self.points))
+        problem = _schedule_problem(self)
+        if problem:
+            raise ValueError(f'keep schedule "{self}": {problem}')
+
+    def __str__(self) -> str:
+        """The spelling ``"il:keep,il:keep"``, which ``parse`` reads back."""
+        return ",".join(str(point) for point in self.points)
+
+    @classmethod
+    def parse(cls, spelling: str, **settings: Any) -> KeepSchedule:
+        """Reads a spelling such as ``"10:0.3,13:0.08"``.
+
+        Args:
+            spelling: comma-separated ``il:keep`` pairs.
+            **settings: ``n_sink``, ``min_prompt``, ``max_revive`` of the schedule, and ``heads``, ``n_query``, ``pool``,
+                which then hold for every point.
+
+        Raises:
+            ValueError: the spelling or a setting is wrong; the message holds the value and what was expected.
+        """
+        refuse_unknown(settings, _POINT_KEYS[2:] + _SCHEDULE_KEYS, "keep schedule setting")
+        asking = {key: settings.pop(key) for key in _POINT_KEYS[2:] if key in settings}
+        pairs = [_parse_pair(spelling, pair) for pair in spelling.split(",")]
+        return cls(tuple(PruningPoint(il, keep, **asking) for il, keep in pairs), **settings)
+
+    @classmethod
+    def paper(cls, spelling: str) -> KeepSchedule:
+        """The LazyLLM paper's rule (arXiv:2407.14057) at the given layers and shares.
+
+        Mean over the heads, the last token asks, no pooling, no protected tokens, every length pruned, and pruned
+        tokens come back without limit.
+        """
+        return cls.parse(spelling, n_sink=0, min_prompt=0, max_revive=-1)
+
+    @classmethod
+    def auto(cls, n_layer: int) -> Optional[KeepSchedule]:
+        """The careful default for a model without a profile.
+
+        The first 60% of the layers see every token. Half of the tokens go on to 80% of the layers and a quarter to
+        the end, chosen by what the user's question looks at, averaged over 7 neighbours. About 70% of the dense work
+        remains (``0.6 + 0.2 * 0.5 + 0.2 * 0.25``).
+
+        Returns:
+            None for a model with too few layers to leave one after the first point (fewer than 3): it runs dense.
+        """
+        depths = ((6, 0.5), (8, 0.25))  # tenths of the layers, share kept
+        pairs = [(-(-n_layer * tenths // 10) - 1, keep) for tenths, keep in depths]
+        points = [PruningPoint(il, keep, n_query=QUESTION, pool=7) for il, keep in pairs if 0 <= il <= n_layer - 2]
+        distinct = [point for i, point in enumerate(points) if i == 0 or point.il > points[i - 1].il]
+        return cls(tuple(distinct)) if distinct else None
+
+    def validate(self, n_layer: int, n_head: int) -> None:
+        """Checks the schedule against a model.
+
+        Raises:
+            ValueError: a point lies after the last usable layer or names a head the model does not have.
+        """
+        for point in self.points:
+            if point.il > n_layer - 2:
+                raise ValueError(
+                    f'keep schedule "{self}": il is {point.il}, expected at most {n_layer - 2} '
+                    f"(the model has {n_layer} layers, and one must follow)"
+                )
+            if point.heads and max(point.heads) >= n_head:
+                raise ValueError(
+                    f'keep schedule "{self}": head is {max(point.heads)}, expected at most {n_head - 1} '
+                    f"(the model has {n_head} heads)"
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The schedule as plain JSON values; ``from_dict`` reads it back."""
+        points = [{key: getattr(point, key) for key in _POINT_KEYS} for point in self.points]
+        for point in points:
+            point["heads"] = None if point["heads"] is None else list(point["heads"])
+        return {"points": points, **{key: getattr(self, key) for key in _SCHEDULE_KEYS}}
+
+    @classmethod
+    def from_dict(cls, profile: Mapping[str, Any]) -> KeepSchedule:
+        """Reads the form ``to_dict`` gives.
+
+        A profile's notes (``model``, ``measurements``) may stand beside it and are not looked at. Every other unknown
+        key is refused.
+        """
+        if not isinstance(profile, Mapping):
+            raise ValueError(f"keep profile is {type(profile).__name__}, expected a JSON object")
+        refuse_unknown(profile, ("points", *_SCHEDULE_KEYS, *_PROFILE_NOTES), "keep profile key")
+        points = profile.get("points")
+        if not isinstance(points, list):
+            raise ValueError("keep profile has no list of points")
+        settings = {key: profile[key] for key in _SCHEDULE_KEYS if key in profile}
+        return cls(tuple(_point_from_dict(point) for point in points), **settings)
+
+    def to_json(self) -> str:
+        """The schedule as profile JSON."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> KeepSchedule:
+        """Reads profile JSON.
+
+        Raises:
+            ValueError: not JSON, an unknown key, or a value out of range.
+        """
+        try:
+            profile = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"keep profile is not JSON: {error}") from error
+        return cls.from_dict(profile)
+
+
+KeepArgument = Union[str, KeepSchedule]
+
+
+def resolve_keep(
+    keep: KeepArgument, *, n_layer: int, n_head: int, metadata: Mapping[str, Any], max_revive: Optional[int] = None
+) -> Optional[KeepSchedule]:
+    """Turns the ``keep`` argument into a schedule that fits the model.
+
+    Args:
+        keep: ``"auto"`` (the profile in the model's metadata, else ``KeepSchedule.auto``), ``"off"`` (dense), a spelling,
+            the path of a profile (it ends in ``.json``), or a ``KeepSchedule``.
+        n_layer: layers of the model.
+        n_head: attention heads of the model.
+        metadata: the model's GGUF metadata.
+        max_revive: overrides the schedule's own; None keeps it, -1 is no limit. Without effect where nothing is pruned.
+
+    Returns:
+        None when the model is to run dense.
+
+    Raises:
+        ValueError: the argument is wrong or does not fit the model.
+        ModelFileError: the profile inside the model file is wrong.
+        OSError: the profile file cannot be read.
+    """
+    if max_revive is not None and not _is_int(max_revive, -1, INT32_MAX):
+        raise ValueError(f"max_revive is {max_revive!r}, expected an integer >= -1 (-1 is no limit)")
+    schedule = _auto(metadata, n_layer, n_head) if keep == "auto" else _explicit(keep)
+    if schedule is None:
+        return None
+    schedule.validate(n_layer, n_head)
+    return schedule if max_revive is None else replace(schedule, max_revive=max_revive)
+
+
+def _auto(metadata: Mapping[str, Any], n_layer: int, n_head: int) -> Optional[KeepSchedule]:
+    profile = metadata.get(PROFILE_KEY)
+    if profile is None:
+        return KeepSchedule.auto(n_layer)
+    try:
+        schedule = KeepSchedule.from_json(str(profile))
+        schedule.validate(n_layer, n_head)
+    except ValueError as error:
+        raise ModelFileError(f'metadata key {PROFILE_KEY}: {error} (keep="off" ignores it)') from error
+    return schedule
+
+
+def _explicit(keep: KeepArgument) -> Optional[KeepSchedule]:
+    if isinstance(keep, KeepSchedule):
+        return keep
+    if not isinstance(keep, str):
+        raise TypeError(f'keep is {type(keep).__name__}, expected "auto", "off", a spelling or a KeepSchedule')
+    if keep == "off":
+        return None
+    if keep.endswith(".json"):
+        return KeepSchedule.from_json(Path(keep).read_text(encoding="utf-8"))
+    return KeepSchedule.parse(keep)
+
+
+def _parse_pair(spelling: str, pair: str) -> tuple[int, float]:
+    il, colon, keep = pair.partition(":")
+    try:
+        if not colon:
+            raise ValueError(pair)
+        return int(il), float(keep)
+    except ValueError:
+        hint = 'expected pairs "il:keep" such as "10:0.3,13:0.08", "auto" or "off"'
+        raise ValueError(f'keep schedule "{spelling}": cannot read "{pair.strip()}", {hint}') from None
+
+
+def _point_from_dict(point: Any) -> PruningPoint:
+    if not isinstance(point, Mapping):
+        raise ValueError(f"keep profile point is {point!r}, expected a JSON object")
+    refuse_unknown(point, _POINT_KEYS, "keep profile point key")
+    for key in ("il", "keep"):
+        if key not in point:
+            raise ValueError(f"keep profile point has no {key}")
+    return PruningPoint(**{str(key): value for key, value in point.items()})
+
+
+def _point_problem(point: PruningPoint) -> Optional[str]:
+    if isinstance(point.il, int) and point.il < 0:
+        return f"il is {point.il}, which needs a draft model, which this version does not have; expected a layer >= 0"
+    if not _is_int(point.il, 0, INT32_MAX):
+        return f"il is {point.il!r}, expected an integer >= 0"
+    if isinstance(point.keep, bool) or not isinstance(point.keep, (int, float)) or not 0 < point.keep <= 1:
+        return f"keep is {_spell_keep(point.keep)}, expected a value in (0, 1]"
+    if point.n_query != QUESTION and not _is_int(point.n_query, 1, MAX_QUERY):
+        return f'n_query is {point.n_query!r}, expected an integer in [1, {MAX_QUERY}] or "{QUESTION}"'
+    if not _is_int(point.pool, 1, MAX_POOL) or point.pool % 2 == 0:
+        return f"pool is {point.pool!r}, expected an odd integer in [1, {MAX_POOL}]"
+    return None
+
+
+def _heads(point: PruningPoint) -> tuple[int, ...]:
+    heads = point.heads
+    if not isinstance(heads, Iterable) or isinstance(heads, str):
+        raise ValueError(f'keep schedule "{point}": heads is {heads!r}, expected a list of heads or None')
+    heads = tuple(heads)
+    if not heads or not all(_is_int(head, 0, INT32_MAX) for head in heads) or len(set(heads)) != len(heads):
+        raise ValueError(f'keep schedule "{point}": heads is {list(heads)}, expected different integers >= 0')
+    return heads
+
+
+def _schedule_problem(schedule: KeepSchedule) -> Optional[str]:
+    points = schedule.points
+    if not 1 <= len(points) <= MAX_POINTS:
+        return f'{len(points)} pruning points, expected 1 to {MAX_POINTS} (keep="off" prunes nothing)'
+    for point in points:
+        if not isinstance(point, PruningPoint):
+            return f"a point is {type(point).__name__}, expected PruningPoint"
+    for before, after in zip(points, points[1:]):
+        if after.il <= before.il:
+            return f"il is {after.il} after {before.il}, expected ascending layers"
+        if after.keep > before.keep:
+            return f"keep is {_spell_keep(after.keep)} after {_spell_keep(before.keep)}, expected shares that never rise"
+    for key, least in (("n_sink", 0), ("min_prompt", 0), ("max_revive", -1)):
+        value = getattr(schedule, key)
+        if not _is_int(value, least, INT32_MAX):
+            return f"{key} is {value!r}, expected an integer >= {least}"
+    return None
+
+
+def _is_int(value: Any, least: int, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _spell_keep(keep: Any) -> str:
+    text = repr(keep)
+    return text[:-2] if text.endswith(".0") else text

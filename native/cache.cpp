@@ -1,0 +1,121 @@
+// cache.cpp: growth of K/V and aux memory.
+
+#include "cache.h"
+
+#include <algorithm>
+
+#include "error.h"
+
+namespace lazygguf {
+namespace {
+
+constexpr int64_t ROW_PAD = 256; // llama.cpp pads n_kv alike
+
+int64_t pad_rows(int64_t n) { return (n + ROW_PAD - 1) / ROW_PAD * ROW_PAD; }
+
+// Growing copies, so a little is taken ahead; never more than the context can fill.
+int64_t with_slack(int64_t n_rows, int64_t n_max) {
+    return std::min(pad_rows(n_rows + n_rows / 16), pad_rows(std::max(n_rows, n_max)));
+}
+
+} // namespace
+
+growing_tensor::growing_tensor(ggml_backend_dev_t dev, ggml_type type, int64_t ne0, const char * name)
+    : dev_(dev), type_(type), ne0_(ne0), name_(name) {}
+
+void growing_tensor::grow(int64_t n_rows) {
+    if (n_rows <= capacity()) {
+        return;
+    }
+    ggml_init_params params = {ggml_tensor_overhead() * 4, nullptr, /*no_alloc=*/true};
+    ggml_context_ptr ctx(ggml_init(params));
+    ggml_tensor * t = ggml_new_tensor_2d(ctx.get(), type_, ne0_, n_rows);
+    ggml_set_name(t, name_);
+    ggml_backend_buffer_ptr buffer(
+        ggml_backend_alloc_ctx_tensors_from_buft(ctx.get(), ggml_backend_dev_buffer_type(dev_)));
+    if (!buffer) {
+        fail(LAZY_STATUS_NO_MEMORY, format("cannot allocate %zu bytes for %s rows; a smaller n_ctx or type_k/type_v "
+                                           "'q8_0' needs less",
+                                           ggml_nbytes(t), name_));
+    }
+    ggml_backend_buffer_clear(buffer.get(), 0); // attention may load hidden rows: they must be finite
+    if (tensor_ != nullptr) {
+        ggml_tensor * head = ggml_view_2d(ctx.get(), t, ne0_, tensor_->ne[1], t->nb[1], 0);
+        ggml_backend_view_init(head);
+        ggml_backend_tensor_copy(tensor_, head);
+    }
+    tensor_ = t;
+    ctx_ = std::move(ctx);
+    buffer_ = std::move(buffer);
+}
+
+void growing_tensor::clear() {
+    tensor_ = nullptr;
+    buffer_.reset();
+    ctx_.reset();
+}
+
+segment_cache::segment_cache(const model & mdl, int il_begin, int il_end, cache_types types, int n_query)
+    : il_begin_(il_begin), aux_(mdl.layer_devs[static_cast<size_t>(il_begin)], GGML_TYPE_F32, mdl.hp.n_embd, "aux"),
+      query_(mdl.layer_devs[static_cast<size_t>(il_end) - 1], GGML_TYPE_F32, mdl.hp.n_embd_q(), "query") {
+    for (int il = il_begin; il < il_end; ++il) {
+        ggml_backend_dev_t dev = mdl.layer_devs[static_cast<size_t>(il)];
+        k_.emplace_back(dev, types.k, mdl.hp.n_embd_kv(), "K");
+        v_.emplace_back(dev, types.v, mdl.hp.n_embd_kv(), "V");
+    }
+    query_.grow(n_query);
+}
+
+void segment_cache::reserve_rows(int64_t n_rows, int64_t n_max) {
+    if (n_rows <= std::min(k_.back().capacity(), v_.back().capacity())) { // the last ones to grow
+        return;
+    }
+    ++generation_;
+    const int64_t n = with_slack(n_rows, n_max);
+    for (size_t i = 0; i < k_.size(); ++i) {
+        k_[i].grow(n);
+        v_[i].grow(n);
+    }
+}
+
+void segment_cache::reserve_aux(int64_t n_tokens, int64_t n_max) {
+    if (n_tokens > aux_.capacity()) {
+        ++generation_;
+        aux_.grow(with_slack(n_tokens, n_max));
+    }
+}
+
+segment_tensors segment_cache::tensors(const segment_cache * next) const {
+    segment_tensors t;
+    t.il_begin = il_begin_;
+    t.il_end = il_begin_ + n_layers();
+    for (size_t i = 0; i < k_.size(); ++i) {
+        t.kv.push_back({k_[i].tensor(), v_[i].tensor()});
+    }
+    t.aux_in = starts_from_aux() ? aux_.tensor() : nullptr;
+    t.aux_out = next ? next->aux_.tensor() : nullptr;
+    t.query = query_.tensor();
+    return t;
+}
+
+int32_t segment_cache::n_kv_padded() const { return static_cast<int32_t>(pad_rows(cells.n_rows())); }
+
+size_t segment_cache::kv_bytes() const {
+    size_t n = 0;
+    for (size_t i = 0; i < k_.size(); ++i) {
+        n += k_[i].n_bytes() + v_[i].n_bytes();
+    }
+    return n;
+}
+
+void segment_cache::clear() {
+    cells.trim(0);
+    for (size_t i = 0; i < k_.size(); ++i) {
+        k_[i].clear();
+        v_[i].clear();
+    }
+    aux_.clear();
+    ++generation_;
+}
+
+} // namespace lazygguf

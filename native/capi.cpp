@@ -1,0 +1,277 @@
+// capi.cpp: the C interface. Translates handles, structs and exceptions; decides nothing.
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <new>
+#include <string>
+
+#include "error.h"
+#include "lazygguf.h"
+#include "session.h"
+#include "vocab.h"
+
+#ifndef LAZY_GGML_VERSION
+#error "LAZY_GGML_VERSION must name the ggml version of the headers"
+#endif
+
+struct lazy_file {
+    lazygguf::gguf_file file;
+};
+struct lazy_model {
+    lazygguf::model mdl;
+    lazy_model(const std::string & path, const lazygguf::model_params & params) : mdl(path, params) {}
+};
+struct lazy_session {
+    lazygguf::session sess;
+    lazy_session(const lazygguf::model & mdl, const lazygguf::session_params & params, lazygguf::keep_schedule schedule)
+        : sess(mdl, params, std::move(schedule)) {}
+};
+
+namespace lazygguf {
+namespace {
+
+thread_local std::string last_error;
+
+lazy_status failed(lazy_status status, const char * message) noexcept {
+    try {
+        last_error = message;
+    } catch (...) {
+        last_error.clear();
+    }
+    return status;
+}
+
+template <typename F> lazy_status guarded(F && body) noexcept {
+    try {
+        body();
+        return LAZY_STATUS_OK;
+    } catch (const error & e) {
+        return failed(e.status, e.what());
+    } catch (const std::bad_alloc &) {
+        return failed(LAZY_STATUS_NO_MEMORY, "out of memory");
+    } catch (const std::exception & e) {
+        return failed(LAZY_STATUS_FAILED, e.what());
+    } catch (...) {
+        return failed(LAZY_STATUS_FAILED, "unknown failure");
+    }
+}
+
+// Runs `body` on a session that no other thread is inside of.
+template <typename F> lazy_status exclusive(lazy_session * session, F && body) noexcept {
+    if (session->sess.busy.test_and_set()) {
+        return failed(LAZY_STATUS_BUSY, "another thread is using this session; give each thread a session of its own");
+    }
+    const lazy_status status = guarded(body);
+    session->sess.busy.clear();
+    return status;
+}
+
+void check_version(const char * what, int32_t version) {
+    if (version != LAZY_VERSION) {
+        fail(LAZY_STATUS_INVALID_ARGUMENT, format("%s.version is %d, expected %d", what, version, LAZY_VERSION));
+    }
+}
+
+void check_at_least(const char * what, int32_t value, int32_t low) {
+    if (value < low) {
+        fail(LAZY_STATUS_INVALID_ARGUMENT, format("%s is %d, expected at least %d", what, value, low));
+    }
+}
+
+// K/V of a quantized type are read head by head, so a head must be whole blocks.
+ggml_type read_dtype(const char * what, lazy_kv_dtype dtype, const hparams & hp) {
+    const auto type = static_cast<ggml_type>(dtype);
+    if (type != GGML_TYPE_F16 && type != GGML_TYPE_F32 && type != GGML_TYPE_Q8_0) {
+        fail(LAZY_STATUS_INVALID_ARGUMENT,
+             format("%s is %d, expected f16, f32 or q8_0", what, static_cast<int>(dtype)));
+    }
+    if (hp.n_embd_head % ggml_blck_size(type) != 0) {
+        fail(LAZY_STATUS_INVALID_ARGUMENT,
+             format("%s is %s, which needs heads of a multiple of %lld, and this model's are %d; use f16", what,
+                    ggml_type_name(type), static_cast<long long>(ggml_blck_size(type)), hp.n_embd_head));
+    }
+    return type;
+}
+
+session_params read_params(const lazy_session_params & in, const hparams & hp) {
+    check_version("lazy_session_params", in.version);
+    check_at_least("n_ctx", in.n_ctx, 0);
+    check_at_least("n_ubatch", in.n_ubatch, 1);
+    check_at_least("n_threads", in.n_threads, 1);
+    check_at_least("n_threads_batch", in.n_threads_batch, 1);
+    session_params out;
+    out.n_ctx = in.n_ctx;
+    out.n_ubatch = in.n_ubatch;
+    out.n_threads = {std::min(in.n_threads, 512), std::min(in.n_threads_batch, 512)}; // ggml's own limit
+    out.types = {read_dtype("type_k", in.type_k, hp), read_dtype("type_v", in.type_v, hp)};
+    return out;
+}
+
+int32_t copy_positions(const std::vector<int32_t> & positions, int32_t * out) {
+    std::copy(positions.begin(), positions.end(), out);
+    return static_cast<int32_t>(positions.size());
+}
+
+// The report of a segment in the last eval, or null.
+const segment_report * report_of(const lazy_session * session, int32_t segment) {
+    const auto & reports = session->sess.reports();
+    const bool known = segment >= 0 && static_cast<size_t>(segment) < reports.size();
+    return known ? &reports[static_cast<size_t>(segment)] : nullptr;
+}
+
+} // namespace
+} // namespace lazygguf
+
+using namespace lazygguf;
+
+extern "C" {
+
+const char * lazy_last_error(void) { return last_error.c_str(); }
+const char * lazy_ggml_version(void) { return ggml_version(); }
+const char * lazy_ggml_version_compiled(void) { return LAZY_GGML_VERSION; }
+
+lazy_status lazy_file_open(lazy_file ** out, const char * path) {
+    return guarded([&] { *out = new lazy_file{gguf_file(path)}; });
+}
+void lazy_file_free(lazy_file * file) { delete file; }
+lazy_status lazy_file_check(const lazy_file * file) {
+    return guarded([&] {
+        const hparams hp = read_hparams(file->file);
+        check_tensors(file->file, hp);
+        check_vocab(file->file, hp.n_vocab);
+    });
+}
+size_t lazy_file_size(const lazy_file * file) { return file->file.size(); }
+int64_t lazy_file_n_kv(const lazy_file * file) { return gguf_get_n_kv(file->file.gguf()); }
+const char * lazy_file_key(const lazy_file * file, int64_t i) { return gguf_get_key(file->file.gguf(), i); }
+int64_t lazy_file_find_key(const lazy_file * file, const char * key) { return file->file.find(key); }
+lazy_kv_type lazy_file_kv_type(const lazy_file * file, int64_t i) {
+    return static_cast<lazy_kv_type>(gguf_get_kv_type(file->file.gguf(), i));
+}
+lazy_kv_type lazy_file_arr_type(const lazy_file * file, int64_t i) {
+    return static_cast<lazy_kv_type>(gguf_get_arr_type(file->file.gguf(), i));
+}
+int64_t lazy_file_arr_n(const lazy_file * file, int64_t i) {
+    const bool is_array = gguf_get_kv_type(file->file.gguf(), i) == GGUF_TYPE_ARRAY;
+    return is_array ? static_cast<int64_t>(gguf_get_arr_n(file->file.gguf(), i)) : 1;
+}
+const char * lazy_file_str(const lazy_file * file, int64_t i, int64_t j) {
+    const gguf_context * g = file->file.gguf();
+    if (gguf_get_kv_type(g, i) == GGUF_TYPE_STRING) {
+        return gguf_get_val_str(g, i);
+    }
+    const bool is_list = gguf_get_kv_type(g, i) == GGUF_TYPE_ARRAY && gguf_get_arr_type(g, i) == GGUF_TYPE_STRING;
+    return is_list ? gguf_get_arr_str(g, i, static_cast<size_t>(j)) : nullptr;
+}
+double lazy_file_f64(const lazy_file * file, int64_t i, int64_t j) {
+    return lazy_file_str(file, i, j) ? 0.0 : file->file.number(i, j);
+}
+int64_t lazy_file_i64(const lazy_file * file, int64_t i, int64_t j) {
+    return lazy_file_str(file, i, j) ? 0 : file->file.integer(i, j);
+}
+int64_t lazy_file_n_tensors(const lazy_file * file) { return gguf_get_n_tensors(file->file.gguf()); }
+void lazy_file_tensor(const lazy_file * file, int64_t i, lazy_tensor_info * out) {
+    const gguf_context * g = file->file.gguf();
+    out->name = gguf_get_tensor_name(g, i);
+    out->type_name = ggml_type_name(gguf_get_tensor_type(g, i));
+    std::copy_n(gguf_get_tensor_ne(g, i), 4, out->ne);
+    out->offset = file->file.tensor_offset(i);
+    out->n_bytes = gguf_get_tensor_size(g, i);
+}
+
+void lazy_model_params_init(lazy_model_params * params) { *params = {LAZY_VERSION, 0, true}; }
+lazy_status lazy_model_load(lazy_model ** out, const char * path, const lazy_model_params * params) {
+    return guarded([&] {
+        check_version("lazy_model_params", params->version);
+        check_at_least("n_gpu_layers", params->n_gpu_layers, -1);
+        *out = new lazy_model(path, {params->n_gpu_layers, params->use_mmap});
+    });
+}
+void lazy_model_free(lazy_model * model) { delete model; }
+int32_t lazy_model_n_vocab(const lazy_model * model) { return model->mdl.hp.n_vocab; }
+int32_t lazy_model_n_ctx_train(const lazy_model * model) { return model->mdl.hp.n_ctx_train; }
+int32_t lazy_model_n_layer(const lazy_model * model) { return model->mdl.hp.n_layer; }
+int32_t lazy_model_n_embd(const lazy_model * model) { return model->mdl.hp.n_embd; }
+int32_t lazy_model_n_head(const lazy_model * model) { return model->mdl.hp.n_head; }
+int32_t lazy_model_n_head_kv(const lazy_model * model) { return model->mdl.hp.n_head_kv; }
+int32_t lazy_model_n_embd_head(const lazy_model * model) { return model->mdl.hp.n_embd_head; }
+const char * lazy_model_desc(const lazy_model * model) { return model->mdl.desc.c_str(); }
+
+void lazy_session_params_init(lazy_session_params * params) {
+    *params = {LAZY_VERSION, 0, 512, 1, 1, LAZY_KV_DTYPE_F16, LAZY_KV_DTYPE_F16};
+}
+void lazy_eval_params_init(lazy_eval_params * params) { *params = {LAZY_VERSION, -1, -1, nullptr, nullptr}; }
+
+lazy_status lazy_session_new(lazy_session ** out, lazy_model * model, const lazy_session_params * params,
+                             const lazy_schedule * schedule) {
+    return guarded([&] {
+        const hparams & hp = model->mdl.hp;
+        *out = new lazy_session(model->mdl, read_params(*params, hp), read_schedule(schedule, hp));
+    });
+}
+void lazy_session_free(lazy_session * session) { delete session; }
+
+lazy_status lazy_session_eval(lazy_session * session, const int32_t * tokens, int32_t n,
+                              const lazy_eval_params * params) {
+    return exclusive(session, [&] {
+        eval_params p;
+        if (params != nullptr) {
+            check_version("lazy_eval_params", params->version);
+            p.query_begin = params->query_begin;
+            p.query_end = params->query_end;
+            if (params->progress != nullptr) {
+                p.progress = [params](int32_t done, int32_t total) {
+                    return params->progress(params->user_data, done, total);
+                };
+            }
+        }
+        session->sess.eval(tokens, n, p);
+    });
+}
+const float * lazy_session_logits(const lazy_session * session) { return session->sess.logits(); }
+int32_t lazy_session_n_tokens(const lazy_session * session) { return session->sess.n_tokens(); }
+int32_t lazy_session_n_ctx(const lazy_session * session) { return session->sess.n_ctx(); }
+lazy_status lazy_session_reset(lazy_session * session) {
+    return exclusive(session, [&] { session->sess.reset(); });
+}
+lazy_status lazy_session_trim(lazy_session * session, int32_t n_tokens) {
+    return exclusive(session, [&] { session->sess.trim(n_tokens); });
+}
+void lazy_session_cancel(lazy_session * session) { session->sess.cancel(); }
+
+void lazy_session_stats(const lazy_session * session, lazy_stats * out) {
+    const class session & s = session->sess;
+    *out = {};
+    out->n_segments = s.n_segments();
+    out->n_tokens = s.n_tokens();
+    out->n_new = s.n_new();
+    out->n_revived = s.n_revived();
+    for (int i = 0; i < s.n_segments(); ++i) {
+        const segment_report * report = report_of(session, i);
+        out->n_computed[i] = report ? report->n_computed : 0;
+        out->n_live[i] = report ? static_cast<int32_t>(report->live.size()) : 0;
+        out->n_layers[i] = s.segment(i).n_layers();
+        out->kv_bytes += static_cast<int64_t>(s.segment(i).kv_bytes());
+        out->aux_bytes += static_cast<int64_t>(s.segment(i).aux_bytes());
+    }
+}
+int32_t lazy_session_live(const lazy_session * session, int32_t segment, int32_t * out) {
+    const segment_report * report = report_of(session, segment);
+    return report ? copy_positions(report->live, out) : 0;
+}
+int32_t lazy_session_cached(const lazy_session * session, int32_t segment, int32_t * out) {
+    const bool known = segment >= 0 && segment < session->sess.n_segments();
+    return known ? copy_positions(session->sess.segment(segment).cells.positions(), out) : 0;
+}
+int32_t lazy_session_scores(const lazy_session * session, int32_t segment, float * out) {
+    const segment_report * report = report_of(session, segment);
+    if (report == nullptr) {
+        return 0;
+    }
+    std::copy(report->scores.begin(), report->scores.end(), out);
+    return static_cast<int32_t>(report->scores.size());
+}
+
+} // extern "C"

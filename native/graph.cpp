@@ -1,0 +1,248 @@
+// graph.cpp: the forward pass of the Llama family, one segment at a time.
+
+#include "graph.h"
+
+#include <cmath>
+#include <utility>
+
+namespace lazygguf {
+namespace {
+
+constexpr int NODES_PER_LAYER = 64;
+constexpr int NODES_PER_SCORED_HEAD = 16;
+// From this many query rows on, ggml's CPU flash attention sums in F32 instead of F16. The model's last layer needs
+// one row, but asks with so many that its result is as good as llama.cpp's.
+constexpr int64_t PRECISE_ROWS = 64;
+
+int max_nodes(const segment_tensors & seg, const graph_shape & shape) {
+    const int n_score_parts = 2 + static_cast<int>(shape.heads.size());
+    return 64 + (seg.il_end - seg.il_begin) * NODES_PER_LAYER + n_score_parts * NODES_PER_SCORED_HEAD;
+}
+
+// The last n rows of a 2-D tensor, or all where it has fewer.
+ggml_tensor * last_rows(ggml_context * ctx, ggml_tensor * t, int64_t n) {
+    return t->ne[1] <= n ? t : ggml_view_2d(ctx, t, t->ne[0], n, t->nb[1], static_cast<size_t>(t->ne[1] - n) * t->nb[1]);
+}
+
+} // namespace
+
+segment_graph::segment_graph(const model & mdl, segment_tensors seg, const graph_shape & shape)
+    : mdl_(mdl), seg_(std::move(seg)), shape_(shape) {
+    const int n_nodes = max_nodes(seg_, shape_);
+    ggml_init_params params = {ggml_tensor_overhead() * static_cast<size_t>(n_nodes) +
+                                   ggml_graph_overhead_custom(static_cast<size_t>(n_nodes), false),
+                               nullptr, /*no_alloc=*/true};
+    ctx_.reset(ggml_init(params));
+    gf_ = ggml_new_graph_custom(ctx_.get(), static_cast<size_t>(n_nodes), false);
+    build();
+}
+
+ggml_tensor * segment_graph::new_input(ggml_type type, int64_t ne0, int64_t ne1, const char * name) {
+    ggml_tensor * t = ggml_new_tensor_2d(ctx_.get(), type, ne0, ne1);
+    ggml_set_name(t, name);
+    ggml_set_input(t);
+    return t;
+}
+
+void segment_graph::build_inputs() {
+    if (seg_.aux_in == nullptr) {
+        tokens_ = new_input(GGML_TYPE_I32, shape_.n_rows, 1, "tokens");
+    }
+    pos_ = new_input(GGML_TYPE_I32, shape_.n_rows, 1, "pos");
+    kv_rows_ = new_input(GGML_TYPE_I64, shape_.n_rows, 1, "kv_rows");
+    if (seg_.aux_out != nullptr) {
+        aux_rows_ = new_input(GGML_TYPE_I64, shape_.n_rows, 1, "aux_rows");
+    }
+    mask_ = new_input(GGML_TYPE_F16, shape_.n_kv, shape_.n_rows, "mask");
+    if (shape_.n_query_rows > 0) {
+        query_rows_ = new_input(GGML_TYPE_I32, shape_.n_query_rows, 1, "query_rows");
+        query_slots_ = new_input(GGML_TYPE_I64, shape_.n_query_rows, 1, "query_slots");
+    }
+    if (shape_.n_query > 0) {
+        query_mask_ = new_input(GGML_TYPE_F32, shape_.n_kv, shape_.n_query, "query_mask");
+    }
+}
+
+void segment_graph::build() {
+    build_inputs();
+    ggml_tensor * cur = seg_.aux_in == nullptr ? ggml_get_rows(ctx_.get(), mdl_.tok_embd, tokens_)
+                                               : ggml_get_rows(ctx_.get(), seg_.aux_in, pos_);
+    for (int il = seg_.il_begin; il < seg_.il_end; ++il) {
+        cur = build_layer(cur, il);
+    }
+    if (seg_.aux_out != nullptr) {
+        ggml_build_forward_expand(gf_, ggml_set_rows(ctx_.get(), seg_.aux_out, cur, aux_rows_));
+    } else if (shape_.want_logits) {
+        build_logits(cur);
+    }
+}
+
+ggml_tensor * segment_graph::build_norm(ggml_tensor * cur, ggml_tensor * weight) {
+    return ggml_mul(ctx_.get(), ggml_rms_norm(ctx_.get(), cur, mdl_.hp.rms_eps), weight);
+}
+
+ggml_tensor * segment_graph::build_linear(ggml_tensor * weight, ggml_tensor * bias, ggml_tensor * cur) {
+    cur = ggml_mul_mat(ctx_.get(), weight, cur);
+    return bias ? ggml_add(ctx_.get(), cur, bias) : cur;
+}
+
+// cur F32 [n_head*n_embd_head, n] -> F32 [n_embd_head, n_head, n], rotated by the original positions
+ggml_tensor * segment_graph::build_rope(ggml_tensor * cur, ggml_tensor * pos, const layer_weights & layer, int n_head) {
+    const rope_params & r = mdl_.hp.rope;
+    cur = ggml_reshape_3d(ctx_.get(), cur, mdl_.hp.n_embd_head, n_head, cur->ne[1]);
+    return ggml_rope_ext(ctx_.get(), cur, pos, layer.rope_freqs, r.n_rot, r.mode, r.n_ctx_orig, r.freq_base,
+                         r.freq_scale, r.ext_factor, r.attn_factor, r.beta_fast, r.beta_slow);
+}
+
+// inp F32 [n_embd, n_rows] -> F32 [n_embd, n_rows]; in the model's last layer only the last row goes on, and none
+// where no logits are wanted.
+ggml_tensor * segment_graph::build_layer(ggml_tensor * inp, int il) {
+    const layer_weights & layer = mdl_.layers[static_cast<size_t>(il)];
+    const kv_tensors & kv = seg_.kv[static_cast<size_t>(il - seg_.il_begin)];
+    const bool is_last = il == mdl_.hp.n_layer - 1;
+    ggml_tensor * pos = pos_;
+    ggml_tensor * mask = mask_;
+
+    ggml_tensor * cur = build_norm(inp, layer.attn_norm);
+    build_kv(cur, layer, kv);
+    if (is_last) {
+        if (!shape_.want_logits) {
+            return nullptr; // later ubatches attend to these K/V rows; nothing else of this ubatch is read
+        }
+        cur = last_rows(ctx_.get(), cur, PRECISE_ROWS);
+        mask = last_rows(ctx_.get(), mask_, PRECISE_ROWS);
+        pos = ggml_view_1d(ctx_.get(), pos_, cur->ne[1], static_cast<size_t>(shape_.n_rows - cur->ne[1]) * pos_->nb[0]);
+    }
+    ggml_tensor * q = build_rope(build_linear(layer.wq, layer.bq, cur), pos, layer, mdl_.hp.n_head);
+    if (il == seg_.il_end - 1 && seg_.query != nullptr) {
+        build_query(q);
+    }
+    cur = build_attention(q, kv, mask);
+    if (is_last) {
+        cur = last_rows(ctx_.get(), cur, 1);
+        inp = last_rows(ctx_.get(), inp, 1);
+    }
+    cur = ggml_add(ctx_.get(), build_linear(layer.wo, layer.bo, cur), inp);
+    return ggml_add(ctx_.get(), build_ffn(build_norm(cur, layer.ffn_norm), layer), cur);
+}
+
+// Computes K and V of every row and writes them to their rows of the cache.
+void segment_graph::build_kv(ggml_tensor * cur, const layer_weights & layer, const kv_tensors & kv) {
+    ggml_tensor * k = build_rope(build_linear(layer.wk, layer.bk, cur), pos_, layer, mdl_.hp.n_head_kv);
+    ggml_tensor * v = build_linear(layer.wv, layer.bv, cur);
+    k = ggml_reshape_2d(ctx_.get(), k, mdl_.hp.n_embd_kv(), shape_.n_rows);
+    // expanded at once, so that the writes come before every read of the cache below
+    ggml_build_forward_expand(gf_, ggml_set_rows(ctx_.get(), kv.k, k, kv_rows_));
+    ggml_build_forward_expand(gf_, ggml_set_rows(ctx_.get(), kv.v, v, kv_rows_));
+}
+
+// A cache tensor [n_embd_kv, n] as [n_embd_head, n_rows, n_head_kv]
+ggml_tensor * segment_graph::heads_of(ggml_tensor * cache, int64_t n_rows) const {
+    ggml_tensor * view = ggml_view_3d(ctx_.get(), cache, mdl_.hp.n_embd_head, mdl_.hp.n_head_kv, n_rows,
+                                      ggml_row_size(cache->type, mdl_.hp.n_embd_head), cache->nb[1], 0);
+    return ggml_permute(ctx_.get(), view, 0, 2, 1, 3);
+}
+
+// q F32 [n_embd_head, n_head, n] -> F32 [n_embd_q, n]
+ggml_tensor * segment_graph::build_attention(ggml_tensor * q, const kv_tensors & kv, ggml_tensor * mask) {
+    const int64_t n = q->ne[2];
+    const float scale = 1.0F / std::sqrt(static_cast<float>(mdl_.hp.n_embd_head));
+    ggml_tensor * out = ggml_flash_attn_ext(ctx_.get(), ggml_permute(ctx_.get(), q, 0, 2, 1, 3),
+                                            heads_of(kv.k, shape_.n_kv), heads_of(kv.v, shape_.n_kv), mask, scale,
+                                            /*max_bias=*/0.0F, /*logit_softcap=*/0.0F);
+    ggml_prec_set_acc(out, GGML_PREC_F32);
+    return ggml_reshape_2d(ctx_.get(), out, mdl_.hp.n_embd_q(), n);
+}
+
+ggml_tensor * segment_graph::build_ffn(ggml_tensor * cur, const layer_weights & layer) {
+    ggml_tensor * up = ggml_mul_mat(ctx_.get(), layer.ffn_up, cur);
+    ggml_tensor * gate = ggml_mul_mat(ctx_.get(), layer.ffn_gate, cur);
+    return ggml_mul_mat(ctx_.get(), layer.ffn_down, ggml_swiglu_split(ctx_.get(), gate, up));
+}
+
+// Stores the query rows of this ubatch; with the last of them stored, scores.
+void segment_graph::build_query(ggml_tensor * q) {
+    ggml_tensor * query = seg_.query;
+    if (shape_.n_query_rows > 0) {
+        ggml_tensor * rows = ggml_reshape_2d(ctx_.get(), q, mdl_.hp.n_embd_q(), shape_.n_rows);
+        rows = ggml_get_rows(ctx_.get(), rows, query_rows_);
+        query = ggml_set_rows(ctx_.get(), seg_.query, rows, query_slots_); // read through the write, for its order
+        ggml_build_forward_expand(gf_, query);
+    }
+    if (shape_.n_query > 0) {
+        build_scores(query, seg_.kv.back());
+    }
+}
+
+// q F32 [n_embd_head, n_query, n], k [n_embd_head, n_kv, n or less] -> F32 [n_kv, n_query, n] attention
+ggml_tensor * segment_graph::build_probs(ggml_tensor * q, ggml_tensor * k) {
+    const float scale = 1.0F / std::sqrt(static_cast<float>(mdl_.hp.n_embd_head));
+    ggml_tensor * kq = ggml_mul_mat(ctx_.get(), k, q);
+    ggml_prec_set_acc(kq, GGML_PREC_F32);
+    return ggml_soft_max_ext(ctx_.get(), kq, query_mask_, scale, /*max_bias=*/0.0F);
+}
+
+// probs F32 [n_kv, n_query, n] -> F32 [n_kv], their mean over queries and heads
+ggml_tensor * segment_graph::build_row_mean(ggml_tensor * probs) {
+    const int64_t n = probs->ne[1] * probs->ne[2];
+    probs = ggml_reshape_2d(ctx_.get(), probs, probs->ne[0], n);
+    ggml_tensor * sum = ggml_sum_rows(ctx_.get(), ggml_cont(ctx_.get(), ggml_transpose(ctx_.get(), probs)));
+    return ggml_scale(ctx_.get(), sum, 1.0F / static_cast<float>(n));
+}
+
+// query F32 [n_embd_q, n_query_max]; the scores of every cached row by the paper's rule, or those of single heads.
+void segment_graph::build_scores(ggml_tensor * query, const kv_tensors & kv) {
+    const hparams & hp = mdl_.hp;
+    const size_t head_size = sizeof(float) * static_cast<size_t>(hp.n_embd_head);
+    ggml_tensor * q =
+        ggml_view_3d(ctx_.get(), query, hp.n_embd_head, hp.n_head, shape_.n_query, head_size, query->nb[1], 0);
+    q = ggml_permute(ctx_.get(), q, 0, 2, 1, 3); // [n_embd_head, n_query, n_head]
+    ggml_tensor * k = heads_of(kv.k, shape_.n_kv);
+    if (shape_.heads.empty()) {
+        scores_.push_back(build_row_mean(build_probs(q, k)));
+    }
+    for (const int h : shape_.heads) {
+        const int h_kv = h / (hp.n_head / hp.n_head_kv);
+        ggml_tensor * qh = ggml_view_2d(ctx_.get(), q, q->ne[0], q->ne[1], q->nb[1], static_cast<size_t>(h) * q->nb[2]);
+        ggml_tensor * kh =
+            ggml_view_2d(ctx_.get(), k, k->ne[0], k->ne[1], k->nb[1], static_cast<size_t>(h_kv) * k->nb[2]);
+        scores_.push_back(build_row_mean(build_probs(qh, kh)));
+    }
+    for (ggml_tensor * score : scores_) {
+        ggml_set_name(score, "scores");
+        ggml_set_output(score);
+        ggml_build_forward_expand(gf_, score);
+    }
+}
+
+void segment_graph::build_logits(ggml_tensor * cur) {
+    logits_ = ggml_mul_mat(ctx_.get(), mdl_.output, build_norm(cur, mdl_.output_norm));
+    ggml_set_name(logits_, "logits");
+    ggml_set_output(logits_);
+    ggml_build_forward_expand(gf_, logits_);
+}
+
+namespace {
+
+template <typename T> void set_input(ggml_tensor * t, const std::vector<T> & data) {
+    if (t != nullptr && t->buffer != nullptr) { // no buffer: no node of this graph reads it
+        ggml_backend_tensor_set(t, data.data(), 0, ggml_nbytes(t));
+    }
+}
+
+} // namespace
+
+void segment_graph::set_inputs(const graph_inputs & in) const {
+    set_input(tokens_, in.tokens);
+    set_input(pos_, in.pos);
+    set_input(kv_rows_, in.kv_rows);
+    set_input(mask_, in.mask);
+    set_input(query_rows_, in.query_rows);
+    set_input(query_slots_, in.query_slots);
+    set_input(query_mask_, in.query_mask);
+    if (aux_rows_ != nullptr) {
+        set_input(aux_rows_, std::vector<int64_t>(in.pos.begin(), in.pos.end()));
+    }
+}
+
+} // namespace lazygguf

@@ -1,0 +1,107 @@
+// graph.h: the ggml graph of one segment of layers over one ubatch of rows.
+//
+// Owns the forward pass. Gets tensors and row indices; knows neither sessions nor cell maps nor selection. One graph:
+//   rows in (embeddings or aux rows) -> layers, K/V written and attended to -> rows out (aux rows or logits) [->
+//   scores]
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include <ggml-cpp.h>
+
+#include "model.h"
+
+namespace lazygguf {
+
+struct kv_tensors {
+    ggml_tensor * k = nullptr; // [n_embd_kv, n_rows]
+    ggml_tensor * v = nullptr; // [n_embd_kv, n_rows]
+};
+
+// The tensors a segment reads and writes; all of them outlive the graph.
+struct segment_tensors {
+    int il_begin = 0; // layers [il_begin, il_end)
+    int il_end = 0;
+    std::vector<kv_tensors> kv;      // by layer of the segment
+    ggml_tensor * aux_in = nullptr;  // F32 [n_embd, n_pos]; null: the segment starts from embeddings
+    ggml_tensor * aux_out = nullptr; // F32 [n_embd, n_pos]; null: the segment ends in logits
+    ggml_tensor * query = nullptr;   // F32 [n_embd_q, n_query_max]; query rows of the layer that scores
+};
+
+// What a graph computes. Two equal shapes over the same segment_tensors give the same graph.
+struct graph_shape {
+    int n_rows = 0;           // rows of the ubatch
+    int n_kv = 0;             // K/V rows attended to, padded; the mask hides the rest
+    bool want_logits = false; // of the last row; only where the segment ends in logits
+    int n_query_rows = 0;     // query rows in this ubatch, to be stored
+    int n_query = 0;          // > 0: score with this many stored query rows
+    std::vector<int> heads;   // empty: mean over all heads
+
+    bool operator==(const graph_shape & o) const {
+        return n_rows == o.n_rows && n_kv == o.n_kv && want_logits == o.want_logits && n_query_rows == o.n_query_rows &&
+               n_query == o.n_query && heads == o.heads;
+    }
+};
+
+// Host copies of a graph's inputs.
+struct graph_inputs {
+    std::vector<int32_t> tokens;      // (n_rows); only where the segment starts from embeddings
+    std::vector<int32_t> pos;         // (n_rows) original positions; also the aux rows
+    std::vector<int64_t> kv_rows;     // (n_rows) where K and V are written
+    std::vector<ggml_fp16_t> mask;    // (n_rows, n_kv) 0 or -inf
+    std::vector<int32_t> query_rows;  // (n_query_rows) rows of this ubatch that are query rows
+    std::vector<int64_t> query_slots; // (n_query_rows) their places in the query tensor
+    std::vector<float> query_mask;    // (n_query, n_kv) 0 or -inf
+};
+
+class segment_graph {
+  public:
+    segment_graph(const model & mdl, segment_tensors seg, const graph_shape & shape);
+
+    ggml_cgraph * gf() const { return gf_; }
+    const graph_shape & shape() const { return shape_; }
+
+    // After allocation: copies the inputs to the graph's tensors.
+    void set_inputs(const graph_inputs & in) const;
+
+    ggml_tensor * logits() const { return logits_; }                      // F32 [n_vocab, 1] or null
+    const std::vector<ggml_tensor *> & scores() const { return scores_; } // F32 [n_kv] each: one, or one per head
+
+  private:
+    const model & mdl_;
+    const segment_tensors seg_;
+    graph_shape shape_;
+    ggml_context_ptr ctx_;
+    ggml_cgraph * gf_ = nullptr;
+
+    ggml_tensor * tokens_ = nullptr;      // I32 [n_rows]
+    ggml_tensor * pos_ = nullptr;         // I32 [n_rows]
+    ggml_tensor * aux_rows_ = nullptr;    // I64 [n_rows], the positions once more: set_rows wants I64
+    ggml_tensor * kv_rows_ = nullptr;     // I64 [n_rows]
+    ggml_tensor * mask_ = nullptr;        // F16 [n_kv, n_rows]
+    ggml_tensor * query_rows_ = nullptr;  // I32 [n_query_rows]
+    ggml_tensor * query_slots_ = nullptr; // I64 [n_query_rows]
+    ggml_tensor * query_mask_ = nullptr;  // F32 [n_kv, n_query]
+    ggml_tensor * logits_ = nullptr;
+    std::vector<ggml_tensor *> scores_;
+
+    ggml_tensor * new_input(ggml_type type, int64_t ne0, int64_t ne1, const char * name);
+    void build();
+    void build_inputs();
+    ggml_tensor * build_norm(ggml_tensor * cur, ggml_tensor * weight);
+    ggml_tensor * build_linear(ggml_tensor * weight, ggml_tensor * bias, ggml_tensor * cur);
+    ggml_tensor * build_rope(ggml_tensor * cur, ggml_tensor * pos, const layer_weights & layer, int n_head);
+    ggml_tensor * build_layer(ggml_tensor * inp, int il);
+    void build_kv(ggml_tensor * cur, const layer_weights & layer, const kv_tensors & kv);
+    ggml_tensor * build_attention(ggml_tensor * q, const kv_tensors & kv, ggml_tensor * mask);
+    ggml_tensor * build_ffn(ggml_tensor * cur, const layer_weights & layer);
+    void build_query(ggml_tensor * q);
+    void build_scores(ggml_tensor * query, const kv_tensors & kv);
+    ggml_tensor * build_probs(ggml_tensor * q, ggml_tensor * k);
+    ggml_tensor * build_row_mean(ggml_tensor * probs);
+    void build_logits(ggml_tensor * cur);
+    ggml_tensor * heads_of(ggml_tensor * cache, int64_t n_rows) const;
+};
+
+} // namespace lazygguf

@@ -1,0 +1,198 @@
+// lazygguf.h: the C interface of the native core, and the cdef that cffi reads.
+//
+// Owns the contract between C++ and every other language: opaque handles, plain structs, status codes.
+// Fallible calls return lazy_status and write outputs only on success; the message of the last failure on this
+// thread is in lazy_last_error(). Accessors return values and cannot fail. lazy_*_free(NULL) is legal.
+// No exception leaves the library.
+#ifndef LAZYGGUF_H
+#define LAZYGGUF_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(_WIN32)
+#define LAZY_API
+#else
+#define LAZY_API __attribute__((visibility("default")))
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// clang-format off
+// <cdef>
+
+typedef enum lazy_status {
+    LAZY_STATUS_OK = 0,
+    LAZY_STATUS_INVALID_ARGUMENT = 1, // a value the caller chose is out of range
+    LAZY_STATUS_BAD_FILE = 2,         // not a whole, well-formed GGUF model
+    LAZY_STATUS_UNSUPPORTED = 3,      // a well-formed model of a kind this library does not run
+    LAZY_STATUS_CONTEXT_FULL = 4,     // the tokens do not fit into n_ctx
+    LAZY_STATUS_NO_MEMORY = 5,
+    LAZY_STATUS_CANCELLED = 6,        // lazy_session_cancel, or the progress callback said stop
+    LAZY_STATUS_BUSY = 7,             // another thread is inside this session
+    LAZY_STATUS_FAILED = 8            // the backend failed, or the weights gave NaN or Inf
+} lazy_status;
+
+typedef struct lazy_file lazy_file;       // an opened and checked GGUF file, metadata only
+typedef struct lazy_model lazy_model;     // weights; shareable between sessions and threads
+typedef struct lazy_session lazy_session; // one conversation: KV cache, aux cache, schedule; one thread at a time
+
+const char * lazy_last_error(void);            // of this thread; "" when nothing failed
+const char * lazy_ggml_version(void);          // of the ggml library in this process
+const char * lazy_ggml_version_compiled(void); // of the ggml headers this library was compiled with
+
+// ---- files -------------------------------------------------------------------------------------------------------
+
+// Value types, numbered as GGUF numbers them.
+typedef enum lazy_kv_type {
+    LAZY_KV_TYPE_UINT8 = 0, LAZY_KV_TYPE_INT8 = 1, LAZY_KV_TYPE_UINT16 = 2, LAZY_KV_TYPE_INT16 = 3,
+    LAZY_KV_TYPE_UINT32 = 4, LAZY_KV_TYPE_INT32 = 5, LAZY_KV_TYPE_FLOAT32 = 6, LAZY_KV_TYPE_BOOL = 7,
+    LAZY_KV_TYPE_STRING = 8, LAZY_KV_TYPE_ARRAY = 9, LAZY_KV_TYPE_UINT64 = 10, LAZY_KV_TYPE_INT64 = 11,
+    LAZY_KV_TYPE_FLOAT64 = 12
+} lazy_kv_type;
+
+typedef struct lazy_tensor_info {
+    const char * name;
+    const char * type_name; // "Q4_K", "F32", ...
+    int64_t      ne[4];     // ggml order: ne[0] is the contiguous dimension
+    size_t       offset;    // bytes, from the start of the file
+    size_t       n_bytes;
+} lazy_tensor_info;
+
+// Opens and checks the container: header, key-value pairs, tensor infos, and that every tensor lies inside the file.
+lazy_status  lazy_file_open(lazy_file ** out, const char * path);
+void         lazy_file_free(lazy_file * file);
+// Checks the rest of what lazy_model_load checks, without reading weights: architecture, hyper-parameters, tensors
+// and vocabulary.
+lazy_status  lazy_file_check(const lazy_file * file);
+size_t       lazy_file_size(const lazy_file * file); // bytes
+int64_t      lazy_file_n_kv(const lazy_file * file);
+const char * lazy_file_key(const lazy_file * file, int64_t i);
+int64_t      lazy_file_find_key(const lazy_file * file, const char * key); // -1: absent
+lazy_kv_type lazy_file_kv_type(const lazy_file * file, int64_t i);
+lazy_kv_type lazy_file_arr_type(const lazy_file * file, int64_t i); // element type; only for arrays
+int64_t      lazy_file_arr_n(const lazy_file * file, int64_t i);    // 1 for a scalar
+// Element j of value i (j = 0 for a scalar). Strings are NUL-terminated, their bytes as in the file.
+const char * lazy_file_str(const lazy_file * file, int64_t i, int64_t j); // NULL unless a string
+double       lazy_file_f64(const lazy_file * file, int64_t i, int64_t j); // 0 for a string
+int64_t      lazy_file_i64(const lazy_file * file, int64_t i, int64_t j); // 0 for a string
+int64_t      lazy_file_n_tensors(const lazy_file * file);
+void         lazy_file_tensor(const lazy_file * file, int64_t i, lazy_tensor_info * out);
+
+// ---- models ------------------------------------------------------------------------------------------------------
+
+typedef struct lazy_model_params {
+    int32_t version;      // LAZY_VERSION 1
+    int32_t n_gpu_layers; // layers placed on the first GPU device that ggml has, the last ones first; -1 = all
+    bool    use_mmap;     // map the file instead of reading it
+} lazy_model_params;
+
+void         lazy_model_params_init(lazy_model_params * params);
+lazy_status  lazy_model_load(lazy_model ** out, const char * path, const lazy_model_params * params);
+void         lazy_model_free(lazy_model * model); // every session of the model must be freed before
+int32_t      lazy_model_n_vocab(const lazy_model * model);
+int32_t      lazy_model_n_ctx_train(const lazy_model * model);
+int32_t      lazy_model_n_layer(const lazy_model * model);
+int32_t      lazy_model_n_embd(const lazy_model * model);
+int32_t      lazy_model_n_head(const lazy_model * model);
+int32_t      lazy_model_n_head_kv(const lazy_model * model);
+int32_t      lazy_model_n_embd_head(const lazy_model * model);
+const char * lazy_model_desc(const lazy_model * model); // one line: architecture, weight bytes by buffer type
+
+// ---- keep schedules ----------------------------------------------------------------------------------------------
+
+// One pruning point. After layer il at most keep * (tokens in the context) tokens go on.
+typedef struct lazy_point {
+    int32_t         il;      // 0-based; ascending over the points; at most n_layer - 2
+    double          keep;    // (0, 1]; never rising over the points
+    const int32_t * heads;   // NULL: mean over all heads; else these heads, combined by max
+    int32_t         n_heads;
+    int32_t         n_query; // this many of the newest rows ask; 0: the query span given to eval ("question")
+    int32_t         pool;    // average over this many neighbours by position; odd, 1 = none
+} lazy_point;
+
+typedef struct lazy_schedule {
+    int32_t            version;    // LAZY_VERSION 1
+    const lazy_point * points;
+    int32_t            n_points;   // 0: dense
+    int32_t            n_sink;     // the first n_sink tokens are never pruned
+    int32_t            min_prompt; // contexts shorter than this run dense
+    int32_t            max_revive; // old tokens revived per decode step and segment; -1 = unlimited
+} lazy_schedule;
+
+// ---- sessions ----------------------------------------------------------------------------------------------------
+
+typedef enum lazy_kv_dtype { LAZY_KV_DTYPE_F16 = 1, LAZY_KV_DTYPE_F32 = 0, LAZY_KV_DTYPE_Q8_0 = 8 } lazy_kv_dtype;
+
+typedef struct lazy_session_params {
+    int32_t       version;   // LAZY_VERSION 1
+    int32_t       n_ctx;     // tokens; 0 = n_ctx_train
+    int32_t       n_ubatch;  // rows per graph
+    int32_t       n_threads; // decode
+    int32_t       n_threads_batch; // prefill
+    lazy_kv_dtype type_k;
+    lazy_kv_dtype type_v;
+} lazy_session_params;
+
+// Called after every ubatch with work done and work to do, both in prompt tokens. false cancels the step.
+typedef bool (*lazy_progress)(void * user_data, int32_t n_done, int32_t n_total);
+
+typedef struct lazy_eval_params {
+    int32_t       version;     // LAZY_VERSION 1
+    int32_t       query_begin; // span [query_begin, query_end) of positions that asks where n_query is 0;
+    int32_t       query_end;   //   -1, -1: the last LAZY_DEFAULT_QUERY new tokens
+    lazy_progress progress;    // may be NULL
+    void *        user_data;
+} lazy_eval_params;
+
+// Of the last eval. Arrays are indexed by segment, n_segments of them are filled.
+typedef struct lazy_stats {
+    int32_t n_segments;
+    int32_t n_tokens;         // in the context
+    int32_t n_new;            // tokens this eval added
+    int32_t n_computed[64];   // rows computed
+    int32_t n_live[64];       // tokens live in the segment
+    int32_t n_layers[64];     // layers of the segment
+    int32_t n_revived;        // old rows computed again, summed over segments
+    int64_t kv_bytes;         // K/V rows held in memory
+    int64_t aux_bytes;        // aux rows held in memory
+} lazy_stats;
+
+void          lazy_session_params_init(lazy_session_params * params);
+void          lazy_eval_params_init(lazy_eval_params * params);
+lazy_status   lazy_session_new(lazy_session ** out, lazy_model * model, const lazy_session_params * params,
+                               const lazy_schedule * schedule); // schedule may be NULL: dense
+void          lazy_session_free(lazy_session * session);
+// Reads tokens[0..n) after what the session holds. On any failure the session is as it was before the call.
+lazy_status   lazy_session_eval(lazy_session * session, const int32_t * tokens, int32_t n,
+                                const lazy_eval_params * params); // params may be NULL
+// Of the newest token: F32 [n_vocab], valid until the next call on the session; NULL before the first eval and
+// after a trim or reset.
+const float * lazy_session_logits(const lazy_session * session);
+int32_t       lazy_session_n_tokens(const lazy_session * session);
+int32_t       lazy_session_n_ctx(const lazy_session * session);
+lazy_status   lazy_session_reset(lazy_session * session);
+lazy_status   lazy_session_trim(lazy_session * session, int32_t n_tokens); // keeps positions [0, n_tokens)
+void          lazy_session_cancel(lazy_session * session);                 // from any thread or a signal handler
+void          lazy_session_stats(const lazy_session * session, lazy_stats * out);
+// Positions live in a segment during the last eval, ascending; out has room for n_tokens. Returns how many.
+int32_t       lazy_session_live(const lazy_session * session, int32_t segment, int32_t * out);
+// Positions that have K/V rows in a segment, ascending; out has room for n_tokens. Returns how many.
+int32_t       lazy_session_cached(const lazy_session * session, int32_t segment, int32_t * out);
+// Scores of the last eval at the pruning point that ends a segment, by position: F32, NaN where a position was not
+// live; out has room for n_tokens. Returns how many are filled: n_tokens, or 0 where the point was not scored.
+int32_t       lazy_session_scores(const lazy_session * session, int32_t segment, float * out);
+
+// </cdef>
+// clang-format on
+
+enum { LAZY_VERSION = 1, LAZY_DEFAULT_QUERY = 24, LAZY_MAX_QUERY = 128, LAZY_MAX_SEGMENTS = 64 };
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif // LAZYGGUF_H

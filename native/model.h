@@ -1,0 +1,69 @@
+// model.h: the weights of one model, in the memory of the devices that use them.
+//
+// Owns loading: which tensor goes into which buffer type (repacked for fast CPU kernels, mapped from the file, or a
+// GPU's), and which device runs which layer. After loading, weights are read-only and shared by all sessions.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <ggml-cpp.h>
+
+#include "mapped_file.h"
+#include "tensors.h"
+
+namespace lazygguf {
+
+struct layer_weights {
+    ggml_tensor * attn_norm = nullptr; // F32 [n_embd]
+    ggml_tensor * wq = nullptr;        // [n_embd, n_embd_q]
+    ggml_tensor * wk = nullptr;        // [n_embd, n_embd_kv]
+    ggml_tensor * wv = nullptr;        // [n_embd, n_embd_kv]
+    ggml_tensor * wo = nullptr;        // [n_embd_q, n_embd]
+    ggml_tensor * bq = nullptr;        // F32, null where the file has none; the same for the biases below
+    ggml_tensor * bk = nullptr;
+    ggml_tensor * bv = nullptr;
+    ggml_tensor * bo = nullptr;
+    ggml_tensor * ffn_norm = nullptr;   // F32 [n_embd]
+    ggml_tensor * ffn_gate = nullptr;   // [n_embd, n_ff]
+    ggml_tensor * ffn_up = nullptr;     // [n_embd, n_ff]
+    ggml_tensor * ffn_down = nullptr;   // [n_ff, n_embd]
+    ggml_tensor * rope_freqs = nullptr; // F32 [n_rot/2], null where the file has none
+};
+
+struct model_params {
+    int n_gpu_layers = 0; // the last n layers; -1 = all
+    bool use_mmap = true;
+};
+
+struct model {
+    model(const std::string & path, const model_params & params);
+    ~model();
+    model(const model &) = delete;
+    model & operator=(const model &) = delete;
+
+    hparams hp;
+    std::string desc;                    // one line for people
+    ggml_tensor * tok_embd = nullptr;    // [n_embd, n_vocab]
+    ggml_tensor * output_norm = nullptr; // F32 [n_embd]
+    ggml_tensor * output = nullptr;      // [n_embd, n_vocab]
+    std::vector<layer_weights> layers;
+
+    ggml_backend_dev_t cpu_dev = nullptr;
+    ggml_backend_dev_t output_dev = nullptr;
+    std::vector<ggml_backend_dev_t> layer_devs; // by layer
+
+    // Devices in use, the CPU last, as ggml_backend_sched wants them.
+    std::vector<ggml_backend_dev_t> devices() const;
+
+  private:
+    std::unique_ptr<mapped_file> map_; // kept while a tensor points into it
+    std::vector<ggml_context_ptr> ctxs_;
+    std::vector<ggml_backend_buffer_ptr> buffers_;
+
+    void place_layers(int n_gpu_layers);
+    void load_weights(const gguf_file & file, bool use_mmap);
+};
+
+} // namespace lazygguf

@@ -1,0 +1,60 @@
+// schedule.cpp: checks of keep schedules that come through the C interface.
+
+#include "schedule.h"
+
+#include "error.h"
+
+namespace lazygguf {
+namespace {
+
+void check(bool ok, const std::string & message) {
+    if (!ok) {
+        fail(LAZY_STATUS_INVALID_ARGUMENT, "keep schedule: " + message);
+    }
+}
+
+pruning_point read_point(const lazy_point & p, const hparams & hp) {
+    check(p.il >= 0 && p.il <= hp.n_layer - 2,
+          format("il is %d, expected a layer in [0, %d] for a model of %d layers", p.il, hp.n_layer - 2, hp.n_layer));
+    check(p.keep > 0.0 && p.keep <= 1.0, format("keep is %g, expected a value in (0, 1]", p.keep));
+    check(p.n_query >= 0 && p.n_query <= LAZY_MAX_QUERY,
+          format("n_query is %d, expected a value in [0, %d]", p.n_query, LAZY_MAX_QUERY));
+    check(p.pool >= 1 && p.pool % 2 == 1, format("pool is %d, expected an odd number", p.pool));
+    check(p.n_heads >= 0 && (p.heads == nullptr) == (p.n_heads == 0), "heads and n_heads disagree");
+    for (int i = 0; i < p.n_heads; ++i) {
+        check(p.heads[i] >= 0 && p.heads[i] < hp.n_head,
+              format("head is %d, expected a value in [0, %d]", p.heads[i], hp.n_head - 1));
+    }
+    return {p.il, p.keep, std::vector<int>(p.heads, p.heads + p.n_heads), p.n_query, p.pool};
+}
+
+} // namespace
+
+keep_schedule read_schedule(const lazy_schedule * schedule, const hparams & hp) {
+    keep_schedule out;
+    if (schedule == nullptr) {
+        return out;
+    }
+    check(schedule->version == LAZY_VERSION, format("version is %d, expected %d", schedule->version, LAZY_VERSION));
+    check(schedule->n_points >= 0 && schedule->n_points < LAZY_MAX_SEGMENTS,
+          format("%d pruning points, expected at most %d", schedule->n_points, LAZY_MAX_SEGMENTS - 1));
+    check(schedule->n_sink >= 0, format("n_sink is %d, expected at least 0", schedule->n_sink));
+    check(schedule->min_prompt >= 0, format("min_prompt is %d, expected at least 0", schedule->min_prompt));
+    check(schedule->max_revive >= -1, format("max_revive is %d, expected at least -1", schedule->max_revive));
+    for (int i = 0; i < schedule->n_points; ++i) {
+        const pruning_point p = read_point(schedule->points[i], hp);
+        if (!out.points.empty()) {
+            check(p.il > out.points.back().il,
+                  format("il is %d after %d, expected ascending layers", p.il, out.points.back().il));
+            check(p.keep <= out.points.back().keep,
+                  format("keep is %g after %g, expected it never to rise", p.keep, out.points.back().keep));
+        }
+        out.points.push_back(p);
+    }
+    out.n_sink = schedule->n_sink;
+    out.min_prompt = schedule->min_prompt;
+    out.max_revive = schedule->max_revive;
+    return out;
+}
+
+} // namespace lazygguf

@@ -1,0 +1,30 @@
+// schedule.h: the keep schedule, where and how much is pruned.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "hparams.h"
+#include "lazygguf.h"
+
+namespace lazygguf {
+
+struct pruning_point {
+    int il;
+    double keep;
+    std::vector<int> heads; // empty: mean over all heads
+    int n_query;            // 0: the query span given to eval
+    int pool;
+};
+
+struct keep_schedule {
+    std::vector<pruning_point> points;
+    int n_sink = 0;
+    int min_prompt = 0;
+    int max_revive = -1; // -1: unlimited
+};
+
+// Checks every number against the model; fails with INVALID_ARGUMENT and the value. NULL gives a dense schedule.
+keep_schedule read_schedule(const lazy_schedule * schedule, const hparams & hp);
+
+} // namespace lazygguf

@@ -1,0 +1,89 @@
+// session.h: one conversation. The whole method stands in eval().
+//
+// Owns the step: which rows are computed in which segment, what lives on, what is revived, and that a failed step
+// leaves everything as it was. Prefill, a later turn and decode are the same function.
+#pragma once
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "cache.h"
+#include "compute.h"
+#include "schedule.h"
+#include "select.h"
+
+namespace lazygguf {
+
+struct session_params {
+    int n_ctx = 0; // 0: n_ctx_train
+    int n_ubatch = 512;
+    thread_counts n_threads;
+    cache_types types;
+};
+
+struct eval_params {
+    int32_t query_begin = -1; // [begin, end) asks where a point's n_query is 0; -1: the last LAZY_DEFAULT_QUERY
+    int32_t query_end = -1;
+    std::function<bool(int32_t n_done, int32_t n_total)> progress; // may be empty; false cancels
+};
+
+// What the last eval did in one segment.
+struct segment_report {
+    int32_t n_computed = 0;
+    std::vector<int32_t> live; // positions, ascending
+    std::vector<float> scores; // by position, NaN where not live; empty where nothing was scored
+};
+
+class session {
+  public:
+    session(const model & mdl, const session_params & params, keep_schedule schedule);
+
+    void eval(const int32_t * tokens, int32_t n, const eval_params & params);
+    void reset();
+    void trim(int32_t n_tokens);
+    void cancel() { cancel_.store(true); }
+
+    int32_t n_tokens() const { return n_tokens_; }
+    int32_t n_ctx() const { return params_.n_ctx; }
+    const float * logits() const { return logits_.empty() ? nullptr : logits_.data(); }
+    int n_segments() const { return static_cast<int>(segments_.size()); }
+    const segment_cache & segment(int s) const { return segments_[static_cast<size_t>(s)]; }
+    const std::vector<segment_report> & reports() const { return reports_; }
+    int32_t n_new() const { return n_new_; }
+    int32_t n_revived() const { return n_revived_; }
+
+    std::atomic_flag busy = ATOMIC_FLAG_INIT; // held by the thread that is inside
+
+  private:
+    struct step; // one eval in progress
+
+    const model & mdl_;
+    session_params params_;
+    keep_schedule schedule_;
+    std::atomic<bool> cancel_{false};
+    compute compute_;
+    std::vector<segment_cache> segments_;
+
+    int32_t n_tokens_ = 0;
+    int32_t n_new_ = 0; // of the last eval
+    int32_t n_revived_ = 0;
+    std::vector<float> logits_;
+    std::vector<segment_report> reports_;
+
+    void check_tokens(const int32_t * tokens, int32_t n) const;
+    bool is_last(int s) const { return s == n_segments() - 1; }
+    void run(step & st);
+    void run_segment(step & st, int s);
+    void run_ubatch(step & st, int s, size_t begin, size_t end);
+    graph_shape shape_of(const step & st, int s, size_t begin, size_t end) const;
+    graph_inputs inputs_of(const step & st, int s, const graph_shape & shape, size_t begin, size_t end) const;
+    void read_scores(step & st, int s, const segment_graph & graph) const;
+    void read_logits(step & st, const segment_graph & graph) const;
+    void choose(step & st, int s) const;
+    void report_progress(step & st, int s, size_t n_done) const;
+    void roll_back(const step & st);
+};
+
+} // namespace lazygguf

@@ -1,0 +1,180 @@
+"""The native core is held to the NumPy reference, for any schedule, and to llama-cpp-python where it is dense."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Optional
+
+import llama_cpp
+import numpy as np
+import pytest
+from reference import Reference, nmse
+from tiny_gguf import TinyConfig
+
+from lazygguf import KeepSchedule, PruningPoint
+from lazygguf._ffi import NativeModel, NativeSession
+
+Write = Callable[[TinyConfig], tuple[Path, dict[str, np.ndarray]]]
+
+# F32 weights and F32 K/V: only the order of sums differs. Measured worst 1e-11.
+EXACT = 1e-9
+# A score gap below this may fall either way between two orders of summation.
+SURE = 1e-5
+
+
+def prompt(n: int, seed: int = 0, n_vocab: int = 320) -> list[int]:
+    return [int(token) for token in np.random.default_rng(seed).integers(3, n_vocab, n)]
+
+
+def new_session(path: Path, schedule: Optional[KeepSchedule] = None, **kwargs: Any) -> NativeSession:
+    settings = {"n_ctx": 512, "n_threads": 2, "type_k": "f32", "type_v": "f32", **kwargs}
+    return NativeSession(NativeModel(path), schedule=schedule, **settings)
+
+
+def schedule_of(*points: PruningPoint, **settings: Any) -> KeepSchedule:
+    return KeepSchedule(points, **{"n_sink": 0, "min_prompt": 0, "max_revive": -1, **settings})
+
+
+SCHEDULES = {
+    "paper": KeepSchedule.paper("1:0.5,3:0.25"),
+    "one point": schedule_of(PruningPoint(0, 0.3)),
+    "every layer": schedule_of(*(PruningPoint(il, 0.9 - 0.15 * il) for il in range(5))),
+    "heads": schedule_of(PruningPoint(1, 0.5, heads=(0, 3)), PruningPoint(2, 0.3, heads=(2,))),
+    "window": schedule_of(PruningPoint(1, 0.5, n_query=8), PruningPoint(3, 0.25, n_query=3)),
+    "pool": schedule_of(PruningPoint(1, 0.4, pool=7), PruningPoint(3, 0.2, n_query=4, pool=3)),
+    "question": schedule_of(PruningPoint(1, 0.4, n_query="question", pool=5), PruningPoint(3, 0.2)),
+    "sinks": schedule_of(PruningPoint(1, 0.3), PruningPoint(2, 0.1), n_sink=4),
+    "budget": schedule_of(PruningPoint(1, 0.5), PruningPoint(3, 0.25), max_revive=2),
+    "no revival": schedule_of(PruningPoint(1, 0.5), PruningPoint(3, 0.25), max_revive=0),
+    "keep 1": schedule_of(PruningPoint(1, 1.0), PruningPoint(3, 0.4)),
+    "min_prompt": schedule_of(PruningPoint(1, 0.5), PruningPoint(3, 0.25), min_prompt=120),
+}
+
+
+def assert_same_step(session: NativeSession, reference: Reference, ids: list[int], **kwargs: Any) -> None:
+    expected = reference.eval(ids, **kwargs)
+    assert min(reference.margins, default=1.0) > SURE, "the test's own scores are too close to tell"
+    session.eval(ids, **kwargs)
+    for s in range(len(reference.segments)):
+        assert session.live(s).tolist() == reference.live[s]
+        assert session.cached(s).tolist() == reference.cached[s]
+    assert session.stats().n_computed == [len(rows) for rows in reference.computed]
+    assert session.stats().n_revived == reference.n_revived
+    assert nmse(session.logits(), expected) <= EXACT
+
+
+@pytest.mark.parametrize("arch", ["llama", "qwen2"])
+@pytest.mark.parametrize("name", list(SCHEDULES))
+def test_a_session_keeps_computes_and_answers_as_the_reference_does(tiny_model: Write, name: str, arch: str) -> None:
+    config = TinyConfig(arch=arch, seed=3)
+    path, weights = tiny_model(config)
+    session = new_session(path, SCHEDULES[name], n_ubatch=64)
+    reference = Reference(weights, config, SCHEDULES[name])
+
+    assert_same_step(session, reference, prompt(100, seed=5), query_span=(70, 82))
+    for token in prompt(8, seed=6):
+        assert_same_step(session, reference, [token])
+    assert_same_step(session, reference, prompt(40, seed=7))  # a later turn
+    assert_same_step(session, reference, prompt(3, seed=8), query_span=(20, 40))  # a question read long ago
+    session.trim(90)
+    reference.trim(90)
+    assert_same_step(session, reference, prompt(30, seed=9))
+    session.reset()
+    reference.reset()
+    assert_same_step(session, reference, prompt(50, seed=10))
+
+
+@pytest.mark.parametrize("n_ubatch", [1, 7, 32, 512])
+def test_the_size_of_ubatches_changes_nothing(tiny_model: Write, n_ubatch: int) -> None:
+    config = TinyConfig(seed=3)
+    path, weights = tiny_model(config)
+    schedule = SCHEDULES["window"]  # query rows straddle ubatches
+    reference = Reference(weights, config, schedule)
+    assert_same_step(new_session(path, schedule, n_ubatch=n_ubatch), reference, prompt(100, seed=5))
+
+
+def test_scores_are_the_references(tiny_model: Write) -> None:
+    config = TinyConfig(seed=3)
+    path, weights = tiny_model(config)
+    session, reference = new_session(path, SCHEDULES["paper"]), Reference(weights, config, SCHEDULES["paper"])
+    session.eval(prompt(100))
+    reference.eval(prompt(100))
+    for s in range(2):
+        np.testing.assert_allclose(session.scores(s), reference.scores[s], rtol=1e-3, atol=1e-7)
+    assert session.scores(2) is None
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TinyConfig(tied=True, rope_freqs=True),
+        TinyConfig(rope_scaling="linear"),
+        TinyConfig(rope_scaling="yarn"),
+        TinyConfig(arch="qwen2", rope_scaling="yarn", tied=True),
+        TinyConfig(n_head_kv=1),
+        TinyConfig(n_head_kv=4, rms_eps=1e-2, rope_freq_base=500000.0),
+    ],
+    ids=str,
+)
+def test_every_kind_of_model_answers_as_the_reference_does(tiny_model: Write, config: TinyConfig) -> None:
+    path, weights = tiny_model(config)
+    session, reference = new_session(path), Reference(weights, config)
+    for ids in (prompt(60, seed=1), prompt(1, seed=2), prompt(20, seed=3)):
+        assert_same_step(session, reference, ids)
+
+
+def bits(session: NativeSession, ids: list[int], n_decode: int) -> list[bytes]:
+    session.eval(ids)
+    out = [session.logits().tobytes()]
+    for token in prompt(n_decode, seed=11):
+        session.eval([token])
+        out.append(session.logits().tobytes())
+    return out
+
+
+@pytest.mark.parametrize("weight_type", ["F32", "Q8_0", "Q4_0", "Q4_K"])
+def test_a_schedule_that_keeps_all_gives_the_bits_of_a_dense_run(tiny_model: Write, weight_type: str) -> None:
+    path, _ = tiny_model(TinyConfig.for_type(weight_type))
+    keep_all = schedule_of(PruningPoint(0, 1.0), PruningPoint(2, 1.0))
+    settings = {"type_k": "f16", "type_v": "f16", "n_ubatch": 64}
+    dense = bits(new_session(path, None, **settings), prompt(150), 5)
+    assert bits(new_session(path, keep_all, **settings), prompt(150), 5) == dense
+    assert bits(new_session(path, schedule_of(PruningPoint(1, 0.2), min_prompt=400), **settings), prompt(150), 5) == dense
+
+
+# ---- dense, against llama.cpp on the same file with the same K/V type ----
+
+LLAMA_NMSE = {"F32": 1e-6, "F16": 1e-6, "BF16": 1e-4, "Q8_0": 1e-4, "Q4_0": 1e-4, "Q4_1": 1e-4, "Q5_0": 1e-4, "Q4_K": 1e-4}
+
+
+def llama_logits(model: llama_cpp.Llama, ids: list[int]) -> np.ndarray:
+    model.eval(ids)
+    return np.array(np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(model.ctx, -1), (model.n_vocab(),)))
+
+
+def assert_dense_parity(path: Path, ids: list[int], n_decode: int, tolerance: float, n_ctx: int) -> None:
+    session = new_session(path, n_ctx=n_ctx, type_k="f16", type_v="f16")
+    llama = llama_cpp.Llama(
+        str(path), n_ctx=n_ctx, n_threads=2, n_threads_batch=2, n_ubatch=512, flash_attn=True, verbose=False
+    )
+    try:
+        for step in (ids[:-n_decode], *([token] for token in ids[-n_decode:])):
+            session.eval(step)
+            assert nmse(session.logits(), llama_logits(llama, step)) <= tolerance
+    finally:
+        llama.close()
+
+
+@pytest.mark.parametrize("weight_type", list(LLAMA_NMSE))
+@pytest.mark.parametrize("arch", ["llama", "qwen2"])
+def test_dense_logits_are_llama_cpps(tiny_model: Write, arch: str, weight_type: str) -> None:
+    path, _ = tiny_model(TinyConfig.for_type(weight_type, arch=arch, n_ctx_train=1024))
+    assert_dense_parity(path, prompt(608), 8, LLAMA_NMSE[weight_type], 1024)
+
+
+@pytest.mark.model
+def test_dense_logits_of_smollm2_are_llama_cpps(smollm2_path: Path) -> None:
+    text = (Path(__file__).parent.parent / "data" / "long.txt").read_bytes()
+    vocab = llama_cpp.Llama(str(smollm2_path), vocab_only=True, verbose=False)
+    assert_dense_parity(smollm2_path, vocab.tokenize(text)[:1008], 8, 1e-4, 1024)

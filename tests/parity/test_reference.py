@@ -1,0 +1,307 @@
+"""The reference is held to llama-cpp-python where it is dense, and to its own rule where it prunes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import numpy as np
+import pytest
+import reference
+import tiny_gguf
+from gguf import GGMLQuantizationType
+from reference import Point, Reference, Schedule
+from tiny_gguf import TinyConfig
+
+# NMSE of the last token's logits with an f16 KV cache. Beside each: the worst of eight seeds with flash
+# attention on and off, measured for llama / qwen2. Below F32 ggml also rounds the activations, which the
+# reference does not.
+TOLERANCE = {
+    "F32": 1e-5,  # 1.4e-6 / 1.3e-7
+    "F16": 2e-5,  # 8.5e-6 / 7.9e-7
+    "BF16": 5e-4,  # 2.4e-4 / 3.0e-5
+    "Q8_0": 5e-3,  # 2.7e-3 / 4.8e-4
+    "Q4_0": 5e-3,  # 2.2e-3 / 3.4e-4
+    "Q4_1": 5e-3,  # 1.8e-3 / 5.2e-4
+    "Q5_0": 5e-3,  # 1.8e-3 / 3.5e-4
+    "Q4_K": 5e-3,  # 3.0e-3 / 6.0e-4
+}
+GGML_F32, GGML_F16 = int(GGMLQuantizationType.F32), int(GGMLQuantizationType.F16)
+PRUNING = Schedule(points=(Point(1, 0.5), Point(3, 0.25)))
+
+Tiny = tuple[dict[str, np.ndarray], TinyConfig]
+
+
+def prompt(n: int, seed: int = 0, n_vocab: int = 320) -> list[int]:
+    return [int(token) for token in np.random.default_rng(seed).integers(3, n_vocab, n)]
+
+
+def llama_logits(
+    path: Path, ids: list[int], *, type_kv: int = GGML_F16, flash_attn: bool = False
+) -> np.ndarray:
+    model = llama_cpp.Llama(
+        str(path),
+        n_ctx=256,
+        n_threads=2,
+        n_threads_batch=2,
+        type_k=type_kv,
+        type_v=type_kv,
+        flash_attn=flash_attn,
+        verbose=False,
+    )
+    try:
+        model.eval(ids)
+        logits = llama_cpp.llama_get_logits_ith(model.ctx, -1)
+        return np.array(np.ctypeslib.as_array(logits, (model.n_vocab(),)))
+    finally:
+        model.close()
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    config = TinyConfig()
+    return tiny_gguf.write_tiny_gguf(tmp_path_factory.mktemp("tiny") / "tiny.gguf", config), config
+
+
+# ---- dense, against llama.cpp ----
+
+
+@pytest.mark.parametrize("flash_attn", [False, True])
+@pytest.mark.parametrize("weight_type", list(TOLERANCE))
+@pytest.mark.parametrize("arch", ["llama", "qwen2"])
+def test_dense_logits_are_llama_cpps(tmp_path: Path, arch: str, weight_type: str, flash_attn: bool) -> None:
+    config = TinyConfig.for_type(weight_type, arch=arch)
+    weights = tiny_gguf.write_tiny_gguf(tmp_path / "tiny.gguf", config)
+    ids = prompt(96)
+    expected = llama_logits(tmp_path / "tiny.gguf", ids, flash_attn=flash_attn)
+    error = reference.nmse(Reference(weights, config, kv_f16=True).eval(ids), expected)
+    print(f"{arch} {weight_type} flash_attn={flash_attn}: {error:.1e}")
+    assert error <= TOLERANCE[weight_type]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"arch": "qwen2", "tokenizer": "bpe"},
+        {"tied": True},
+        {"n_head_kv": 4},
+        {"n_head_kv": 1},
+        {"rope_freqs": True, "rope_freq_base": 500000.0},
+        {"rope_scaling": "linear"},
+        {"rope_scaling": "yarn"},
+        {"rope_scaling": "yarn", "n_embd": 256, "n_ctx_orig": 4096},
+        {"arch": "qwen2", "rope_scaling": "yarn", "tied": True, "rope_freq_base": 1e6},
+        {"rope_freqs": True, "rope_scaling": "yarn"},
+        {"rms_eps": 1e-2},
+    ],
+    ids=str,
+)
+def test_with_float32_everywhere_only_rounding_is_left(tmp_path: Path, changes: dict[str, Any]) -> None:
+    config = TinyConfig(**changes)
+    weights = tiny_gguf.write_tiny_gguf(tmp_path / "tiny.gguf", config)
+    ids = prompt(96)
+    expected = llama_logits(tmp_path / "tiny.gguf", ids, type_kv=GGML_F32)
+    error = reference.nmse(Reference(weights, config).eval(ids), expected)
+    print(f"{changes}: {error:.1e}")
+    assert error <= 1e-10  # 4e-13 to 6e-12 measured
+
+
+@pytest.mark.parametrize(
+    "changes", [{"rope_scaling": "linear"}, {"rope_scaling": "yarn"}, {"rope_freqs": True}], ids=str
+)
+def test_rope_variants_are_not_the_same_model(tmp_path: Path, changes: dict[str, Any]) -> None:
+    plain, changed = TinyConfig(), TinyConfig(**changes)
+    ids = prompt(96)
+    logits = [
+        Reference(tiny_gguf.write_tiny_gguf(tmp_path / "tiny.gguf", config), config).eval(ids)
+        for config in (plain, changed)
+    ]
+    assert reference.nmse(logits[1], logits[0]) > 1e-2
+
+
+# ---- the rule ----
+
+
+def test_points_that_keep_all_change_nothing(tiny: Tiny) -> None:
+    dense, lazy = Reference(*tiny), Reference(*tiny, Schedule((Point(1, 1.0), Point(3, 1.0))))
+    for ids in (prompt(40), [7], [8]):
+        np.testing.assert_array_equal(lazy.eval(ids), dense.eval(ids))
+    assert [len(rows) for rows in lazy.cached] == [42] * 3
+
+
+def test_a_prompt_below_min_prompt_runs_dense(tiny: Tiny) -> None:
+    dense, lazy = Reference(*tiny), Reference(*tiny, Schedule(PRUNING.points, min_prompt=41))
+    np.testing.assert_array_equal(lazy.eval(prompt(40)), dense.eval(prompt(40)))
+    assert [scores.size for scores in lazy.scores] == [0, 0]
+    lazy.eval([7])
+    assert [len(live) for live in lazy.live] == [41, 20, 10]
+
+
+def test_dense_in_one_piece_is_dense_token_by_token(tiny: Tiny) -> None:
+    ids = prompt(40)
+    whole, pieces = Reference(*tiny), Reference(*tiny)
+    expected = whole.eval(ids)
+    for token in ids:
+        logits = pieces.eval([token])
+    assert reference.nmse(logits, expected) < 1e-11
+
+
+def test_trim_then_eval_is_as_if_the_rest_had_never_been_read(tiny: Tiny) -> None:
+    once, twice = Reference(*tiny), Reference(*tiny)
+    once.eval(prompt(40))
+    twice.eval(prompt(40))
+    twice.eval(prompt(9, seed=1))
+    twice.trim(40)
+    np.testing.assert_array_equal(twice.eval([5]), once.eval([5]))
+
+
+def test_trim_forgets_in_every_segment(tiny: Tiny) -> None:
+    lazy = Reference(*tiny, PRUNING)
+    lazy.eval(prompt(48))
+    lazy.trim(30)
+    assert lazy.n_tokens == 30
+    assert lazy.cached[0] == list(range(30))
+    assert all(pos < 30 for rows in (*lazy.k, *lazy.v, *lazy.aux) for pos in rows)
+    lazy.eval([5])
+    assert [len(live) for live in lazy.live] == [31, 15, 7]
+
+
+def test_pruning_changes_the_logits_and_one_wrong_position_would_show(
+    tiny: Tiny,
+) -> None:
+    ids = prompt(96)
+    lazy = Reference(*tiny, PRUNING)
+    logits = lazy.eval(ids)
+    assert reference.nmse(logits, Reference(*tiny).eval(ids)) > 1e-2
+    other = Reference(*tiny, Schedule((Point(1, 0.5), Point(3, 0.2))))
+    assert reference.nmse(logits, other.eval(ids)) > 1e-4
+
+
+@pytest.mark.parametrize("max_revive", [-1, 0, 2])
+def test_a_position_is_computed_at_most_once_per_segment(tiny: Tiny, max_revive: int) -> None:
+    lazy = Reference(*tiny, Schedule(PRUNING.points, max_revive=max_revive))
+    seen: list[set[int]] = [set() for _ in lazy.segments]
+    n_revived = 0
+    for ids in (prompt(48), [5], [6], prompt(7, seed=2), [7], [8], [9]):
+        lazy.eval(ids)
+        for s, computed in enumerate(lazy.computed):
+            assert seen[s].isdisjoint(computed)
+            seen[s].update(computed)
+            assert lazy.cached[s] == sorted(seen[s])
+        n_revived += lazy.n_revived
+    assert n_revived > 0  # a later turn revives whatever the budget
+
+
+@pytest.mark.parametrize("max_revive", [-1, 0, 2])
+def test_live_sets_are_nested_and_hold_what_was_computed(tiny: Tiny, max_revive: int) -> None:
+    lazy = Reference(*tiny, Schedule(PRUNING.points, n_sink=3, max_revive=max_revive))
+    for ids in (prompt(48), [5], [6], prompt(7, seed=2), [7]):
+        lazy.eval(ids)
+        for s, live in enumerate(lazy.live):
+            assert live == sorted(set(live))
+            assert {0, 1, 2, lazy.n_tokens - 1} <= set(live) <= set(lazy.cached[s])
+            assert set(lazy.computed[s]) <= set(live)
+            assert s == 0 or set(live) <= set(lazy.live[s - 1])
+
+
+def test_the_revive_budget_counts_per_decode_step_and_segment(tiny: Tiny) -> None:
+    free, tight = Reference(*tiny, PRUNING), Reference(*tiny, Schedule(PRUNING.points, max_revive=1))
+    for lazy in (free, tight):
+        lazy.eval(prompt(96))
+        lazy.eval([5])
+    assert free.n_revived > 2
+    assert 1 <= tight.n_revived <= 2
+    first = set(free.computed[1]) - {96}
+    assert set(tight.computed[1]) - {96} == {min(first, key=lambda pos: (-tight.scores[0][pos], pos))}
+
+
+def test_scores_are_shares_of_attention(tiny: Tiny) -> None:
+    lazy = Reference(*tiny, PRUNING)
+    lazy.eval(prompt(48))
+    for s, scores in enumerate(lazy.scores):
+        assert np.nansum(scores) == pytest.approx(1.0, abs=1e-5)
+        assert np.flatnonzero(~np.isnan(scores)).tolist() == lazy.live[s]
+
+
+def test_listed_heads_are_combined_by_maximum_and_neighbours_by_mean() -> None:
+    attention = np.array([[[0.1, 0.2, 0.7]], [[0.5, 0.3, 0.2]], [[0.9, 0.1, 0.0]]], np.float32)
+    mean = reference.score(Point(0, 0.5), [0, 1, 5], attention)
+    np.testing.assert_allclose(mean, [0.5, 0.2, 0.3], rtol=1e-6)
+    listed = reference.score(Point(0, 0.5, heads=(0, 1)), [0, 1, 5], attention)
+    np.testing.assert_allclose(listed, [0.5, 0.3, 0.7], rtol=1e-6)
+    pooled = reference.score(Point(0, 0.5, heads=(0, 1), pool=3), [0, 1, 5], attention)
+    np.testing.assert_allclose(pooled, [0.4, 0.4, 0.7], rtol=1e-6)  # 5 has no neighbour within 1
+
+
+def test_ties_go_to_the_earlier_position_and_protected_ones_come_first() -> None:
+    scores = {0: 0.1, 2: 0.1, 3: 0.4, 7: 0.1, 9: 0.0}
+    assert reference.select(scores, {9}, 0.3, 10) == [0, 3, 9]
+    assert reference.select(scores, {7, 9}, 0.1, 10) == [7, 9]
+    assert reference.select(scores, {9}, 1.0, 10) == [0, 2, 3, 7, 9]
+
+
+@pytest.mark.parametrize(
+    ("n_query", "span", "asking"),
+    [
+        (1, None, range(47, 48)),
+        (8, None, range(40, 48)),
+        ("question", None, range(24, 48)),
+        ("question", (30, 36), range(30, 36)),
+        ("question", (40, 99), range(40, 48)),
+    ],
+)
+def test_rows_that_ask_are_never_pruned(tiny: Tiny, n_query: Any, span: Any, asking: range) -> None:
+    lazy = Reference(*tiny, Schedule((Point(1, 0.5), Point(3, 0.02, n_query=n_query))))
+    lazy.eval(prompt(48), span)
+    assert lazy.live[2] == sorted({*asking, 47})
+
+
+def test_at_most_the_last_128_of_a_span_ask(tiny: Tiny) -> None:
+    lazy = Reference(*tiny, Schedule((Point(1, 0.1, n_query="question"),)))
+    lazy.eval(prompt(150), (2, 148))
+    assert lazy.live[1] == [*range(20, 148), 149]
+
+
+def test_a_span_of_old_tokens_leaves_the_question_to_the_newest(tiny: Tiny) -> None:
+    question, newest = (
+        Reference(*tiny, Schedule((Point(1, 0.25, n_query=n_query),))) for n_query in ("question", 1)
+    )
+    for lazy in (question, newest):
+        lazy.eval(prompt(40), (39, 40))
+        lazy.eval(prompt(5, seed=1), (3, 9))
+    np.testing.assert_array_equal(question.scores[0], newest.scores[0])
+
+
+# ---- the tiny files ----
+
+
+@pytest.mark.parametrize(("arch", "tokenizer"), [("llama", "spm"), ("llama", "bpe"), ("qwen2", "bpe")])
+@pytest.mark.parametrize("n_vocab", [262, 320, 512])
+def test_tokenizers_give_the_text_back(tmp_path: Path, arch: str, tokenizer: str, n_vocab: int) -> None:
+    config = TinyConfig(arch=arch, tokenizer=tokenizer, n_vocab=n_vocab, n_layer=2)
+    tiny_gguf.write_tiny_gguf(tmp_path / "tiny.gguf", config)
+    model = llama_cpp.Llama(str(tmp_path / "tiny.gguf"), vocab_only=True, verbose=False)
+    text = "the singer is on the other land, été!\n".encode()
+    ids = model.tokenize(text, add_bos=False)
+    assert model.n_vocab() == n_vocab
+    assert model.detokenize(ids).lstrip(b" ") == text  # SPM puts a space before the first word
+    assert n_vocab < 320 or len(ids) < len(text)
+    assert model.metadata["tokenizer.chat_template"] == tiny_gguf.CHATML
+    if tokenizer == "bpe":
+        assert model.tokenize(b"<|im_end|>", add_bos=False, special=True) == [model.token_eos()]
+    model.close()
+
+
+def test_overrides_change_what_is_written(tmp_path: Path) -> None:
+    def change(kv: dict[str, tiny_gguf.Kv], tensors: dict[str, tiny_gguf.Tensor]) -> None:
+        kv["llama.attention.head_count"] = kv["llama.attention.head_count"]._replace(value=0)
+        del tensors["output_norm.weight"]
+        values = tensors["output.weight"].values()
+        tensors["output.weight"] = tiny_gguf.Tensor.of(values, "Q8_0")
+
+    weights = tiny_gguf.write_tiny_gguf(tmp_path / "tiny.gguf", TinyConfig(), overrides=change)
+    assert "output_norm.weight" not in weights
+    with pytest.raises(ValueError, match="Failed to load model"):
+        llama_cpp.Llama(str(tmp_path / "tiny.gguf"), verbose=False)

@@ -1,0 +1,342 @@
+"""LazyLLM in NumPy, slow and obvious: the definition that the native core is tested against.
+
+Owns the rule, in float32 with float64 sums. It knows nothing of files, ubatches or rows of a cache: K/V and
+hidden rows are kept in dictionaries by position. Config and schedule are any objects with the attributes that
+are used here.
+
+The method is LazyLLM, arXiv 2407.14057, with original positions, a revive budget, query windows and pooling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+DEFAULT_QUERY = 24  # newest tokens that ask where a "question" point gets no span
+MAX_QUERY = 128  # tokens of a span that ask, the last ones
+
+
+@dataclass(frozen=True)
+class Point:
+    """A pruning point: after layer ``il`` at most ``keep`` times the context goes on."""
+
+    il: int
+    keep: float
+    heads: tuple[int, ...] | None = None  # None: mean over all; else the maximum of these
+    n_query: int | str = 1  # the newest rows that ask, or "question"
+    pool: int = 1
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Pruning points in ascending order, and the rules of the whole schedule."""
+
+    points: tuple[Point, ...] = ()
+    n_sink: int = 0
+    min_prompt: int = 0
+    max_revive: int = -1  # -1: unlimited
+
+
+class Reference:
+    """One conversation with one model.
+
+    Attributes of the last eval, by segment s:
+        live: live[s], the positions live in the segment, ascending.
+        computed: computed[s], the positions whose rows were computed, ascending.
+        scores: scores[s], of the point that ends the segment, float32 (n_tokens,), NaN where a position was
+            not live; empty where the point was not scored because the step ran dense.
+        margins: margins[s], how far the worst kept score is above the best pruned one, as a share of the
+            former; inf where there was nothing to choose. A kept set is only as sure as its margin.
+        n_revived: old positions computed, summed over segments.
+    """
+
+    def __init__(
+        self, weights: Mapping[str, np.ndarray], config: Any, schedule: Any = None, *, kv_f16: bool = False
+    ) -> None:
+        self.weights = weights
+        self.config = config
+        self.schedule = Schedule() if schedule is None else schedule
+        self.kv_f16 = kv_f16
+        self.segments = _segments(config.n_layer, [point.il for point in self.schedule.points])
+        self.reset()
+
+    @property
+    def cached(self) -> list[list[int]]:
+        """cached[s]: the positions that have K/V in the segment, ascending."""
+        return [sorted(self.k[layers[0]]) for layers in self.segments]
+
+    def reset(self) -> None:
+        """Forgets every token."""
+        self.n_tokens = 0
+        # k[il][pos], v[il][pos]: (n_head_kv, n_embd_head)
+        self.k: list[dict[int, np.ndarray]] = [{} for _ in range(self.config.n_layer)]
+        self.v: list[dict[int, np.ndarray]] = [{} for _ in range(self.config.n_layer)]
+        # aux[s][pos]: (n_embd,), the hidden row at the start of segment s; aux[0] stays empty
+        self.aux: list[dict[int, np.ndarray]] = [{} for _ in self.segments]
+        self._forget_step()
+
+    def trim(self, n: int) -> None:
+        """Forgets positions >= n."""
+        for rows in [*self.k, *self.v, *self.aux]:
+            for pos in [pos for pos in rows if pos >= n]:
+                del rows[pos]
+        self.n_tokens = min(self.n_tokens, n)
+        self._forget_step()
+
+    def eval(self, ids: Sequence[int], query_span: tuple[int, int] | None = None) -> np.ndarray:
+        """Reads tokens after those held.
+
+        Args:
+            ids: The new tokens, at least one.
+            query_span: [begin, end) of the positions that ask at "question" points.
+
+        Returns:
+            The logits of the newest token, float32 (n_vocab,).
+        """
+        n_past, n_tokens = self.n_tokens, self.n_tokens + len(ids)
+        if n_past == n_tokens:
+            raise ValueError("eval needs at least one token")
+        self._forget_step()
+        self.n_tokens = n_tokens
+        step = _Step(self.schedule, n_past, n_tokens, query_span)
+        live, compute = list(range(n_tokens)), list(range(n_past, n_tokens))
+        rows = self.weights["token_embd.weight"][np.asarray(ids)].astype(np.float32)
+        for s, layers in enumerate(self.segments):
+            self.live.append(live)
+            self.computed.append(compute)
+            if s > 0:
+                rows = np.stack([self.aux[s][pos] for pos in compute])
+                self.n_revived += sum(pos < n_past for pos in compute)
+            for il in layers:
+                rows, attention = self._layer(il, rows, compute, live)
+            if s + 1 < len(self.segments):
+                self.aux[s + 1].update(zip(compute, rows))
+                live, compute = self._prune(s, step, attention)
+        return self._logits(rows[-1])
+
+    def _forget_step(self) -> None:
+        self.live: list[list[int]] = []
+        self.computed: list[list[int]] = []
+        self.scores: list[np.ndarray] = []
+        self.margins: list[float] = []
+        self.n_revived = 0
+
+    # ---- pruning ----
+
+    def _prune(self, s: int, step: _Step, attention: np.ndarray) -> tuple[list[int], list[int]]:
+        """What is live in segment s + 1, and which of it has to be computed there."""
+        live, held = self.live[s], self.k[self.segments[s + 1][0]]
+        if step.dense:
+            self.scores.append(np.empty(0, np.float32))
+            self.margins.append(np.inf)
+            return live, [pos for pos in live if pos not in held]
+        point = self.schedule.points[s]
+        query_rows = [self.computed[s].index(pos) for pos in step.queries(point)]
+        scores = dict(zip(live, score(point, live, attention[:, query_rows])))
+        self.scores.append(np.array([scores.get(pos, np.nan) for pos in range(step.n_tokens)], np.float32))
+        kept = select(scores, step.protected, point.keep, step.n_tokens)
+        self.margins.append(_margin(scores, kept, step.protected))
+        missing = [pos for pos in kept if pos not in held]
+        if step.decode and self.schedule.max_revive >= 0:
+            newest = step.n_tokens - 1
+            best_first = sorted(
+                (pos for pos in missing if pos != newest), key=lambda pos: (-scores[pos], pos)
+            )
+            given_up = set(best_first[self.schedule.max_revive :])
+            kept = [pos for pos in kept if pos not in given_up]
+            missing = [pos for pos in missing if pos not in given_up]
+        return kept, missing
+
+    # ---- the model ----
+
+    def _layer(
+        self, il: int, rows: np.ndarray, compute: list[int], live: list[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """One layer over rows (n_compute, n_embd). Also gives attention (n_head, n_compute, n_live)."""
+        config = self.config
+        cur = self._norm(rows, f"blk.{il}.attn_norm")
+        pos = np.asarray(compute)
+        q = rope(self._heads(cur, f"blk.{il}.attn_q", config.n_head), pos, config, self._rope_factors())
+        k = rope(self._heads(cur, f"blk.{il}.attn_k", config.n_head_kv), pos, config, self._rope_factors())
+        v = self._heads(cur, f"blk.{il}.attn_v", config.n_head_kv)
+        if self.kv_f16:
+            k, v = k.astype(np.float16).astype(np.float32), v.astype(np.float16).astype(np.float32)
+        self.k[il].update(zip(compute, k))
+        self.v[il].update(zip(compute, v))
+        out, attention = self._attend(il, q, pos, live)
+        rows = rows + self._linear(out, f"blk.{il}.attn_output")
+        cur = self._norm(rows, f"blk.{il}.ffn_norm")
+        gate = self._linear(cur, f"blk.{il}.ffn_gate")
+        up = self._linear(cur, f"blk.{il}.ffn_up")
+        return rows + self._linear(silu(gate) * up, f"blk.{il}.ffn_down"), attention
+
+    def _attend(
+        self, il: int, q: np.ndarray, pos: np.ndarray, live: list[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Attention of q (n_compute, n_head, n_embd_head) at pos to live rows not after it."""
+        k = np.stack([self.k[il][p] for p in live])  # (n_live, n_head_kv, n_embd_head)
+        v = np.stack([self.v[il][p] for p in live])
+        n_head, n_embd_head = q.shape[1:]
+        group = n_head // k.shape[1]
+        visible = np.asarray(live)[None, :] <= pos[:, None]
+        attention = np.empty((n_head, len(pos), len(live)), np.float32)
+        out = np.empty(q.shape, np.float32)
+        for h in range(n_head):
+            logits = q[:, h] @ k[:, h // group].T / np.float32(np.sqrt(n_embd_head))
+            attention[h] = softmax(np.where(visible, logits, -np.inf))
+            out[:, h] = attention[h] @ v[:, h // group]
+        return out.reshape(len(pos), -1), attention
+
+    def _heads(self, cur: np.ndarray, name: str, n_head: int) -> np.ndarray:
+        return self._linear(cur, name).reshape(len(cur), n_head, -1)
+
+    def _linear(self, cur: np.ndarray, name: str) -> np.ndarray:
+        out: np.ndarray = cur @ self.weights[name + ".weight"].T
+        bias = self.weights.get(name + ".bias")
+        return out if bias is None else out + bias
+
+    def _norm(self, rows: np.ndarray, name: str) -> np.ndarray:
+        mean_square = np.mean(np.square(rows, dtype=np.float64), axis=-1, keepdims=True)
+        scale = (1.0 / np.sqrt(mean_square + self.config.rms_eps)).astype(np.float32)
+        normed: np.ndarray = rows * scale * self.weights[name + ".weight"]
+        return normed
+
+    def _rope_factors(self) -> np.ndarray | None:
+        return self.weights.get("rope_freqs.weight")
+
+    def _logits(self, row: np.ndarray) -> np.ndarray:
+        output = self.weights.get("output.weight", self.weights["token_embd.weight"])
+        logits: np.ndarray = output @ self._norm(row[None], "output_norm")[0]
+        return logits
+
+
+class _Step:
+    """What one eval is: its length, who asks, who may not be pruned."""
+
+    def __init__(self, schedule: Any, n_past: int, n_tokens: int, span: tuple[int, int] | None) -> None:
+        self.n_past, self.n_tokens, self.span = n_past, n_tokens, span
+        self.dense = not schedule.points or n_tokens < schedule.min_prompt
+        self.decode = n_tokens - n_past == 1 and n_past > 0 and not self.dense
+        self.protected: set[int] = {n_tokens - 1, *range(min(schedule.n_sink, n_tokens))}
+        for point in schedule.points:
+            self.protected.update(self.queries(point))
+
+    def queries(self, point: Any) -> list[int]:
+        """The positions that ask at a point, all of them new."""
+        if point.n_query != "question":
+            return self._newest(int(point.n_query))
+        if self.span is None:
+            return self._newest(DEFAULT_QUERY)
+        begin, end = max(self.span[0], self.n_past), min(self.span[1], self.n_tokens)
+        return list(range(begin, end))[-MAX_QUERY:] or self._newest(1)
+
+    def _newest(self, n: int) -> list[int]:
+        return list(range(max(self.n_past, self.n_tokens - n), self.n_tokens))
+
+
+def score(point: Any, live: list[int], attention: np.ndarray) -> np.ndarray:
+    """Scores of the live positions from the attention of the query rows (n_head, n_query, n_live)."""
+    by_head = attention.mean(axis=1, dtype=np.float64)
+    by_pos = by_head.mean(axis=0) if point.heads is None else by_head[list(point.heads)].max(axis=0)
+    pos, reach = np.asarray(live), point.pool // 2
+    near = np.abs(pos[:, None] - pos[None, :]) <= reach
+    pooled: np.ndarray = near @ by_pos / near.sum(axis=1)
+    return pooled.astype(np.float32)
+
+
+def select(scores: Mapping[int, float], protected: set[int], keep: float, n_tokens: int) -> list[int]:
+    """The positions that go on, ascending: the protected ones, then the best; on a tie the earlier one."""
+    safe = [pos for pos in scores if pos in protected]
+    k = max(int(np.floor(keep * n_tokens + 1e-6)), len(safe))
+    if len(scores) <= k:
+        return sorted(scores)
+    others = sorted((pos for pos in scores if pos not in protected), key=lambda pos: (-scores[pos], pos))
+    return sorted(safe + others[: k - len(safe)])
+
+
+def rope(heads: np.ndarray, pos: np.ndarray, config: Any, factors: np.ndarray | None) -> np.ndarray:
+    """Rotates (n_rows, n_head, n_rot) to positions pos; pairs (2i, 2i+1), or (i, i + n_rot/2) for qwen2."""
+    n_rot = heads.shape[-1]
+    angles, magnitude = _rope_angles(pos, n_rot, config, factors)
+    cos = (np.cos(angles) * magnitude).astype(np.float32)[:, None, :]
+    sin = (np.sin(angles) * magnitude).astype(np.float32)[:, None, :]
+    half = n_rot // 2
+    neox = config.arch == "qwen2"
+    first = slice(0, half) if neox else slice(0, None, 2)
+    second = slice(half, None) if neox else slice(1, None, 2)
+    out = np.empty_like(heads)
+    out[..., first] = heads[..., first] * cos - heads[..., second] * sin
+    out[..., second] = heads[..., first] * sin + heads[..., second] * cos
+    return out
+
+
+def _rope_angles(
+    pos: np.ndarray, n_rot: int, config: Any, factors: np.ndarray | None
+) -> tuple[np.ndarray, float]:
+    """Angles (n_rows, n_rot/2), and what cos and sin are multiplied with."""
+    i = np.arange(n_rot // 2)
+    angles = pos[:, None] * config.rope_freq_base ** (-2.0 * i / n_rot)
+    if factors is not None:
+        angles = angles / factors
+    if config.rope_scaling == "linear":
+        return angles / config.rope_scaling_factor, 1.0
+    if config.rope_scaling == "yarn":
+        stay = _yarn_stay(i, n_rot, config)
+        magnitude = 1.0 + 0.1 * np.log(config.rope_scaling_factor)
+        return angles / config.rope_scaling_factor * (1.0 - stay) + angles * stay, magnitude
+    return angles, 1.0
+
+
+def _yarn_stay(
+    i: np.ndarray, n_rot: int, config: Any, beta_fast: float = 32.0, beta_slow: float = 1.0
+) -> np.ndarray:
+    """YaRN (arXiv 2309.00071): 1 where a frequency stays, 0 where it is interpolated, a ramp between.
+
+    A pair that turns beta_fast times or more within the original context stays; one that turns beta_slow
+    times or less is interpolated.
+    """
+
+    def pair_that_turns(times: float) -> float:
+        period = config.n_ctx_orig / (times * 2.0 * np.pi)
+        return float(n_rot * np.log(period) / (2.0 * np.log(config.rope_freq_base)))
+
+    low = max(0.0, np.floor(pair_that_turns(beta_fast)))
+    high = min(n_rot - 1.0, np.ceil(pair_that_turns(beta_slow)))
+    ramp: np.ndarray = np.clip((i - low) / max(0.001, high - low), 0.0, 1.0)
+    return 1.0 - ramp
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Over the last axis; sums in float64."""
+    weights: np.ndarray = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    shares: np.ndarray = weights / weights.sum(axis=-1, keepdims=True, dtype=np.float64)
+    return shares.astype(np.float32)
+
+
+def silu(x: np.ndarray) -> np.ndarray:
+    """The SiLU activation."""
+    out: np.ndarray = x / (1.0 + np.exp(-x))
+    return out
+
+
+def nmse(logits: np.ndarray, expected: np.ndarray) -> float:
+    """Normalized mean squared error: the squared error over the expected values' squares."""
+    error = np.asarray(logits, np.float64) - expected
+    return float(np.sum(error**2) / np.sum(np.asarray(expected, np.float64) ** 2))
+
+
+def _margin(scores: Mapping[int, float], kept: Sequence[int], protected: set[int]) -> float:
+    chosen = [scores[pos] for pos in kept if pos not in protected]
+    pruned = [scores[pos] for pos in scores if pos not in set(kept)]
+    if not chosen or not pruned:
+        return float(np.inf)
+    return float((min(chosen) - max(pruned)) / min(chosen))
+
+
+def _segments(n_layer: int, ils: Sequence[int]) -> list[list[int]]:
+    """Layers of each segment: a pruning point ends one."""
+    ends = [il + 1 for il in ils] + [n_layer]
+    return [list(range(begin, end)) for begin, end in zip([0, *ends], ends)]
