@@ -11,6 +11,7 @@ from typing import Any, Callable, NamedTuple, Optional, Union
 
 import llama_cpp  # noqa: F401  loads the ggml libraries that the extension shares with llama.cpp
 import numpy as np
+import numpy.typing as npt
 
 from ._native import ffi, lib
 from .errors import Cancelled, ContextFullError, LazyError, ModelFileError, UnsupportedModelError
@@ -32,7 +33,7 @@ _EXCEPTIONS = {
 
 
 def _text(pointer: Any) -> str:
-    return ffi.string(pointer).decode("utf-8", "replace")
+    return bytes(ffi.string(pointer)).decode("utf-8", "replace")
 
 
 def check(status: int) -> None:
@@ -162,9 +163,7 @@ class NativeModel:
         ValueError: a GPU is asked for and ggml has none.
     """
 
-    def __init__(
-        self, path: Union[str, os.PathLike[str]], n_gpu_layers: int = 0, use_mmap: bool = True
-    ) -> None:
+    def __init__(self, path: Union[str, os.PathLike[str]], n_gpu_layers: int = 0, use_mmap: bool = True) -> None:
         params = ffi.new("lazy_model_params *")
         lib.lazy_model_params_init(params)
         params.n_gpu_layers = n_gpu_layers
@@ -225,7 +224,7 @@ def _on_progress_error(exception: Any, error: BaseException, traceback: Any) -> 
     return bool(progress.on_error(exception, error, traceback))
 
 
-@ffi.def_extern(error=False, onerror=_on_progress_error)
+@ffi.def_extern(error=False, onerror=_on_progress_error)  # type: ignore[untyped-decorator]
 def lazy_on_progress(user_data: Any, n_done: int, n_total: int) -> bool:
     return bool(ffi.from_handle(user_data)(n_done, n_total))
 
@@ -245,7 +244,11 @@ def _native_schedule(schedule: Optional[KeepSchedule]) -> tuple[Any, list[Any]]:
             out.heads, out.n_heads = heads, len(point.heads)
     native = ffi.new("lazy_schedule *")
     native.version, native.points, native.n_points = lib.LAZY_VERSION, points, len(schedule.points)
-    native.n_sink, native.min_prompt, native.max_revive = schedule.n_sink, schedule.min_prompt, schedule.max_revive
+    native.n_sink, native.min_prompt, native.max_revive = (
+        schedule.n_sink,
+        schedule.min_prompt,
+        schedule.max_revive,
+    )
     return native, keep_alive
 
 
@@ -332,13 +335,13 @@ class NativeSession:
             raise carrier.error
         check(status)
 
-    def logits(self) -> Optional[np.ndarray]:
+    def logits(self) -> Optional[npt.NDArray[np.float32]]:
         """Logits of the newest token, (n_vocab,) float32, a copy; None before the first eval and after a trim."""
         pointer = lib.lazy_session_logits(self._handle)
         if pointer == ffi.NULL:
             return None
         buffer = ffi.buffer(pointer, self._model.n_vocab * 4)
-        return np.frombuffer(buffer, dtype=np.float32).copy()
+        return np.array(np.frombuffer(buffer, dtype=np.float32))
 
     @property
     def n_tokens(self) -> int:
@@ -362,18 +365,18 @@ class NativeSession:
         s = ffi.new("lazy_stats *")
         lib.lazy_session_stats(self._handle, s)
         n = s.n_segments
-        lists = [list(field[0:n]) for field in (s.n_computed, s.n_live, s.n_layers)]
-        return StepStats(s.n_tokens, s.n_new, *lists, s.n_revived, s.kv_bytes, s.aux_bytes)
+        computed, live, layers = (list(field[0:n]) for field in (s.n_computed, s.n_live, s.n_layers))
+        return StepStats(s.n_tokens, s.n_new, computed, live, layers, s.n_revived, s.kv_bytes, s.aux_bytes)
 
-    def live(self, segment: int) -> np.ndarray:
+    def live(self, segment: int) -> npt.NDArray[np.int32]:
         """Positions live in a segment during the last eval, ascending, (n,) int32."""
         return self._positions(lib.lazy_session_live, segment)
 
-    def cached(self, segment: int) -> np.ndarray:
+    def cached(self, segment: int) -> npt.NDArray[np.int32]:
         """Positions with K/V rows in a segment, ascending, (n,) int32."""
         return self._positions(lib.lazy_session_cached, segment)
 
-    def scores(self, segment: int) -> Optional[np.ndarray]:
+    def scores(self, segment: int) -> Optional[npt.NDArray[np.float32]]:
         """Scores at the end of a segment in the last eval, before pooling, by position, (n_tokens,) float32.
 
         NaN where a position was not live; None where nothing was scored.
@@ -383,7 +386,7 @@ class NativeSession:
         n = lib.lazy_session_scores(self._handle, segment, pointer)
         return out if n == out.size and n > 0 else None
 
-    def _positions(self, read: Any, segment: int) -> np.ndarray:
+    def _positions(self, read: Any, segment: int) -> npt.NDArray[np.int32]:
         out = np.empty(self.n_tokens, dtype=np.int32)
         n = read(self._handle, segment, ffi.cast("int32_t *", ffi.from_buffer(out)))
         return out[:n]

@@ -1,4 +1,5 @@
-"""Refusing names that are not known: every option set of lazygguf answers a wrong name with the nearest right one.
+"""Refusing names that are not known: every option set of lazygguf answers a wrong name with the nearest right
+one.
 
 Owns the sentence, so that Python arguments, profile keys and chat commands speak alike.
 """

@@ -1,10 +1,10 @@
 """The tokens of a session and the rules for touching it.
 
-Owns the native session, the list of ids in it, reuse of a common prefix, the stats of the last read, and the guards:
-closed, another thread, another process, another generation. It knows nothing of text or sampling.
+Owns the native session, the list of ids in it, reuse of a common prefix, the stats of the last read, and the
+guards: closed, another thread, another process, another generation. It knows nothing of text or sampling.
 
-The list is never trusted over the session: a step that was interrupted anywhere leaves the session at its last whole
-step, and the list is cut to that before the next one.
+The list is never trusted over the session: a step that was interrupted anywhere leaves the session at its
+last whole step, and the list is cut to that before the next one.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class TokenContext:
             return self._generation
 
     def check(self, generation: int) -> None:
-        """Raises RuntimeError when the context went on without this generation, Cancelled after ``cancel()``."""
+        """Raises RuntimeError when the context went on without this generation, Cancelled after a cancel."""
         if generation != self._generation:
             raise RuntimeError("this generation is over: the model was used for something else meanwhile")
         if self._cancelled.is_set():
@@ -168,8 +168,14 @@ class TokenContext:
             self.check_room(n_reused + len(ids))
         begin = time.perf_counter()
         self._ids.extend(ids)
-        session.eval(np.asarray(ids, np.int32), query_span, self.progress)
+        session.eval(np.asarray(ids, np.int32), query_span, self._on_progress)
         self.stats = _read_stats(session.stats(), n_reused, time.perf_counter() - begin, self._n_layer)
+
+    def _on_progress(self, n_done: int, n_total: int) -> None:
+        if self._cancelled.is_set():  # also a cancel() that came just before the native read began
+            raise Cancelled("cancelled")
+        if self.progress is not None:
+            self.progress(n_done, n_total)
 
     @contextlib.contextmanager
     def _step(self) -> Iterator[Session]:

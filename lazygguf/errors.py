@@ -1,7 +1,8 @@
 """The exceptions lazygguf raises for faults that are not plain wrong arguments.
 
-Owns the class hierarchy only. Wrong arguments are ``ValueError`` or ``TypeError``, wrong use (a closed model, a
-second thread) is ``RuntimeError``, and missing files and memory are Python's own ``OSError`` and ``MemoryError``.
+Owns the class hierarchy only. Wrong arguments are ``ValueError`` or ``TypeError``, wrong use (a closed model,
+a second thread) is ``RuntimeError``, and missing files and memory are Python's own ``OSError`` and
+``MemoryError``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ class UnsupportedModelError(LazyError):
 
 
 class ContextFullError(LazyError, ValueError):
-    """The tokens do not fit into the context. Also a ``ValueError``, which is what ``llama_cpp`` raises here."""
+    """The tokens do not fit into the context. Also a ``ValueError``, what ``llama_cpp`` raises here."""
 
 
 class Cancelled(LazyError):  # noqa: N818 (reads as what happened, like asyncio.CancelledError's short form)

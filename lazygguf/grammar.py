@@ -1,7 +1,7 @@
 """Grammars: from GBNF text, a ``llama_cpp.LlamaGrammar`` or a JSON schema to a filter over tokens.
 
-Owns the parsing errors and the one llama.cpp grammar object of a generation. llama.cpp ends the process when a grammar
-is told to accept a token it forbids, so every token is tried on it first.
+Owns the parsing errors and the one llama.cpp grammar object of a generation. llama.cpp ends the process when
+a grammar is told to accept a token it forbids, so every token is tried on it first.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class GrammarFilter:
 
     def allows(self, token: int) -> bool:
         """Whether the token may come next."""
-        self._one[0].id, self._one[0].logit = token, 0.0
+        self._one[0] = llama_cpp.llama_token_data(id=token, logit=0.0, p=0.0)
         array = llama_cpp.llama_token_data_array(data=self._one, size=1, selected=-1, sorted=False)
         self.apply(array)
         return bool(self._one[0].logit != -math.inf)
@@ -90,7 +90,8 @@ def grammar_of_schema(schema: Union[str, dict[str, Any]]) -> str:
 
 
 def grammar_of_response_format(response_format: Any) -> Union[str, None]:
-    """GBNF of OpenAI's ``response_format``: ``{"type": "text"}``, or ``{"type": "json_object"[, "schema": {...}]}``.
+    """GBNF of OpenAI's ``response_format``: ``{"type": "text"}``, or ``{"type": "json_object"[, "schema":
+    {...}]}``.
 
     Returns:
         None for text.

@@ -24,7 +24,7 @@ _shown = threading.Event()
 
 
 def show_llama_log() -> None:
-    """Sends llama.cpp's lines to stderr from now on (``verbose=True``); they are the process's, not one model's."""
+    """Sends llama.cpp's lines to stderr from now on (``verbose=True``), for every model in the process."""
     _shown.set()
 
 
@@ -47,7 +47,7 @@ def _write(level: int, text: bytes, user_data: Any) -> None:
         lines = getattr(_open, "lines", None)
         if lines is not None:
             lines.append(line)
-        # a llama_cpp.Llama(verbose=True) in the same process sets its logger to DEBUG and expects its lines on stderr
+        # llama_cpp.Llama(verbose=True) sets its logger to DEBUG and expects its lines on stderr
         if _shown.is_set() or _llama_cpp_logger.level == logging.DEBUG:
             sys.stderr.write(line)
         elif line.strip() and lines is None:

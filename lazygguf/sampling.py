@@ -1,7 +1,7 @@
 """Choosing the next token from logits, by llama.cpp's samplers and grammars.
 
-Owns the sampling parameters with their ranges, and the llama.cpp sampler objects with their lifetime. It gets logits
-and gives token ids; it knows nothing of sessions or text.
+Owns the sampling parameters with their ranges, and the llama.cpp sampler objects with their lifetime. It gets
+logits and gives token ids; it knows nothing of sessions or text.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ CANDIDATE = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How the next token is chosen. Names, order and defaults are those of ``llama_cpp.Llama.create_completion``.
+    """How the next token is chosen. Names, order and defaults are those of
+    ``llama_cpp.Llama.create_completion``.
 
     Attributes:
         temperature: 0 takes the most probable token; higher is more varied.
@@ -44,7 +45,8 @@ class SamplingParams:
         last_n: sampled tokens that the penalties look at.
         seed: 0 to 2**32 - 1 makes the choice repeatable; None or -1 draws a new seed.
         logit_bias: added to the logits, by token id; ``-inf`` forbids a token.
-        mirostat_mode: 1 or 2 replace top_k, top_p, min_p and typical_p by mirostat (arXiv:2007.14966); 0 is off.
+        mirostat_mode: 1 or 2 replace top_k, top_p, min_p and typical_p by mirostat (arXiv:2007.14966); 0 is
+            off.
         mirostat_tau: mirostat's target surprise.
         mirostat_eta: mirostat's learning rate.
     """
@@ -94,19 +96,20 @@ _INT_RANGES = (("top_k", 0, INT32_MAX), ("last_n", 0, INT32_MAX), ("mirostat_mod
 class Sampler:
     """A chain of llama.cpp samplers with its own random state, for one generation.
 
-    Bias, penalties, top_k, typical_p, top_p, min_p, temperature, in llama.cpp's order. A grammar is applied before
-    all of them, but only when the token chosen without it is not allowed: the same tokens can come out, and the
-    vocabulary is rarely gone through (llama.cpp does the same).
+    Bias, penalties, top_k, typical_p, top_p, min_p, temperature, in llama.cpp's order. A grammar is applied
+    before
+    all of them, but only when the token chosen without it is not allowed: the same tokens can come out, and
+    the vocabulary is rarely gone through (llama.cpp does the same).
     """
 
     def __init__(self, tokenizer: Tokenizer, params: SamplingParams, grammar: Optional[GrammarLike] = None) -> None:
-        """Raises ValueError for a grammar that cannot be parsed or a ``logit_bias`` outside the vocabulary."""
+        """Raises ValueError for a grammar that cannot be parsed or a ``logit_bias`` of an unknown token."""
         self.n_vocab = tokenizer.n_vocab
         self._chain: Any = None
         self._grammar = GrammarFilter(tokenizer, grammar) if grammar is not None else None
         self._data = np.zeros(self.n_vocab, CANDIDATE)
         self._ids = np.arange(self.n_vocab, dtype=np.int32)
-        self._array = llama_cpp.llama_token_data_array()
+        self._array: Any = llama_cpp.llama_token_data_array()
         self._chain = llama_cpp.llama_sampler_chain_init(llama_cpp.llama_sampler_chain_default_params())
         try:
             for part in _parts(params, self.n_vocab):
@@ -199,7 +202,11 @@ def _parts(params: SamplingParams, n_vocab: int) -> list[Any]:
         return [*parts, llama_cpp.llama_sampler_init_greedy()]
     seed = secrets.randbits(32) if params.seed in (None, -1) else params.seed
     if params.mirostat_mode:
-        return [*parts, llama_cpp.llama_sampler_init_temp(params.temperature), _mirostat(params, n_vocab, seed)]
+        return [
+            *parts,
+            llama_cpp.llama_sampler_init_temp(params.temperature),
+            _mirostat(params, n_vocab, seed),
+        ]
     return [
         *parts,
         llama_cpp.llama_sampler_init_top_k(params.top_k),

@@ -1,7 +1,8 @@
 """Keep schedules: after which layers the context shrinks, to what share, and who decides.
 
-Owns the schedule's data, its checks, its spelling (``"10:0.3,13:0.08"``), its JSON (a profile), and how the ``keep``
-argument becomes a schedule. Pure data: it knows nothing of files that hold models, sessions or the native core.
+Owns the schedule's data, its checks, its spelling (``"10:0.3,13:0.08"``), its JSON (a profile), and how the
+``keep`` argument becomes a schedule. Pure data: it knows nothing of files that hold models, sessions or the
+native core.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class PruningPoint:
         keep: share of the tokens in the context that go on, in (0, 1].
         heads: attention heads whose scores decide, combined by the maximum of each head's own softmax;
             None is the mean over all heads (the LazyLLM paper, arXiv:2407.14057).
-        n_query: how many of the newest tokens ask (1 to 128; 1 is the paper), or ``"question"``: the span of the
-            last user turn's question.
+        n_query: how many of the newest tokens ask (1 to 128; 1 is the paper), or ``"question"``: the span of
+            the last user turn's question.
         pool: scores are averaged over this many neighbours by position; odd, 1 to 255, 1 is none.
     """
 
@@ -67,8 +68,8 @@ class KeepSchedule:
         points: the pruning points; layers ascending, shares never rising.
         n_sink: the first ``n_sink`` tokens are never pruned.
         min_prompt: contexts shorter than this many tokens run dense.
-        max_revive: pruned tokens brought back per decode step and segment, highest scores first; -1 is no limit (the
-            paper's rule). A later prompt on the same session is not limited by it.
+        max_revive: pruned tokens brought back per decode step and segment, highest scores first; -1 is no
+            limit (the paper's rule). A later prompt on the same session is not limited by it.
     """
 
     points: tuple[PruningPoint, ...]
@@ -92,8 +93,8 @@ class KeepSchedule:
 
         Args:
             spelling: comma-separated ``il:keep`` pairs.
-            **settings: ``n_sink``, ``min_prompt``, ``max_revive`` of the schedule, and ``heads``, ``n_query``, ``pool``,
-                which then hold for every point.
+            **settings: ``n_sink``, ``min_prompt``, ``max_revive`` of the schedule, and ``heads``,
+                ``n_query``, ``pool``, which then hold for every point.
 
         Raises:
             ValueError: the spelling or a setting is wrong; the message holds the value and what was expected.
@@ -107,8 +108,8 @@ class KeepSchedule:
     def paper(cls, spelling: str) -> KeepSchedule:
         """The LazyLLM paper's rule (arXiv:2407.14057) at the given layers and shares.
 
-        Mean over the heads, the last token asks, no pooling, no protected tokens, every length pruned, and pruned
-        tokens come back without limit.
+        Mean over the heads, the last token asks, no pooling, no protected tokens, every length pruned, and
+        pruned tokens come back without limit.
         """
         return cls.parse(spelling, n_sink=0, min_prompt=0, max_revive=-1)
 
@@ -116,12 +117,13 @@ class KeepSchedule:
     def auto(cls, n_layer: int) -> Optional[KeepSchedule]:
         """The careful default for a model without a profile.
 
-        The first 60% of the layers see every token. Half of the tokens go on to 80% of the layers and a quarter to
-        the end, chosen by what the user's question looks at, averaged over 7 neighbours. About 70% of the dense work
-        remains (``0.6 + 0.2 * 0.5 + 0.2 * 0.25``).
+        The first 60% of the layers see every token. Half of the tokens go on to 80% of the layers and a
+        quarter to the end, chosen by what the user's question looks at, averaged over 7 neighbours. About 75%
+        of the dense work remains (``0.6 + 0.2 * 0.5 + 0.2 * 0.25``).
 
         Returns:
-            None for a model with too few layers to leave one after the first point (fewer than 3): it runs dense.
+            None for a model with too few layers to leave one after the first point (fewer than 3): it runs
+            dense.
         """
         depths = ((6, 0.5), (8, 0.25))  # tenths of the layers, share kept
         pairs = [(-(-n_layer * tenths // 10) - 1, keep) for tenths, keep in depths]
@@ -158,8 +160,8 @@ class KeepSchedule:
     def from_dict(cls, profile: Mapping[str, Any]) -> KeepSchedule:
         """Reads the form ``to_dict`` gives.
 
-        A profile's notes (``model``, ``measurements``) may stand beside it and are not looked at. Every other unknown
-        key is refused.
+        A profile's notes (``model``, ``measurements``) may stand beside it and are not looked at. Every other
+        unknown key is refused.
         """
         if not isinstance(profile, Mapping):
             raise ValueError(f"keep profile is {type(profile).__name__}, expected a JSON object")
@@ -183,7 +185,7 @@ class KeepSchedule:
         """
         try:
             profile = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"keep profile is not JSON: {error}") from error
         return cls.from_dict(profile)
 
@@ -192,17 +194,23 @@ KeepArgument = Union[str, KeepSchedule]
 
 
 def resolve_keep(
-    keep: KeepArgument, *, n_layer: int, n_head: int, metadata: Mapping[str, Any], max_revive: Optional[int] = None
+    keep: KeepArgument,
+    *,
+    n_layer: int,
+    n_head: int,
+    metadata: Mapping[str, Any],
+    max_revive: Optional[int] = None,
 ) -> Optional[KeepSchedule]:
     """Turns the ``keep`` argument into a schedule that fits the model.
 
     Args:
-        keep: ``"auto"`` (the profile in the model's metadata, else ``KeepSchedule.auto``), ``"off"`` (dense), a spelling,
-            the path of a profile (it ends in ``.json``), or a ``KeepSchedule``.
+        keep: ``"auto"`` (the profile in the model's metadata, else ``KeepSchedule.auto``), ``"off"`` (dense),
+            a spelling, the path of a profile (it ends in ``.json``), or a ``KeepSchedule``.
         n_layer: layers of the model.
         n_head: attention heads of the model.
         metadata: the model's GGUF metadata.
-        max_revive: overrides the schedule's own; None keeps it, -1 is no limit. Without effect where nothing is pruned.
+        max_revive: overrides the schedule's own; None keeps it, -1 is no limit. Without effect where nothing
+            is pruned.
 
     Returns:
         None when the model is to run dense.
@@ -268,7 +276,7 @@ def _point_from_dict(point: Any) -> PruningPoint:
 
 def _point_problem(point: PruningPoint) -> Optional[str]:
     if isinstance(point.il, int) and point.il < 0:
-        return f"il is {point.il}, which needs a draft model, which this version does not have; expected a layer >= 0"
+        return f"il is {point.il}, which needs a draft model, which this version does not have; expected >= 0"
     if not _is_int(point.il, 0, INT32_MAX):
         return f"il is {point.il!r}, expected an integer >= 0"
     if isinstance(point.keep, bool) or not isinstance(point.keep, (int, float)) or not 0 < point.keep <= 1:
@@ -301,7 +309,8 @@ def _schedule_problem(schedule: KeepSchedule) -> Optional[str]:
         if after.il <= before.il:
             return f"il is {after.il} after {before.il}, expected ascending layers"
         if after.keep > before.keep:
-            return f"keep is {_spell_keep(after.keep)} after {_spell_keep(before.keep)}, expected shares that never rise"
+            shares = f"{_spell_keep(after.keep)} after {_spell_keep(before.keep)}"
+            return f"keep is {shares}, expected shares that never rise"
     for key, least in (("n_sink", 0), ("min_prompt", 0), ("max_revive", -1)):
         value = getattr(schedule, key)
         if not _is_int(value, least, INT32_MAX):

@@ -1,6 +1,7 @@
 """What one evaluation or generation did and how long it took.
 
-Owns the ``Stats`` record and its plain-dict form. It knows nothing of how the numbers are gathered (``context.py``).
+Owns the ``Stats`` record and its plain-dict form. It knows nothing of how the numbers are gathered
+(``context.py``).
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ class Stats:
         n_prompt: tokens of the prompt, those reused included.
         n_reused: tokens of the prompt that were in the context already and were not read again.
         prefill_s: seconds spent reading the prompt.
-        ttft_s: seconds from the call to the first sampled token, tokenizing and templates included; 0.0 after a plain
-            ``eval``, which samples nothing.
+        ttft_s: seconds from the call to the first sampled token, tokenizing and templates included; 0.0 after
+            a plain ``eval``, which samples nothing.
         n_decoded: tokens sampled, an end-of-generation token included.
-        decode_tps: tokens per second after the first one, the consumer's own time between tokens left out; 0.0 when
-            fewer than two were sampled.
-        token_share: share of the dense work of reading the prompt that was done: the mean over layers of rows computed
-            divided by tokens read. 1.0 is dense; a later turn that revives many old tokens can be above 1.0.
+        decode_tps: tokens per second after the first one, the consumer's own time between tokens left out;
+            0.0 when fewer than two were sampled.
+        token_share: share of the dense work of reading the prompt that was done: the mean over layers of rows
+            computed divided by tokens read. 1.0 is dense; a later turn that revives many old tokens can be
+            above 1.0.
         kept: tokens live in each segment when the prompt had been read, first segment first.
         revived: pruned tokens computed again while decoding, summed over segments and steps.
         kv_bytes: bytes of the K/V rows in memory after the last step.

@@ -1,7 +1,7 @@
 """From token bytes to text, piece by piece: characters that span tokens, and stop strings that span pieces.
 
-Owns the rule that makes a stream whole: whatever the chunks, the joined stream is the text that one chunk would have
-given. Pure text: it knows nothing of tokens, models or llama.cpp.
+Owns the rule that makes a stream whole: whatever the chunks, the joined stream is the text that one chunk
+would have given. Pure text: it knows nothing of tokens, models or llama.cpp.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ MAX_STOP_CHARS = 1024
 class TextStream:
     """Decodes UTF-8 incrementally and ends at the first stop string.
 
-    Bytes of an unfinished character are held back until it is whole; bytes that can never become one turn into
-    U+FFFD. Text that may be the beginning of a stop string is held back until that is decided. The stop string that is
-    complete first ends the text (of two that end together the one that begins earlier), and is not part of it.
+    Bytes of an unfinished character are held back until it is whole; bytes that can never become one turn
+    into U+FFFD. Text that may be the beginning of a stop string is held back until that is decided. The stop
+    string that is complete first ends the text (of two that end together the one that begins earlier), and is
+    not part of it.
 
     Attributes:
         stopped: a stop string was found; everything after it is dropped.
@@ -56,7 +57,7 @@ class TextStream:
 
 
 def find_stop(text: str, stops: Sequence[str]) -> Union[int, None]:
-    """Where the text is to be cut: the begin of the stop string that is complete first, None where there is none."""
+    """Where to cut the text: at the begin of the stop string that is complete first; None without one."""
     found = [(begin + len(stop), begin) for stop, begin in ((stop, text.find(stop)) for stop in stops) if begin >= 0]
     return min(found)[1] if found else None
 

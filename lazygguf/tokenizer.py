@@ -1,10 +1,10 @@
 """Text to token ids and back, by llama.cpp's own vocabulary code.
 
-Owns a ``vocab_only`` llama.cpp model (no weights) and the checks in front of it. The file must have passed the native
-core's vocabulary checks before: llama.cpp ends the process on some malformed vocabularies.
+Owns a ``vocab_only`` llama.cpp model (no weights) and the checks in front of it. The file must have passed
+the native core's vocabulary checks before: llama.cpp ends the process on some malformed vocabularies.
 
-Text that is not clean is defined: NUL bytes are ordinary bytes, invalid UTF-8 becomes U+FFFD inside llama.cpp's
-pre-tokenizers, and lone surrogates of a ``str`` become U+FFFD in ``encode_text``.
+Text that is not clean is defined: NUL bytes are ordinary bytes, invalid UTF-8 becomes U+FFFD inside
+llama.cpp's pre-tokenizers, and lone surrogates of a ``str`` become U+FFFD in ``encode_text``.
 """
 
 from __future__ import annotations

@@ -18,8 +18,9 @@ LLAMA_CPP_PYTHON = "llama-cpp-python==0.3.36"
 
 COMPILERS = ("c++", "g++", "clang++", "cl")
 NO_COMPILER = (
-    "lazygguf needs a C and a C++17 compiler, and found none. Install one (Debian, Ubuntu: 'apt install g++'; "
-    "Fedora: 'dnf install gcc-c++'; macOS: 'xcode-select --install') or name it in CXX, and run pip again."
+    "lazygguf needs a C and a C++17 compiler, and found none. Install one (Debian, Ubuntu: "
+    "'apt install g++'; Fedora: 'dnf install gcc-c++'; macOS: 'xcode-select --install') or name it in CXX, "
+    "and run pip again."
 )
 
 

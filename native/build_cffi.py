@@ -1,7 +1,7 @@
 """Writes the C source of the `lazygguf._native` extension from lazygguf.h.
 
-Called by CMake as `build_cffi.py lazygguf.h _native.c`. The cdef is what stands between the header's two markers,
-so the header is the only place where the interface is spelled.
+Called by CMake as `build_cffi.py lazygguf.h _native.c`. The cdef is what stands between the header's two
+markers, so the header is the only place where the interface is spelled.
 """
 
 import re

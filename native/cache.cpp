@@ -63,7 +63,7 @@ segment_cache::segment_cache(const model & mdl, int il_begin, int il_end, cache_
         k_.emplace_back(dev, types.k, mdl.hp.n_embd_kv(), "K");
         v_.emplace_back(dev, types.v, mdl.hp.n_embd_kv(), "V");
     }
-    query_.grow(n_query);
+    query_.grow(2 * static_cast<int64_t>(n_query));
 }
 
 void segment_cache::reserve_rows(int64_t n_rows, int64_t n_max) {
@@ -110,6 +110,7 @@ size_t segment_cache::kv_bytes() const {
 
 void segment_cache::clear() {
     cells.trim(0);
+    query_cells.trim(0);
     for (size_t i = 0; i < k_.size(); ++i) {
         k_[i].clear();
         v_[i].clear();

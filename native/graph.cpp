@@ -21,7 +21,8 @@ int max_nodes(const segment_tensors & seg, const graph_shape & shape) {
 
 // The last n rows of a 2-D tensor, or all where it has fewer.
 ggml_tensor * last_rows(ggml_context * ctx, ggml_tensor * t, int64_t n) {
-    return t->ne[1] <= n ? t : ggml_view_2d(ctx, t, t->ne[0], n, t->nb[1], static_cast<size_t>(t->ne[1] - n) * t->nb[1]);
+    return t->ne[1] <= n ? t
+                         : ggml_view_2d(ctx, t, t->ne[0], n, t->nb[1], static_cast<size_t>(t->ne[1] - n) * t->nb[1]);
 }
 
 } // namespace
@@ -59,6 +60,7 @@ void segment_graph::build_inputs() {
         query_slots_ = new_input(GGML_TYPE_I64, shape_.n_query_rows, 1, "query_slots");
     }
     if (shape_.n_query > 0) {
+        query_read_ = new_input(GGML_TYPE_I32, shape_.n_query, 1, "query_read");
         query_mask_ = new_input(GGML_TYPE_F32, shape_.n_kv, shape_.n_query, "query_mask");
     }
 }
@@ -160,7 +162,7 @@ ggml_tensor * segment_graph::build_ffn(ggml_tensor * cur, const layer_weights & 
     return ggml_mul_mat(ctx_.get(), layer.ffn_down, ggml_swiglu_split(ctx_.get(), gate, up));
 }
 
-// Stores the query rows of this ubatch; with the last of them stored, scores.
+// Stores the query rows of this ubatch, for later steps too; with the last of them stored, scores.
 void segment_graph::build_query(ggml_tensor * q) {
     ggml_tensor * query = seg_.query;
     if (shape_.n_query_rows > 0) {
@@ -170,7 +172,7 @@ void segment_graph::build_query(ggml_tensor * q) {
         ggml_build_forward_expand(gf_, query);
     }
     if (shape_.n_query > 0) {
-        build_scores(query, seg_.kv.back());
+        build_scores(ggml_get_rows(ctx_.get(), query, query_read_), seg_.kv.back());
     }
 }
 
@@ -190,7 +192,7 @@ ggml_tensor * segment_graph::build_row_mean(ggml_tensor * probs) {
     return ggml_scale(ctx_.get(), sum, 1.0F / static_cast<float>(n));
 }
 
-// query F32 [n_embd_q, n_query_max]; the scores of every cached row by the paper's rule, or those of single heads.
+// query F32 [n_embd_q, n_query]; the scores of every cached row by the paper's rule, or those of single heads.
 void segment_graph::build_scores(ggml_tensor * query, const kv_tensors & kv) {
     const hparams & hp = mdl_.hp;
     const size_t head_size = sizeof(float) * static_cast<size_t>(hp.n_embd_head);
@@ -239,6 +241,7 @@ void segment_graph::set_inputs(const graph_inputs & in) const {
     set_input(mask_, in.mask);
     set_input(query_rows_, in.query_rows);
     set_input(query_slots_, in.query_slots);
+    set_input(query_read_, in.query_read);
     set_input(query_mask_, in.query_mask);
     if (aux_rows_ != nullptr) {
         set_input(aux_rows_, std::vector<int64_t>(in.pos.begin(), in.pos.end()));

@@ -26,7 +26,7 @@ struct segment_tensors {
     std::vector<kv_tensors> kv;      // by layer of the segment
     ggml_tensor * aux_in = nullptr;  // F32 [n_embd, n_pos]; null: the segment starts from embeddings
     ggml_tensor * aux_out = nullptr; // F32 [n_embd, n_pos]; null: the segment ends in logits
-    ggml_tensor * query = nullptr;   // F32 [n_embd_q, n_query_max]; query rows of the layer that scores
+    ggml_tensor * query = nullptr;   // F32 [n_embd_q, n_slots]; query rows of the layer that scores
 };
 
 // What a graph computes. Two equal shapes over the same segment_tensors give the same graph.
@@ -52,6 +52,7 @@ struct graph_inputs {
     std::vector<ggml_fp16_t> mask;    // (n_rows, n_kv) 0 or -inf
     std::vector<int32_t> query_rows;  // (n_query_rows) rows of this ubatch that are query rows
     std::vector<int64_t> query_slots; // (n_query_rows) their places in the query tensor
+    std::vector<int32_t> query_read;  // (n_query) places of the query rows that ask
     std::vector<float> query_mask;    // (n_query, n_kv) 0 or -inf
 };
 
@@ -82,6 +83,7 @@ class segment_graph {
     ggml_tensor * mask_ = nullptr;        // F16 [n_kv, n_rows]
     ggml_tensor * query_rows_ = nullptr;  // I32 [n_query_rows]
     ggml_tensor * query_slots_ = nullptr; // I64 [n_query_rows]
+    ggml_tensor * query_read_ = nullptr;  // I32 [n_query]
     ggml_tensor * query_mask_ = nullptr;  // F32 [n_kv, n_query]
     ggml_tensor * logits_ = nullptr;
     std::vector<ggml_tensor *> scores_;

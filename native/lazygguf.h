@@ -110,7 +110,8 @@ typedef struct lazy_point {
     double          keep;    // (0, 1]; never rising over the points
     const int32_t * heads;   // NULL: mean over all heads; else these heads, combined by max
     int32_t         n_heads;
-    int32_t         n_query; // this many of the newest rows ask; 0: the query span given to eval ("question")
+    int32_t         n_query; // this many of the newest tokens ask; 0: the query span given to eval ("question") and
+                             //   the newest token
     int32_t         pool;    // average over this many neighbours by position; odd, 1 = none
 } lazy_point;
 
@@ -120,7 +121,7 @@ typedef struct lazy_schedule {
     int32_t            n_points;   // 0: dense
     int32_t            n_sink;     // the first n_sink tokens are never pruned
     int32_t            min_prompt; // contexts shorter than this run dense
-    int32_t            max_revive; // old tokens revived per decode step and segment; -1 = unlimited
+    int32_t            max_revive; // old tokens revived per decode step; -1 = unlimited
 } lazy_schedule;
 
 // ---- sessions ----------------------------------------------------------------------------------------------------
@@ -143,7 +144,7 @@ typedef bool (*lazy_progress)(void * user_data, int32_t n_done, int32_t n_total)
 typedef struct lazy_eval_params {
     int32_t       version;     // LAZY_VERSION 1
     int32_t       query_begin; // span [query_begin, query_end) of positions that asks where n_query is 0;
-    int32_t       query_end;   //   -1, -1: the last LAZY_DEFAULT_QUERY new tokens
+    int32_t       query_end;   //   -1, -1: in a decode step the last span, else the last LAZY_DEFAULT_QUERY tokens
     lazy_progress progress;    // may be NULL
     void *        user_data;
 } lazy_eval_params;
@@ -156,7 +157,7 @@ typedef struct lazy_stats {
     int32_t n_computed[64];   // rows computed
     int32_t n_live[64];       // tokens live in the segment
     int32_t n_layers[64];     // layers of the segment
-    int32_t n_revived;        // old rows computed again, summed over segments
+    int32_t n_revived;        // old tokens computed in this step, each counted once
     int64_t kv_bytes;         // K/V rows held in memory
     int64_t aux_bytes;        // aux rows held in memory
 } lazy_stats;

@@ -22,6 +22,13 @@ std::vector<int32_t> range(int32_t begin, int32_t end) {
     return out;
 }
 
+// Is the position one of these? They ascend.
+bool contains(const std::vector<int32_t> & positions, int32_t pos) {
+    return std::binary_search(positions.begin(), positions.end(), pos);
+}
+
+bool is_earlier(const candidate & a, const candidate & b) { return a.pos < b.pos; }
+
 // Position held by each K/V row, HIDDEN where the row is free, padding, or not live in this step.
 std::vector<int32_t> visible_rows(const cell_map & cells, const std::vector<int32_t> & live, int32_t n_kv) {
     std::vector<int32_t> rows(static_cast<size_t>(n_kv), HIDDEN);
@@ -29,19 +36,6 @@ std::vector<int32_t> visible_rows(const cell_map & cells, const std::vector<int3
         rows[static_cast<size_t>(cells.row_of(pos))] = pos;
     }
     return rows;
-}
-
-// Positions that ask at a pruning point: the newest ones, or the part of the query span that is new.
-std::vector<int32_t> query_positions(const pruning_point & point, const eval_params & params, int32_t n_past,
-                                     int32_t n) {
-    int32_t begin = n - (point.n_query > 0 ? point.n_query : LAZY_DEFAULT_QUERY);
-    int32_t end = n;
-    if (point.n_query == 0 && params.query_begin >= 0) {
-        end = std::min(params.query_end, n);
-        begin = std::max(params.query_begin, end - LAZY_MAX_QUERY);
-    }
-    std::vector<int32_t> out = range(std::max(begin, n_past), end);
-    return out.empty() ? range(n - 1, n) : out; // the span was read before: the newest token asks
 }
 
 } // namespace
@@ -52,14 +46,16 @@ struct session::step {
     int32_t n_past = 0;
     int32_t n_tokens = 0;
     bool is_dense = false;
-    std::vector<std::vector<int32_t>> query; // by pruning point: positions, ascending
+    position_span question;
+    std::vector<std::vector<int32_t>> query; // by pruning point: positions that ask, ascending
+    std::vector<int32_t> asking;             // all of them and the newest: never pruned
     std::vector<int32_t> live;               // candidates of the current segment, ascending
     std::vector<int32_t> rows;               // positions to compute in it, ascending
     std::vector<float> scores;               // by position, of the current pruning point
     std::vector<float> logits;
     std::vector<std::vector<int32_t>> added; // by segment: positions given a K/V row
     std::vector<segment_report> reports;
-    int32_t n_revived = 0;
+    std::vector<int32_t> revived; // old positions computed in this step, each once
 
     step(const int32_t * ids, const eval_params & how) : tokens(ids), params(how) {}
     bool is_decode() const { return n_past > 0 && n_tokens - n_past == 1; }
@@ -75,7 +71,7 @@ session::session(const model & mdl, const session_params & params, keep_schedule
     }
     int il_begin = 0;
     for (const pruning_point & p : schedule_.points) {
-        const int n_query = p.keep >= 1.0 ? 0 : p.n_query > 0 ? p.n_query : LAZY_MAX_QUERY;
+        const int n_query = p.keep >= 1.0 ? 0 : p.n_query > 0 ? p.n_query : LAZY_MAX_QUERY + 1;
         segments_.emplace_back(mdl, il_begin, p.il + 1, params_.types, n_query);
         il_begin = p.il + 1;
     }
@@ -106,21 +102,57 @@ void session::eval(const int32_t * tokens, int32_t n, const eval_params & params
     st.n_past = n_tokens_;
     st.n_tokens = n_tokens_ + n;
     st.is_dense = st.n_tokens < schedule_.min_prompt;
-    st.added.resize(segments_.size());
-    for (const pruning_point & p : schedule_.points) {
-        st.query.push_back(query_positions(p, params, st.n_past, st.n_tokens));
+    st.question = question_of(st);
+    st.asking = {st.n_tokens - 1};
+    for (int s = 0; !is_last(s); ++s) {
+        st.query.push_back(query_of(st, s));
+        st.asking.insert(st.asking.end(), st.query.back().begin(), st.query.back().end());
     }
+    std::sort(st.asking.begin(), st.asking.end());
+    st.added.resize(segments_.size());
     try {
         run(st);
     } catch (...) {
         roll_back(st);
         throw;
     }
-    n_tokens_ = st.n_tokens;
-    n_new_ = n;
-    n_revived_ = st.n_revived;
-    logits_ = std::move(st.logits);
-    reports_ = std::move(st.reports);
+    commit(st);
+}
+
+// The span given, if any of it is new. Else the last new tokens of a prompt, while an answer goes on asking with the
+// question it answers.
+position_span session::question_of(const step & st) const {
+    const eval_params & p = st.params;
+    if (p.query_begin >= 0 && p.query_end > std::max(p.query_begin, st.n_past)) {
+        const int32_t end = std::min(p.query_end, st.n_tokens);
+        return {std::max(p.query_begin, end - LAZY_MAX_QUERY), end};
+    }
+    if (st.is_decode() && question_.end > question_.begin && question_.end <= st.n_past) {
+        return question_;
+    }
+    return {std::max(st.n_past, st.n_tokens - LAZY_DEFAULT_QUERY), st.n_tokens};
+}
+
+// Who asks at the end of segment s: the newest n_query positions, or the question and the newest one; those whose
+// query row is computed in this step or was kept from an earlier one.
+std::vector<int32_t> session::query_of(const step & st, int s) const {
+    const pruning_point & point = schedule_.points[static_cast<size_t>(s)];
+    std::vector<int32_t> wanted;
+    if (point.keep >= 1.0) {
+        return wanted;
+    }
+    if (point.n_query > 0) {
+        wanted = range(std::max(0, st.n_tokens - point.n_query), st.n_tokens);
+    } else {
+        wanted = range(st.question.begin, st.question.end);
+        if (wanted.empty() || wanted.back() != st.n_tokens - 1) {
+            wanted.push_back(st.n_tokens - 1);
+        }
+    }
+    const cell_map & held = segments_[static_cast<size_t>(s)].query_cells;
+    const auto lost = [&](int32_t pos) { return pos < st.n_past && !held.has(pos); };
+    wanted.erase(std::remove_if(wanted.begin(), wanted.end(), lost), wanted.end());
+    return wanted;
 }
 
 void session::run(step & st) {
@@ -132,8 +164,6 @@ void session::run(step & st) {
         st.scores.clear();
         if (!is_last(s)) {
             choose(st, s);
-            const auto first_new = std::lower_bound(st.rows.begin(), st.rows.end(), st.n_past);
-            st.n_revived += static_cast<int32_t>(first_new - st.rows.begin());
         }
     }
 }
@@ -156,6 +186,9 @@ void session::run_ubatch(step & st, int s, size_t begin, size_t end) {
     for (size_t i = begin; i < end; ++i) {
         st.added[static_cast<size_t>(s)].push_back(st.rows[i]);
         seg.cells.add(st.rows[i]);
+        if (!is_last(s) && contains(st.query[static_cast<size_t>(s)], st.rows[i])) {
+            seg.query_cells.add(st.rows[i]);
+        }
     }
     const graph_shape shape = shape_of(st, s, begin, end);
     const segment_cache * next = is_last(s) ? nullptr : &segments_[static_cast<size_t>(s) + 1];
@@ -179,12 +212,12 @@ graph_shape session::shape_of(const step & st, int s, size_t begin, size_t end) 
     const bool is_last_ubatch = end == st.rows.size();
     if (is_last(s)) {
         shape.want_logits = is_last_ubatch;
-    } else if (st.prunes(schedule_, s)) {
+    } else {
         const std::vector<int32_t> & query = st.query[static_cast<size_t>(s)];
         for (size_t i = begin; i < end; ++i) {
-            shape.n_query_rows += std::binary_search(query.begin(), query.end(), st.rows[i]) ? 1 : 0;
+            shape.n_query_rows += contains(query, st.rows[i]) ? 1 : 0;
         }
-        shape.n_query = is_last_ubatch ? static_cast<int>(query.size()) : 0;
+        shape.n_query = is_last_ubatch && st.prunes(schedule_, s) ? static_cast<int>(query.size()) : 0;
         shape.heads = schedule_.points[static_cast<size_t>(s)].heads;
     }
     return shape;
@@ -216,13 +249,16 @@ graph_inputs session::inputs_of(const step & st, int s, const graph_shape & shap
         return in;
     }
     const std::vector<int32_t> & query = st.query[static_cast<size_t>(s)];
-    for (size_t i = 0; i < query.size(); ++i) {
-        const auto row = std::lower_bound(in.pos.begin(), in.pos.end(), query[i]);
-        if (row != in.pos.end() && *row == query[i]) {
-            in.query_rows.push_back(static_cast<int32_t>(row - in.pos.begin()));
-            in.query_slots.push_back(static_cast<int64_t>(i));
+    const cell_map & query_cells = segments_[static_cast<size_t>(s)].query_cells;
+    for (size_t i = 0; i < in.pos.size(); ++i) {
+        if (contains(query, in.pos[i])) {
+            in.query_rows.push_back(static_cast<int32_t>(i));
+            in.query_slots.push_back(query_cells.row_of(in.pos[i]));
         }
-        for (size_t r = 0; shape.n_query > 0 && r < n_kv; ++r) {
+    }
+    for (size_t i = 0; shape.n_query > 0 && i < query.size(); ++i) {
+        in.query_read.push_back(query_cells.row_of(query[i]));
+        for (size_t r = 0; r < n_kv; ++r) {
             in.query_mask.push_back(row_pos[r] <= query[i] ? 0.0F : -INFINITY);
         }
     }
@@ -260,46 +296,63 @@ void session::read_logits(step & st, const segment_graph & graph) const {
     }
 }
 
+// What is selected at the end of segment s, by score.
+std::vector<candidate> session::select_live(const step & st, int s) const {
+    const pruning_point & point = schedule_.points[static_cast<size_t>(s)];
+    const bool prunes = st.prunes(schedule_, s);
+    const std::vector<float> & scores = st.reports.back().scores;
+    std::vector<candidate> live;
+    for (const int32_t pos : st.live) {
+        const float score = prunes ? scores[static_cast<size_t>(pos)] : 0.0F;
+        live.push_back({pos, score, !prunes || pos < schedule_.n_sink || contains(st.asking, pos)});
+    }
+    if (!prunes) {
+        return live;
+    }
+    pool_scores(live, point.pool);
+    return select(live, keep_count(point.keep, st.n_tokens));
+}
+
+// Which old positions of `live` are computed in the next segment. A decode step revives max_revive in all: each
+// pruning point gets its share of what is left, and what came back at an earlier point goes on for free.
+std::vector<candidate> session::select_revived(step & st, int s, const std::vector<candidate> & live) const {
+    const cell_map & next = segments_[static_cast<size_t>(s) + 1].cells;
+    std::vector<candidate> again;
+    std::vector<candidate> fresh;
+    for (const candidate & c : live) {
+        if (c.pos < st.n_past && !next.has(c.pos)) {
+            (contains(st.revived, c.pos) ? again : fresh).push_back(c);
+        }
+    }
+    if (st.is_decode() && !st.is_dense && schedule_.max_revive >= 0) {
+        const int32_t n_left = schedule_.max_revive - static_cast<int32_t>(st.revived.size());
+        const int32_t n_points = n_segments() - 1 - s; // this one and those after it
+        fresh = best(fresh, (n_left + n_points - 1) / n_points);
+    }
+    for (const candidate & c : fresh) {
+        st.revived.push_back(c.pos);
+    }
+    std::sort(st.revived.begin(), st.revived.end());
+    again.insert(again.end(), fresh.begin(), fresh.end());
+    std::sort(again.begin(), again.end(), is_earlier);
+    return again;
+}
+
 // From the scores at the end of segment s: what lives in the next segment, and which of it must be computed there.
 void session::choose(step & st, int s) const {
     const cell_map & next = segments_[static_cast<size_t>(s) + 1].cells;
-    std::vector<candidate> wanted;
-    if (!st.prunes(schedule_, s)) {
-        for (const int32_t pos : st.live) {
-            wanted.push_back({pos, 0.0F, true});
-        }
-    } else {
-        const pruning_point & point = schedule_.points[static_cast<size_t>(s)];
-        std::vector<int32_t> asking = {st.n_tokens - 1}; // the newest token is never pruned: decode needs its logits
-        for (const std::vector<int32_t> & query : st.query) {
-            asking.insert(asking.end(), query.begin(), query.end()); // it asks at the later points too
-        }
-        std::sort(asking.begin(), asking.end());
-        const std::vector<float> & scores = st.reports.back().scores;
-        for (const int32_t pos : st.live) {
-            const bool asks = std::binary_search(asking.begin(), asking.end(), pos);
-            wanted.push_back({pos, scores[static_cast<size_t>(pos)], asks || pos < schedule_.n_sink});
-        }
-        pool_scores(wanted, point.pool);
-        wanted = select(wanted, keep_count(point.keep, st.n_tokens));
-    }
-
-    std::vector<candidate> old_missing;
-    std::copy_if(wanted.begin(), wanted.end(), std::back_inserter(old_missing),
-                 [&](const candidate & c) { return c.pos < st.n_past && !next.has(c.pos); });
-    const bool limited = st.is_decode() && !st.is_dense;
-    const std::vector<candidate> revived = best(old_missing, limited ? schedule_.max_revive : -1);
-
+    const std::vector<candidate> selected = select_live(st, s);
+    const std::vector<candidate> revived = select_revived(st, s, selected);
     st.live.clear();
     st.rows.clear();
-    auto is_earlier = [](const candidate & a, const candidate & b) { return a.pos < b.pos; };
-    for (const candidate & c : wanted) {
-        const bool cached = next.has(c.pos);
-        if (cached || c.pos >= st.n_past || std::binary_search(revived.begin(), revived.end(), c, is_earlier)) {
-            st.live.push_back(c.pos);
-        }
-        if (!st.live.empty() && st.live.back() == c.pos && !cached) {
+    for (const candidate & c : selected) {
+        const bool computed = !next.has(c.pos) &&
+                              (c.pos >= st.n_past || std::binary_search(revived.begin(), revived.end(), c, is_earlier));
+        if (computed) {
             st.rows.push_back(c.pos);
+        }
+        if (computed || next.has(c.pos)) { // what the budget leaves out is not seen in this step
+            st.live.push_back(c.pos);
         }
     }
 }
@@ -331,11 +384,29 @@ void session::report_progress(step & st, int s, size_t n_done) const {
     }
 }
 
+void session::commit(step & st) {
+    for (int s = 0; !is_last(s); ++s) { // queries that no longer ask make room
+        cell_map & held = segments_[static_cast<size_t>(s)].query_cells;
+        for (const int32_t pos : held.positions()) {
+            if (!contains(st.query[static_cast<size_t>(s)], pos)) {
+                held.remove(pos);
+            }
+        }
+    }
+    n_new_ = st.n_tokens - st.n_past;
+    n_tokens_ = st.n_tokens;
+    n_revived_ = static_cast<int32_t>(st.revived.size());
+    question_ = st.question;
+    logits_ = std::move(st.logits);
+    reports_ = std::move(st.reports);
+}
+
 void session::roll_back(const step & st) {
     for (size_t s = 0; s < segments_.size(); ++s) {
         for (const int32_t pos : st.added[s]) {
             segments_[s].cells.remove(pos);
         }
+        segments_[s].query_cells.trim(st.n_past);
     }
 }
 
@@ -345,6 +416,7 @@ void session::reset() {
         seg.clear();
     }
     n_tokens_ = 0;
+    question_ = {};
     logits_.clear();
     reports_.clear();
     n_new_ = 0;
@@ -361,6 +433,7 @@ void session::trim(int32_t n_tokens) {
     }
     for (segment_cache & seg : segments_) {
         seg.cells.trim(n_tokens);
+        seg.query_cells.trim(n_tokens);
     }
     n_tokens_ = n_tokens;
     logits_.clear();

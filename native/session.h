@@ -24,9 +24,14 @@ struct session_params {
 };
 
 struct eval_params {
-    int32_t query_begin = -1; // [begin, end) asks where a point's n_query is 0; -1: the last LAZY_DEFAULT_QUERY
+    int32_t query_begin = -1; // [begin, end) asks where a point's n_query is 0; -1: see session::question_of
     int32_t query_end = -1;
     std::function<bool(int32_t n_done, int32_t n_total)> progress; // may be empty; false cancels
+};
+
+struct position_span {
+    int32_t begin = 0;
+    int32_t end = 0;
 };
 
 // What the last eval did in one segment.
@@ -69,11 +74,14 @@ class session {
     int32_t n_tokens_ = 0;
     int32_t n_new_ = 0; // of the last eval
     int32_t n_revived_ = 0;
+    position_span question_; // who asks where a point's n_query is 0
     std::vector<float> logits_;
     std::vector<segment_report> reports_;
 
     void check_tokens(const int32_t * tokens, int32_t n) const;
     bool is_last(int s) const { return s == n_segments() - 1; }
+    position_span question_of(const step & st) const;
+    std::vector<int32_t> query_of(const step & st, int s) const;
     void run(step & st);
     void run_segment(step & st, int s);
     void run_ubatch(step & st, int s, size_t begin, size_t end);
@@ -81,8 +89,11 @@ class session {
     graph_inputs inputs_of(const step & st, int s, const graph_shape & shape, size_t begin, size_t end) const;
     void read_scores(step & st, int s, const segment_graph & graph) const;
     void read_logits(step & st, const segment_graph & graph) const;
+    std::vector<candidate> select_live(const step & st, int s) const;
+    std::vector<candidate> select_revived(step & st, int s, const std::vector<candidate> & live) const;
     void choose(step & st, int s) const;
     void report_progress(step & st, int s, size_t n_done) const;
+    void commit(step & st);
     void roll_back(const step & st);
 };
 

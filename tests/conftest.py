@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: tiny models by configuration, and the real model that a pip package carries."""
+"""Fixtures shared by all tests: tiny models by configuration, and the real model of a pip package."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-# The tests run against the installed package. A source tree that came onto sys.path ('python -m pytest') would hide
-# it behind a package without the compiled core.
+# The tests run against the installed package. A source tree that came onto sys.path ('python -m pytest')
+# would hide it behind a package without the compiled core.
 ROOT = Path(__file__).resolve().parent.parent
 if not list((ROOT / "lazygguf").glob("_native*.so")):
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]

@@ -50,7 +50,7 @@ class Reference:
             not live; empty where the point was not scored because the step ran dense.
         margins: margins[s], how far the worst kept score is above the best pruned one, as a share of the
             former; inf where there was nothing to choose. A kept set is only as sure as its margin.
-        n_revived: old positions computed, summed over segments.
+        n_revived: old positions computed, each counted once.
     """
 
     def __init__(
@@ -76,11 +76,14 @@ class Reference:
         self.v: list[dict[int, np.ndarray]] = [{} for _ in range(self.config.n_layer)]
         # aux[s][pos]: (n_embd,), the hidden row at the start of segment s; aux[0] stays empty
         self.aux: list[dict[int, np.ndarray]] = [{} for _ in self.segments]
+        # queries[s][pos]: (n_head, n_embd_head), of the layer that ends segment s, of those that asked last
+        self.queries: list[dict[int, np.ndarray]] = [{} for _ in self.segments]
+        self.question: range = range(0)
         self._forget_step()
 
     def trim(self, n: int) -> None:
         """Forgets positions >= n."""
-        for rows in [*self.k, *self.v, *self.aux]:
+        for rows in [*self.k, *self.v, *self.aux, *self.queries]:
             for pos in [pos for pos in rows if pos >= n]:
                 del rows[pos]
         self.n_tokens = min(self.n_tokens, n)
@@ -101,7 +104,8 @@ class Reference:
             raise ValueError("eval needs at least one token")
         self._forget_step()
         self.n_tokens = n_tokens
-        step = _Step(self.schedule, n_past, n_tokens, query_span)
+        step = _Step(self, n_past, n_tokens, query_span)
+        self.question = step.question
         live, compute = list(range(n_tokens)), list(range(n_past, n_tokens))
         rows = self.weights["token_embd.weight"][np.asarray(ids)].astype(np.float32)
         for s, layers in enumerate(self.segments):
@@ -109,12 +113,14 @@ class Reference:
             self.computed.append(compute)
             if s > 0:
                 rows = np.stack([self.aux[s][pos] for pos in compute])
-                self.n_revived += sum(pos < n_past for pos in compute)
             for il in layers:
-                rows, attention = self._layer(il, rows, compute, live)
+                rows, queries = self._layer(il, rows, compute, live)
             if s + 1 < len(self.segments):
                 self.aux[s + 1].update(zip(compute, rows))
-                live, compute = self._prune(s, step, attention)
+                known = {**self.queries[s], **dict(zip(compute, queries))}
+                self.queries[s] = {pos: known[pos] for pos in step.asking[s]}
+                live, compute = self._prune(s, step)
+        self.n_revived = len(step.revived)
         return self._logits(rows[-1])
 
     def _forget_step(self) -> None:
@@ -126,36 +132,36 @@ class Reference:
 
     # ---- pruning ----
 
-    def _prune(self, s: int, step: _Step, attention: np.ndarray) -> tuple[list[int], list[int]]:
+    def _prune(self, s: int, step: _Step) -> tuple[list[int], list[int]]:
         """What is live in segment s + 1, and which of it has to be computed there."""
         live, held = self.live[s], self.k[self.segments[s + 1][0]]
         if step.dense:
             self.scores.append(np.empty(0, np.float32))
             self.margins.append(np.inf)
-            return live, [pos for pos in live if pos not in held]
-        point = self.schedule.points[s]
-        query_rows = [self.computed[s].index(pos) for pos in step.queries(point)]
-        scores = dict(zip(live, score(point, live, attention[:, query_rows])))
-        self.scores.append(np.array([scores.get(pos, np.nan) for pos in range(step.n_tokens)], np.float32))
-        kept = select(scores, step.protected, point.keep, step.n_tokens)
-        self.margins.append(_margin(scores, kept, step.protected))
-        missing = [pos for pos in kept if pos not in held]
-        if step.decode and self.schedule.max_revive >= 0:
-            newest = step.n_tokens - 1
-            best_first = sorted(
-                (pos for pos in missing if pos != newest), key=lambda pos: (-scores[pos], pos)
+            kept, scores = live, dict.fromkeys(live, 0.0)
+        else:
+            point = self.schedule.points[s]
+            attention = self._query_attention(s, live) if self.queries[s] else None
+            scores = (
+                dict(zip(live, score(point, live, attention))) if attention is not None else dict.fromkeys(live, 0.0)
             )
-            given_up = set(best_first[self.schedule.max_revive :])
-            kept = [pos for pos in kept if pos not in given_up]
-            missing = [pos for pos in missing if pos not in given_up]
-        return kept, missing
+            by_pos = [scores.get(pos, np.nan) for pos in range(step.n_tokens)]
+            self.scores.append(np.array(by_pos, np.float32))
+            kept = select(scores, step.protected, point.keep, step.n_tokens)
+            self.margins.append(_margin(scores, kept, step.protected))
+        missing = [pos for pos in kept if pos not in held]
+        given_up = step.revive([pos for pos in missing if pos < step.n_past], scores, s)
+        return [pos for pos in kept if pos not in given_up], [pos for pos in missing if pos not in given_up]
+
+    def _query_attention(self, s: int, live: list[int]) -> np.ndarray:
+        """Attention (n_head, n_query, n_live) of those who ask, at the layer that ends segment s."""
+        q = np.stack([self.queries[s][pos] for pos in sorted(self.queries[s])])
+        return self._attend(self.segments[s][-1], q, np.asarray(sorted(self.queries[s])), live)[1]
 
     # ---- the model ----
 
-    def _layer(
-        self, il: int, rows: np.ndarray, compute: list[int], live: list[int]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """One layer over rows (n_compute, n_embd). Also gives attention (n_head, n_compute, n_live)."""
+    def _layer(self, il: int, rows: np.ndarray, compute: list[int], live: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """One layer over rows (n_compute, n_embd). Also gives their q (n_compute, n_head, n_embd_head)."""
         config = self.config
         cur = self._norm(rows, f"blk.{il}.attn_norm")
         pos = np.asarray(compute)
@@ -166,17 +172,15 @@ class Reference:
             k, v = k.astype(np.float16).astype(np.float32), v.astype(np.float16).astype(np.float32)
         self.k[il].update(zip(compute, k))
         self.v[il].update(zip(compute, v))
-        out, attention = self._attend(il, q, pos, live)
+        out, _ = self._attend(il, q, pos, live)
         rows = rows + self._linear(out, f"blk.{il}.attn_output")
         cur = self._norm(rows, f"blk.{il}.ffn_norm")
         gate = self._linear(cur, f"blk.{il}.ffn_gate")
         up = self._linear(cur, f"blk.{il}.ffn_up")
-        return rows + self._linear(silu(gate) * up, f"blk.{il}.ffn_down"), attention
+        return rows + self._linear(silu(gate) * up, f"blk.{il}.ffn_down"), q
 
-    def _attend(
-        self, il: int, q: np.ndarray, pos: np.ndarray, live: list[int]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Attention of q (n_compute, n_head, n_embd_head) at pos to live rows not after it."""
+    def _attend(self, il: int, q: np.ndarray, pos: np.ndarray, live: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """What q (n_query, n_head, n_embd_head) at pos sees of live rows not after it, and how much of each."""
         k = np.stack([self.k[il][p] for p in live])  # (n_live, n_head_kv, n_embd_head)
         v = np.stack([self.v[il][p] for p in live])
         n_head, n_embd_head = q.shape[1:]
@@ -214,27 +218,54 @@ class Reference:
 
 
 class _Step:
-    """What one eval is: its length, who asks, who may not be pruned."""
+    """What one eval is: its length, who asks, who may not be pruned, what comes back."""
 
-    def __init__(self, schedule: Any, n_past: int, n_tokens: int, span: tuple[int, int] | None) -> None:
-        self.n_past, self.n_tokens, self.span = n_past, n_tokens, span
-        self.dense = not schedule.points or n_tokens < schedule.min_prompt
-        self.decode = n_tokens - n_past == 1 and n_past > 0 and not self.dense
-        self.protected: set[int] = {n_tokens - 1, *range(min(schedule.n_sink, n_tokens))}
-        for point in schedule.points:
-            self.protected.update(self.queries(point))
+    def __init__(self, held: Reference, n_past: int, n_tokens: int, span: tuple[int, int] | None) -> None:
+        self.schedule = held.schedule
+        self.n_past, self.n_tokens = n_past, n_tokens
+        self.decode = n_past > 0 and n_tokens - n_past == 1
+        self.dense = not self.schedule.points or n_tokens < self.schedule.min_prompt
+        self.question = self._question(held.question, span)
+        self.asking = [self._asking(point, held.queries[s]) for s, point in enumerate(self.schedule.points)]
+        self.protected: set[int] = {
+            n_tokens - 1,
+            *range(min(self.schedule.n_sink, n_tokens)),
+            *(pos for asking in self.asking for pos in asking),
+        }
+        self.revived: set[int] = set()
 
-    def queries(self, point: Any) -> list[int]:
-        """The positions that ask at a point, all of them new."""
-        if point.n_query != "question":
-            return self._newest(int(point.n_query))
-        if self.span is None:
-            return self._newest(DEFAULT_QUERY)
-        begin, end = max(self.span[0], self.n_past), min(self.span[1], self.n_tokens)
-        return list(range(begin, end))[-MAX_QUERY:] or self._newest(1)
+    def _question(self, last: range, span: tuple[int, int] | None) -> range:
+        """The new span; else, while an answer is decoded, the question it answers; else the newest tokens."""
+        if span is not None and span[1] > max(span[0], self.n_past):
+            end = min(span[1], self.n_tokens)
+            return range(max(span[0], end - MAX_QUERY), end)
+        if self.decode and last and last[-1] < self.n_past:
+            return last
+        return range(max(self.n_past, self.n_tokens - DEFAULT_QUERY), self.n_tokens)
 
-    def _newest(self, n: int) -> list[int]:
-        return list(range(max(self.n_past, self.n_tokens - n), self.n_tokens))
+    def _asking(self, point: Any, held: Mapping[int, np.ndarray]) -> list[int]:
+        """The newest n_query positions, or the question and the newest one; those whose query is known."""
+        if point.keep >= 1.0:
+            return []
+        newest = self.n_tokens - 1
+        question = [*self.question, *([] if newest in self.question else [newest])]
+        is_window = point.n_query != "question"
+        wanted = range(max(0, self.n_tokens - int(point.n_query)), self.n_tokens) if is_window else question
+        return [pos for pos in wanted if pos >= self.n_past or pos in held]
+
+    def revive(self, old: list[int], scores: Mapping[int, float], s: int) -> set[int]:
+        """Which of the old positions are not computed in this step.
+
+        A decode step revives max_revive in all: each point gets an equal share of what is left, rounded up; what
+        came back at an earlier point of the step goes on.
+        """
+        fresh = sorted((pos for pos in old if pos not in self.revived), key=lambda pos: (-scores[pos], pos))
+        n_max = len(fresh)
+        if self.decode and not self.dense and self.schedule.max_revive >= 0:
+            n_points = len(self.schedule.points) - s
+            n_max = -(-(self.schedule.max_revive - len(self.revived)) // n_points)
+        self.revived.update(fresh[:n_max])
+        return set(fresh[n_max:])
 
 
 def score(point: Any, live: list[int], attention: np.ndarray) -> np.ndarray:
@@ -251,7 +282,7 @@ def select(scores: Mapping[int, float], protected: set[int], keep: float, n_toke
     """The positions that go on, ascending: the protected ones, then the best; on a tie the earlier one."""
     safe = [pos for pos in scores if pos in protected]
     k = max(int(np.floor(keep * n_tokens + 1e-6)), len(safe))
-    if len(scores) <= k:
+    if keep >= 1.0 or len(scores) <= k:
         return sorted(scores)
     others = sorted((pos for pos in scores if pos not in protected), key=lambda pos: (-scores[pos], pos))
     return sorted(safe + others[: k - len(safe)])
@@ -273,9 +304,7 @@ def rope(heads: np.ndarray, pos: np.ndarray, config: Any, factors: np.ndarray | 
     return out
 
 
-def _rope_angles(
-    pos: np.ndarray, n_rot: int, config: Any, factors: np.ndarray | None
-) -> tuple[np.ndarray, float]:
+def _rope_angles(pos: np.ndarray, n_rot: int, config: Any, factors: np.ndarray | None) -> tuple[np.ndarray, float]:
     """Angles (n_rows, n_rot/2), and what cos and sin are multiplied with."""
     i = np.arange(n_rot // 2)
     angles = pos[:, None] * config.rope_freq_base ** (-2.0 * i / n_rot)
@@ -290,9 +319,7 @@ def _rope_angles(
     return angles, 1.0
 
 
-def _yarn_stay(
-    i: np.ndarray, n_rot: int, config: Any, beta_fast: float = 32.0, beta_slow: float = 1.0
-) -> np.ndarray:
+def _yarn_stay(i: np.ndarray, n_rot: int, config: Any, beta_fast: float = 32.0, beta_slow: float = 1.0) -> np.ndarray:
     """YaRN (arXiv 2309.00071): 1 where a frequency stays, 0 where it is interpolated, a ramp between.
 
     A pair that turns beta_fast times or more within the original context stays; one that turns beta_slow

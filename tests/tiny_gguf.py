@@ -158,9 +158,7 @@ def write_raw_gguf(path: str | Path, kv: KvPairs, tensors: TensorPairs, *, versi
     for name, tensor in tensor_pairs:
         offset = len(body) if tensor.offset is None else tensor.offset
         shape = tensor.shape[::-1]  # ggml order
-        head += _pack_string(name) + struct.pack(
-            f"<I{len(shape)}QIQ", len(shape), *shape, tensor.type, offset
-        )
+        head += _pack_string(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, tensor.type, offset)
         body += _pad(tensor.data.tobytes())
     Path(path).write_bytes(_pad(head) + body)
 

@@ -37,9 +37,7 @@ def prompt(n: int, seed: int = 0, n_vocab: int = 320) -> list[int]:
     return [int(token) for token in np.random.default_rng(seed).integers(3, n_vocab, n)]
 
 
-def llama_logits(
-    path: Path, ids: list[int], *, type_kv: int = GGML_F16, flash_attn: bool = False
-) -> np.ndarray:
+def llama_logits(path: Path, ids: list[int], *, type_kv: int = GGML_F16, flash_attn: bool = False) -> np.ndarray:
     model = llama_cpp.Llama(
         str(path),
         n_ctx=256,
@@ -265,13 +263,37 @@ def test_at_most_the_last_128_of_a_span_ask(tiny: Tiny) -> None:
 
 
 def test_a_span_of_old_tokens_leaves_the_question_to_the_newest(tiny: Tiny) -> None:
-    question, newest = (
-        Reference(*tiny, Schedule((Point(1, 0.25, n_query=n_query),))) for n_query in ("question", 1)
-    )
-    for lazy in (question, newest):
+    given, none = (Reference(*tiny, Schedule((Point(1, 0.25, n_query="question"),))) for _ in range(2))
+    for lazy, span in ((given, (3, 9)), (none, None)):
         lazy.eval(prompt(40), (39, 40))
-        lazy.eval(prompt(5, seed=1), (3, 9))
-    np.testing.assert_array_equal(question.scores[0], newest.scores[0])
+        lazy.eval(prompt(5, seed=1), span)
+    np.testing.assert_array_equal(given.scores[0], none.scores[0])
+
+
+def test_the_question_and_the_newest_token_ask_while_an_answer_is_decoded(tiny: Tiny) -> None:
+    lazy = Reference(*tiny, Schedule((Point(1, 0.25, n_query="question"),)))
+    lazy.eval(prompt(40), (30, 33))
+    for token in prompt(3, seed=1):
+        lazy.eval([token])
+        assert sorted(lazy.queries[0]) == [30, 31, 32, lazy.n_tokens - 1]
+
+
+def test_a_window_slides_over_steps(tiny: Tiny) -> None:
+    lazy = Reference(*tiny, Schedule((Point(1, 0.25, n_query=4),)))
+    lazy.eval(prompt(40))
+    for token in prompt(3, seed=1):
+        lazy.eval([token])
+        assert sorted(lazy.queries[0]) == list(range(lazy.n_tokens - 4, lazy.n_tokens))
+
+
+def test_a_decode_step_revives_no_more_than_its_budget(tiny: Tiny) -> None:
+    points = (Point(1, 0.5), Point(2, 0.4), Point(3, 0.25))
+    lazy = Reference(*tiny, Schedule(points, max_revive=4))
+    lazy.eval(prompt(100))
+    for token in prompt(8, seed=1):
+        lazy.eval([token])
+        assert lazy.n_revived <= 4
+        assert len({pos for rows in lazy.computed for pos in rows}) <= 5
 
 
 # ---- the tiny files ----

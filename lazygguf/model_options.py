@@ -1,0 +1,108 @@
+"""The arguments of ``LazyModel``: names, defaults, ranges, refusals.
+
+Owns the checks that need no model. Names and meaning are ``llama_cpp.Llama``'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Optional
+
+from ._names import refuse_unknown
+from .context import ProgressCallback
+from .sampling import SEED_MAX
+from .schedule import KeepArgument
+
+_INT_RANGES = {
+    "n_ctx": (0, 2**31 - 1),
+    "n_batch": (1, 2**31 - 1),
+    "n_ubatch": (1, 2**31 - 1),
+    "n_threads": (1, 512),
+    "n_threads_batch": (1, 512),
+    "n_gpu_layers": (-1, 2**31 - 1),
+    "seed": (-1, SEED_MAX),
+}
+_NONE_ALLOWED = ("n_threads", "n_threads_batch", "seed")
+# of llama_cpp.Llama: accepted with the one value that says what lazygguf does anyway
+_FIXED: dict[str, Any] = {
+    "vocab_only": False,
+    "logits_all": False,
+    "embedding": False,
+    "use_mlock": False,
+    "numa": False,
+    "flash_attn": True,
+    "offload_kqv": True,
+    "chat_format": None,
+    "chat_handler": None,
+    "draft_model": None,
+    "tokenizer": None,
+    "lora_path": None,
+}
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Arguments of ``LazyModel`` beside the path.
+
+    Attributes:
+        n_ctx: tokens the context can hold; 0 is the length the model was trained with.
+        n_batch: accepted for ``llama_cpp``'s sake; a prompt is always read in pieces of ``n_ubatch``, and an
+            ``n_batch`` below it makes them that small.
+        n_ubatch: tokens computed at once while a prompt is read.
+        n_threads: threads while answering; None is the number of physical cores.
+        n_threads_batch: threads while reading; None is ``n_threads``.
+        n_gpu_layers: layers on the first GPU device, -1 all.
+        use_mmap: map the file instead of reading it.
+        keep: ``"auto"``, ``"off"`` (dense), a spelling such as ``"10:0.3,13:0.08"``, a profile's path
+            (``.json``), or a ``KeepSchedule``.
+        max_revive: pruned tokens brought back per step; None is the schedule's own, -1 no limit.
+        draft: must be None; draft models are not in this version.
+        seed: makes every sampled answer repeatable; None or -1 draws new ones.
+        type_k: type of the K cache, ``"f16"``, ``"f32"`` or ``"q8_0"``.
+        type_v: type of the V cache, likewise.
+        chat_template: a Jinja template used instead of the model's own.
+        verbose: llama.cpp's log lines go to stderr.
+        progress_callback: called while a prompt is read with tokens read and tokens to read; what it raises
+            stops the reading, is raised, and leaves the model as it was.
+    """
+
+    n_ctx: int = 0
+    n_batch: int = 512
+    n_ubatch: int = 512
+    n_threads: Optional[int] = None
+    n_threads_batch: Optional[int] = None
+    n_gpu_layers: int = 0
+    use_mmap: bool = True
+    keep: KeepArgument = "auto"
+    max_revive: Optional[int] = None
+    draft: None = None
+    seed: Optional[int] = None
+    type_k: str = "f16"
+    type_v: str = "f16"
+    chat_template: Optional[str] = None
+    verbose: bool = False
+    progress_callback: Optional[ProgressCallback] = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError or TypeError with the name, the value and what was expected."""
+        for name, (least, most) in _INT_RANGES.items():
+            value = getattr(self, name)
+            if value is None and name in _NONE_ALLOWED:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+                raise ValueError(f"{name} is {value!r}, expected an integer in [{least}, {most}]")
+        if self.draft is not None:
+            raise ValueError("draft is given, expected None: draft models are not in this version")
+        if self.progress_callback is not None and not callable(self.progress_callback):
+            raise TypeError("progress_callback cannot be called")
+
+
+def model_options(given: Mapping[str, Any]) -> ModelOptions:
+    """The options from keyword arguments; unknown and unsupported ones are refused by name."""
+    for name, value in _FIXED.items():
+        if name in given and given[name] != value:
+            raise ValueError(f"{name} is {given[name]!r}, expected {value!r}: lazygguf does nothing else")
+    options = {name: value for name, value in given.items() if name not in _FIXED}
+    refuse_unknown(options, [f.name for f in fields(ModelOptions)], "LazyModel argument")
+    return ModelOptions(**options)

@@ -1,0 +1,201 @@
+"""From chat messages to a prompt, and where in it the question stands.
+
+Owns the model's chat template (rendered by ``llama_cpp``'s sandboxed Jinja formatter), the checks around it,
+and the token span of the last user turn's question, which asks at pruning points with ``n_query="question"``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import jinja2
+import numpy as np
+from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+from .schedule import MAX_QUERY
+from .tokenizer import Tokenizer, encode_text
+
+MAX_TEMPLATE_CHARS = 1 << 20
+LONG_QUESTION_CHARS = 512  # a longer user turn is a document with a question at its end
+TEMPLATE_KEY = "tokenizer.chat_template"
+
+_MARK = "lazygguf-2f6b1c-content"  # stands for the question when the template is rendered a second time
+
+
+@dataclass(frozen=True)
+class ChatPrompt:
+    """A rendered chat.
+
+    Attributes:
+        text: the prompt as text.
+        ids: its token ids.
+        query_span: token positions [begin, end) of the question, None where it is not found.
+        stops: texts that end the answer, on top of the end-of-generation tokens.
+    """
+
+    text: str
+    ids: list[int]
+    query_span: Optional[tuple[int, int]]
+    stops: list[str]
+
+
+class ChatTemplate:
+    """The chat template of one model."""
+
+    def __init__(self, tokenizer: Tokenizer, metadata: Mapping[str, Any], override: Optional[str] = None) -> None:
+        """Never raises for a bad template in the model file: ``render`` does, so that the model stays usable.
+
+        Args:
+            tokenizer: the model's tokenizer.
+            metadata: the model's metadata.
+            override: a Jinja template that is used instead of the model's.
+
+        Raises:
+            ValueError: ``override`` is not a template.
+        """
+        self._tokenizer = tokenizer
+        self._bos = _token_text(tokenizer, tokenizer.token_bos())
+        self._eos = _token_text(tokenizer, tokenizer.token_eos())
+        self._source = override if override is not None else metadata.get(TEMPLATE_KEY)
+        self._formatter: Optional[Jinja2ChatFormatter] = None
+        if override is not None:
+            self._compiled()
+
+    def render(self, messages: Sequence[Mapping[str, Any]]) -> ChatPrompt:
+        """The prompt that asks the assistant to answer.
+
+        Args:
+            messages: ``{"role": ..., "content": ...}``, oldest first; content is text or a list of text
+                parts.
+
+        Raises:
+            ValueError: malformed messages, a model without a template, or a template that cannot be rendered.
+        """
+        turns = [_check_message(message) for message in messages]
+        if not turns:
+            raise ValueError("messages is empty, expected at least one message")
+        text = self._render(turns)
+        ids = self._tokenizer.tokenize(encode_text(text), add_bos=False, special=True)
+        bos = self._tokenizer.token_bos()
+        if self._tokenizer.add_bos and ids[:1] != [bos]:
+            ids.insert(0, bos)
+        return ChatPrompt(text, ids, self._query_span(turns, text, ids), [self._eos] if self._eos else [])
+
+    def _query_span(self, turns: list[dict[str, Any]], text: str, ids: Sequence[int]) -> Optional[tuple[int, int]]:
+        asked = [i for i, turn in enumerate(turns) if turn["role"] == "user"]
+        if not asked:
+            return None
+        question = last_question(turns[asked[-1]]["content"] or "")
+        marked = [{**turn, "content": _MARK} if i == asked[-1] else turn for i, turn in enumerate(turns)]
+        tail = self._tail(marked)
+        pieces = [self._tokenizer.piece(token, special=True) for token in ids]
+        return question_span(pieces, question, n_tail=len(encode_text(tail)) if text.endswith(tail) else 0)
+
+    def _tail(self, marked: list[dict[str, Any]]) -> str:
+        """What the template writes after the last question; "" where that cannot be told."""
+        try:
+            return self._render(marked).rpartition(_MARK)[2]
+        except ValueError:  # a template that looks at the content: the plain search for the question remains
+            return ""
+
+    def _render(self, turns: list[dict[str, Any]]) -> str:
+        try:
+            return str(self._compiled()(messages=turns).prompt)  # type: ignore[arg-type]
+        except _TemplateError:
+            raise
+        except Exception as error:  # whatever Jinja, the sandbox or the template's raise_exception raise
+            raise ValueError(f"chat template cannot be rendered: {_say(error)}; {_WAY_OUT}") from error
+
+    def _compiled(self) -> Jinja2ChatFormatter:
+        if self._formatter is None:
+            self._formatter = _compile(self._source, self._bos, self._eos)
+        return self._formatter
+
+
+class _TemplateError(ValueError):
+    """There is nothing to render."""
+
+
+_WAY_OUT = "give another one with chat_template= (--chat-template)"
+
+
+def last_question(content: str) -> str:
+    """The part of a user turn that asks: all of a short one, else the text after its last blank line."""
+    text = content.strip()
+    if len(text) <= LONG_QUESTION_CHARS:
+        return text
+    lines = text.splitlines(keepends=True)
+    begin = max((i + 1 for i, line in enumerate(lines) if not line.strip()), default=0)
+    return "".join(lines[begin:]).strip()
+
+
+def question_span(pieces: Sequence[bytes], question: str, n_tail: int = 0) -> Optional[tuple[int, int]]:
+    """Token positions [begin, end) of a question in a tokenized prompt.
+
+    Args:
+        pieces: the bytes of each token, control tokens as text.
+        question: its text; the last place where it stands counts.
+        n_tail: bytes at the prompt's end that cannot be part of it.
+
+    Returns:
+        At most the last 128 tokens of the question (what a pruning point can ask with); None where it is not
+        found.
+    """
+    needle = encode_text(question)
+    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
+    text = b"".join(pieces)
+    begin = text.rfind(needle, 0, len(text) - n_tail) if needle else -1
+    if begin < 0:
+        return None
+    first = int(np.searchsorted(ends, begin, side="right"))  # the first token that ends after the begin
+    last = int(np.searchsorted(ends, begin + len(needle), side="left"))  # the token that holds the last byte
+    return max(first, last + 1 - MAX_QUERY), last + 1
+
+
+def _compile(source: Any, bos: str, eos: str) -> Jinja2ChatFormatter:
+    if source is None:
+        raise _TemplateError(f"the model file has no chat template; {_WAY_OUT}, or use create_completion")
+    if not isinstance(source, str) or not source.strip():
+        raise _TemplateError(f"chat template is empty or not text; {_WAY_OUT}")
+    if len(source) > MAX_TEMPLATE_CHARS:
+        raise _TemplateError(
+            f"chat template has {len(source)} characters, expected at most {MAX_TEMPLATE_CHARS}; {_WAY_OUT}"
+        )
+    try:
+        return Jinja2ChatFormatter(source, eos_token=eos, bos_token=bos)
+    except jinja2.TemplateError as error:
+        line = f" in line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
+        raise _TemplateError(f"chat template cannot be read{line}: {_say(error)}; {_WAY_OUT}") from error
+    except RecursionError as error:
+        raise _TemplateError(f"chat template cannot be read: it nests too deep; {_WAY_OUT}") from error
+
+
+def _check_message(message: Any) -> dict[str, Any]:
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+        raise ValueError(f'message is {str(message)[:80]!r}, expected {{"role": ..., "content": ...}}')
+    content = message.get("content")
+    if content is None and message["role"] == "user":
+        raise ValueError("a user message has no content")
+    if content is not None and not isinstance(content, str):
+        content = "".join(_part_text(part) for part in content)
+    return {**message, "content": content}
+
+
+def _part_text(part: Any) -> str:
+    if isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str):
+        return str(part["text"])
+    kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+    raise ValueError(
+        f"message content has a part of type {kind!r}, expected only text: lazygguf reads no images or sound"
+    )
+
+
+def _token_text(tokenizer: Tokenizer, token: int) -> str:
+    return tokenizer.piece(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
+
+
+def _say(error: Exception) -> str:
+    text = " ".join(str(error).split())[:200]
+    return text or type(error).__name__

@@ -1,0 +1,1 @@
+"""The commands of lazygguf beside chat: each module is one command, a thin main over the library."""
