@@ -55,15 +55,13 @@ void growing_tensor::clear() {
     ctx_.reset();
 }
 
-segment_cache::segment_cache(const model & mdl, int il_begin, int il_end, cache_types types, int n_query)
-    : il_begin_(il_begin), aux_(mdl.layer_devs[static_cast<size_t>(il_begin)], GGML_TYPE_F32, mdl.hp.n_embd, "aux"),
-      query_(mdl.layer_devs[static_cast<size_t>(il_end) - 1], GGML_TYPE_F32, mdl.hp.n_embd_q(), "query") {
+segment_cache::segment_cache(const model & mdl, int il_begin, int il_end, cache_types types)
+    : il_begin_(il_begin), aux_(mdl.layer_devs[static_cast<size_t>(il_begin)], GGML_TYPE_F32, mdl.hp.n_embd, "aux") {
     for (int il = il_begin; il < il_end; ++il) {
         ggml_backend_dev_t dev = mdl.layer_devs[static_cast<size_t>(il)];
         k_.emplace_back(dev, types.k, mdl.hp.n_embd_kv(), "K");
         v_.emplace_back(dev, types.v, mdl.hp.n_embd_kv(), "V");
     }
-    query_.grow(2 * static_cast<int64_t>(n_query));
 }
 
 void segment_cache::reserve_rows(int64_t n_rows, int64_t n_max) {
@@ -94,7 +92,6 @@ segment_tensors segment_cache::tensors(const segment_cache * next) const {
     }
     t.aux_in = starts_from_aux() ? aux_.tensor() : nullptr;
     t.aux_out = next ? next->aux_.tensor() : nullptr;
-    t.query = query_.tensor();
     return t;
 }
 
@@ -110,7 +107,6 @@ size_t segment_cache::kv_bytes() const {
 
 void segment_cache::clear() {
     cells.trim(0);
-    query_cells.trim(0);
     for (size_t i = 0; i < k_.size(); ++i) {
         k_[i].clear();
         v_[i].clear();

@@ -41,11 +41,9 @@ struct cache_types {
 // The memory of one segment: its layers' K/V rows, its cell map, and the aux rows it starts from.
 class segment_cache {
   public:
-    // n_query: query rows that the layer which ends the segment keeps; 0: nothing is scored there.
-    segment_cache(const model & mdl, int il_begin, int il_end, cache_types types, int n_query);
+    segment_cache(const model & mdl, int il_begin, int il_end, cache_types types);
 
     cell_map cells;
-    cell_map query_cells; // which row of the query tensor holds whose query; those of the last step and of this one
 
     int il_begin() const { return il_begin_; }
     int n_layers() const { return static_cast<int>(k_.size()); }
@@ -70,8 +68,7 @@ class segment_cache {
     int il_begin_;
     std::vector<growing_tensor> k_; // by layer
     std::vector<growing_tensor> v_;
-    growing_tensor aux_;   // F32 [n_embd, n_pos]
-    growing_tensor query_; // F32 [n_embd_q, 2*n_query]: those of the last step stay until this one succeeds
+    growing_tensor aux_; // F32 [n_embd, n_pos]
     uint64_t generation_ = 0;
 };
 

@@ -92,7 +92,9 @@ gguf_file::gguf_file(const std::string & path) : path_(path) {
         gguf_init_params params = {/*no_alloc=*/true, /*ctx=*/nullptr};
         gguf_.reset(gguf_init_from_file(path.c_str(), params));
         if (!gguf_) {
-            fail(LAZY_STATUS_BAD_FILE, format("%s: not a valid GGUF file: %s", path.c_str(), log.cause().c_str()));
+            fail(LAZY_STATUS_BAD_FILE, format("%s: not a valid GGUF file, or not all of it: %s; download or convert it "
+                                              "again",
+                                              path.c_str(), log.cause().c_str()));
         }
     }
     check_tensors();
@@ -135,7 +137,8 @@ void gguf_file::check_tensors() const {
     const_cast<gguf_file *>(this)->size_ = static_cast<size_t>(ftello(file.get()));
 
     const int64_t n_tensors = gguf_get_n_tensors(gguf());
-    size_t need = gguf_get_data_offset(gguf());
+    const size_t begin = gguf_get_data_offset(gguf());
+    size_t need = begin;
     for (int64_t i = 0; i < n_tensors; ++i) {
         const int64_t * ne = gguf_get_tensor_ne(gguf(), i);
         for (int d = 0; d < GGML_MAX_DIMS; ++d) {
@@ -145,7 +148,9 @@ void gguf_file::check_tensors() const {
                             gguf_get_tensor_name(gguf(), i), d, static_cast<long long>(ne[d])));
             }
         }
-        need = std::max(need, tensor_offset(i) + gguf_get_tensor_size(gguf(), i));
+        // no overflow: the reader has summed the sizes, but not with where the data begins
+        const size_t n_bytes = gguf_get_tensor_offset(gguf(), i) + gguf_get_tensor_size(gguf(), i);
+        need = std::max(need, n_bytes > SIZE_MAX - begin ? SIZE_MAX : begin + n_bytes);
     }
     if (n_tensors > 0 && need > size_) {
         fail(LAZY_STATUS_BAD_FILE, format("%s: file is incomplete: need %zu bytes, have %zu; download or copy it again",

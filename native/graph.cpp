@@ -55,13 +55,8 @@ void segment_graph::build_inputs() {
         aux_rows_ = new_input(GGML_TYPE_I64, shape_.n_rows, 1, "aux_rows");
     }
     mask_ = new_input(GGML_TYPE_F16, shape_.n_kv, shape_.n_rows, "mask");
-    if (shape_.n_query_rows > 0) {
-        query_rows_ = new_input(GGML_TYPE_I32, shape_.n_query_rows, 1, "query_rows");
-        query_slots_ = new_input(GGML_TYPE_I64, shape_.n_query_rows, 1, "query_slots");
-    }
-    if (shape_.n_query > 0) {
-        query_read_ = new_input(GGML_TYPE_I32, shape_.n_query, 1, "query_read");
-        query_mask_ = new_input(GGML_TYPE_F32, shape_.n_kv, shape_.n_query, "query_mask");
+    if (shape_.n_query > 0 && shape_.n_query < shape_.n_rows) {
+        query_rows_ = new_input(GGML_TYPE_I32, shape_.n_query, 1, "query_rows");
     }
 }
 
@@ -116,8 +111,8 @@ ggml_tensor * segment_graph::build_layer(ggml_tensor * inp, int il) {
         pos = ggml_view_1d(ctx_.get(), pos_, cur->ne[1], static_cast<size_t>(shape_.n_rows - cur->ne[1]) * pos_->nb[0]);
     }
     ggml_tensor * q = build_rope(build_linear(layer.wq, layer.bq, cur), pos, layer, mdl_.hp.n_head);
-    if (il == seg_.il_end - 1 && seg_.query != nullptr) {
-        build_query(q);
+    if (il == seg_.il_end - 1 && shape_.n_query > 0) {
+        build_scores(q, kv);
     }
     cur = build_attention(q, kv, mask);
     if (is_last) {
@@ -162,53 +157,42 @@ ggml_tensor * segment_graph::build_ffn(ggml_tensor * cur, const layer_weights & 
     return ggml_mul_mat(ctx_.get(), layer.ffn_down, ggml_swiglu_split(ctx_.get(), gate, up));
 }
 
-// Stores the query rows of this ubatch, for later steps too; with the last of them stored, scores.
-void segment_graph::build_query(ggml_tensor * q) {
-    ggml_tensor * query = seg_.query;
-    if (shape_.n_query_rows > 0) {
-        ggml_tensor * rows = ggml_reshape_2d(ctx_.get(), q, mdl_.hp.n_embd_q(), shape_.n_rows);
-        rows = ggml_get_rows(ctx_.get(), rows, query_rows_);
-        query = ggml_set_rows(ctx_.get(), seg_.query, rows, query_slots_); // read through the write, for its order
-        ggml_build_forward_expand(gf_, query);
-    }
-    if (shape_.n_query > 0) {
-        build_scores(ggml_get_rows(ctx_.get(), query, query_read_), seg_.kv.back());
-    }
-}
-
 // q F32 [n_embd_head, n_query, n], k [n_embd_head, n_kv, n or less] -> F32 [n_kv, n_query, n] attention
-ggml_tensor * segment_graph::build_probs(ggml_tensor * q, ggml_tensor * k) {
+ggml_tensor * segment_graph::build_probs(ggml_tensor * q, ggml_tensor * k, ggml_tensor * mask) {
     const float scale = 1.0F / std::sqrt(static_cast<float>(mdl_.hp.n_embd_head));
     ggml_tensor * kq = ggml_mul_mat(ctx_.get(), k, q);
     ggml_prec_set_acc(kq, GGML_PREC_F32);
-    return ggml_soft_max_ext(ctx_.get(), kq, query_mask_, scale, /*max_bias=*/0.0F);
+    return ggml_soft_max_ext(ctx_.get(), kq, mask, scale, /*max_bias=*/0.0F);
 }
 
-// probs F32 [n_kv, n_query, n] -> F32 [n_kv], their mean over queries and heads
-ggml_tensor * segment_graph::build_row_mean(ggml_tensor * probs) {
-    const int64_t n = probs->ne[1] * probs->ne[2];
-    probs = ggml_reshape_2d(ctx_.get(), probs, probs->ne[0], n);
-    ggml_tensor * sum = ggml_sum_rows(ctx_.get(), ggml_cont(ctx_.get(), ggml_transpose(ctx_.get(), probs)));
-    return ggml_scale(ctx_.get(), sum, 1.0F / static_cast<float>(n));
+// probs F32 [n_kv, n_query, n_head] -> F32 [n_kv, n_query]
+ggml_tensor * segment_graph::build_head_mean(ggml_tensor * probs) {
+    const int64_t n_head = probs->ne[2];
+    ggml_tensor * by_kv = ggml_cont(ctx_.get(), ggml_permute(ctx_.get(), probs, 1, 2, 0, 3)); // [n_head, n_kv, n_query]
+    return ggml_scale(ctx_.get(), ggml_sum_rows(ctx_.get(), by_kv), 1.0F / static_cast<float>(n_head));
 }
 
-// query F32 [n_embd_q, n_query]; the scores of every cached row by the paper's rule, or those of single heads.
-void segment_graph::build_scores(ggml_tensor * query, const kv_tensors & kv) {
+// q F32 [n_embd_head, n_head, n_rows]; how much each asking row looks at every K/V row, by the paper's rule (mean over
+// heads) or by single heads. All that it may look at has its K by now, since rows are computed in position order.
+void segment_graph::build_scores(ggml_tensor * q, const kv_tensors & kv) {
     const hparams & hp = mdl_.hp;
-    const size_t head_size = sizeof(float) * static_cast<size_t>(hp.n_embd_head);
-    ggml_tensor * q =
-        ggml_view_3d(ctx_.get(), query, hp.n_embd_head, hp.n_head, shape_.n_query, head_size, query->nb[1], 0);
+    ggml_tensor * mask = mask_;
+    if (query_rows_ != nullptr) {
+        q = ggml_get_rows(ctx_.get(), ggml_reshape_2d(ctx_.get(), q, hp.n_embd_q(), shape_.n_rows), query_rows_);
+        q = ggml_reshape_3d(ctx_.get(), q, hp.n_embd_head, hp.n_head, shape_.n_query);
+        mask = ggml_get_rows(ctx_.get(), mask_, query_rows_);
+    }
     q = ggml_permute(ctx_.get(), q, 0, 2, 1, 3); // [n_embd_head, n_query, n_head]
     ggml_tensor * k = heads_of(kv.k, shape_.n_kv);
     if (shape_.heads.empty()) {
-        scores_.push_back(build_row_mean(build_probs(q, k)));
+        scores_.push_back(build_head_mean(build_probs(q, k, mask)));
     }
     for (const int h : shape_.heads) {
         const int h_kv = h / (hp.n_head / hp.n_head_kv);
         ggml_tensor * qh = ggml_view_2d(ctx_.get(), q, q->ne[0], q->ne[1], q->nb[1], static_cast<size_t>(h) * q->nb[2]);
         ggml_tensor * kh =
             ggml_view_2d(ctx_.get(), k, k->ne[0], k->ne[1], k->nb[1], static_cast<size_t>(h_kv) * k->nb[2]);
-        scores_.push_back(build_row_mean(build_probs(qh, kh)));
+        scores_.push_back(build_probs(qh, kh, mask));
     }
     for (ggml_tensor * score : scores_) {
         ggml_set_name(score, "scores");
@@ -240,9 +224,6 @@ void segment_graph::set_inputs(const graph_inputs & in) const {
     set_input(kv_rows_, in.kv_rows);
     set_input(mask_, in.mask);
     set_input(query_rows_, in.query_rows);
-    set_input(query_slots_, in.query_slots);
-    set_input(query_read_, in.query_read);
-    set_input(query_mask_, in.query_mask);
     if (aux_rows_ != nullptr) {
         set_input(aux_rows_, std::vector<int64_t>(in.pos.begin(), in.pos.end()));
     }

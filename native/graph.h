@@ -26,7 +26,6 @@ struct segment_tensors {
     std::vector<kv_tensors> kv;      // by layer of the segment
     ggml_tensor * aux_in = nullptr;  // F32 [n_embd, n_pos]; null: the segment starts from embeddings
     ggml_tensor * aux_out = nullptr; // F32 [n_embd, n_pos]; null: the segment ends in logits
-    ggml_tensor * query = nullptr;   // F32 [n_embd_q, n_slots]; query rows of the layer that scores
 };
 
 // What a graph computes. Two equal shapes over the same segment_tensors give the same graph.
@@ -34,26 +33,21 @@ struct graph_shape {
     int n_rows = 0;           // rows of the ubatch
     int n_kv = 0;             // K/V rows attended to, padded; the mask hides the rest
     bool want_logits = false; // of the last row; only where the segment ends in logits
-    int n_query_rows = 0;     // query rows in this ubatch, to be stored
-    int n_query = 0;          // > 0: score with this many stored query rows
+    int n_query = 0;          // rows of the ubatch that ask; 0: no scores
     std::vector<int> heads;   // empty: mean over all heads
 
     bool operator==(const graph_shape & o) const {
-        return n_rows == o.n_rows && n_kv == o.n_kv && want_logits == o.want_logits && n_query_rows == o.n_query_rows &&
-               n_query == o.n_query && heads == o.heads;
+        return n_rows == o.n_rows && n_kv == o.n_kv && want_logits == o.want_logits && n_query == o.n_query && heads == o.heads;
     }
 };
 
 // Host copies of a graph's inputs.
 struct graph_inputs {
-    std::vector<int32_t> tokens;      // (n_rows); only where the segment starts from embeddings
-    std::vector<int32_t> pos;         // (n_rows) original positions; also the aux rows
-    std::vector<int64_t> kv_rows;     // (n_rows) where K and V are written
-    std::vector<ggml_fp16_t> mask;    // (n_rows, n_kv) 0 or -inf
-    std::vector<int32_t> query_rows;  // (n_query_rows) rows of this ubatch that are query rows
-    std::vector<int64_t> query_slots; // (n_query_rows) their places in the query tensor
-    std::vector<int32_t> query_read;  // (n_query) places of the query rows that ask
-    std::vector<float> query_mask;    // (n_query, n_kv) 0 or -inf
+    std::vector<int32_t> tokens;     // (n_rows); only where the segment starts from embeddings
+    std::vector<int32_t> pos;        // (n_rows) original positions; also the aux rows
+    std::vector<int64_t> kv_rows;    // (n_rows) where K and V are written
+    std::vector<ggml_fp16_t> mask;   // (n_rows, n_kv) 0 or -inf
+    std::vector<int32_t> query_rows; // (n_query) rows of the ubatch that ask
 };
 
 class segment_graph {
@@ -67,7 +61,7 @@ class segment_graph {
     void set_inputs(const graph_inputs & in) const;
 
     ggml_tensor * logits() const { return logits_; }                      // F32 [n_vocab, 1] or null
-    const std::vector<ggml_tensor *> & scores() const { return scores_; } // F32 [n_kv] each: one, or one per head
+    const std::vector<ggml_tensor *> & scores() const { return scores_; } // F32 [n_kv, n_query]: one, or one per head
 
   private:
     const model & mdl_;
@@ -76,15 +70,12 @@ class segment_graph {
     ggml_context_ptr ctx_;
     ggml_cgraph * gf_ = nullptr;
 
-    ggml_tensor * tokens_ = nullptr;      // I32 [n_rows]
-    ggml_tensor * pos_ = nullptr;         // I32 [n_rows]
-    ggml_tensor * aux_rows_ = nullptr;    // I64 [n_rows], the positions once more: set_rows wants I64
-    ggml_tensor * kv_rows_ = nullptr;     // I64 [n_rows]
-    ggml_tensor * mask_ = nullptr;        // F16 [n_kv, n_rows]
-    ggml_tensor * query_rows_ = nullptr;  // I32 [n_query_rows]
-    ggml_tensor * query_slots_ = nullptr; // I64 [n_query_rows]
-    ggml_tensor * query_read_ = nullptr;  // I32 [n_query]
-    ggml_tensor * query_mask_ = nullptr;  // F32 [n_kv, n_query]
+    ggml_tensor * tokens_ = nullptr;     // I32 [n_rows]
+    ggml_tensor * pos_ = nullptr;        // I32 [n_rows]
+    ggml_tensor * aux_rows_ = nullptr;   // I64 [n_rows], the positions once more: set_rows wants I64
+    ggml_tensor * kv_rows_ = nullptr;    // I64 [n_rows]
+    ggml_tensor * mask_ = nullptr;       // F16 [n_kv, n_rows]
+    ggml_tensor * query_rows_ = nullptr; // I32 [n_query]; null where every row asks
     ggml_tensor * logits_ = nullptr;
     std::vector<ggml_tensor *> scores_;
 
@@ -98,10 +89,9 @@ class segment_graph {
     void build_kv(ggml_tensor * cur, const layer_weights & layer, const kv_tensors & kv);
     ggml_tensor * build_attention(ggml_tensor * q, const kv_tensors & kv, ggml_tensor * mask);
     ggml_tensor * build_ffn(ggml_tensor * cur, const layer_weights & layer);
-    void build_query(ggml_tensor * q);
-    void build_scores(ggml_tensor * query, const kv_tensors & kv);
-    ggml_tensor * build_probs(ggml_tensor * q, ggml_tensor * k);
-    ggml_tensor * build_row_mean(ggml_tensor * probs);
+    void build_scores(ggml_tensor * q, const kv_tensors & kv);
+    ggml_tensor * build_probs(ggml_tensor * q, ggml_tensor * k, ggml_tensor * mask);
+    ggml_tensor * build_head_mean(ggml_tensor * probs);
     void build_logits(ggml_tensor * cur);
     ggml_tensor * heads_of(ggml_tensor * cache, int64_t n_rows) const;
 };

@@ -42,11 +42,12 @@ void check_family(const gguf_file & file, const hparams & hp) {
     }
 }
 
-// Head counts may be stored per layer; only equal ones are the family this library runs.
+// Head counts may be stored per layer; only equal ones are the family this library runs. A missing key fails where the
+// fallback is negative.
 int read_head_count(const gguf_file & file, const std::string & key, int fallback) {
     const int64_t i = file.find(key);
     if (i < 0) {
-        return fallback;
+        return fallback < 0 ? static_cast<int>(file.get_u32(key)) : fallback;
     }
     if (gguf_get_kv_type(file.gguf(), i) != GGUF_TYPE_ARRAY) {
         return static_cast<int>(file.get_u32(key, 0));
@@ -68,7 +69,7 @@ void read_shape(const gguf_file & file, hparams & hp) {
     hp.n_embd = static_cast<int>(file.get_u32(a + "embedding_length"));
     hp.n_layer = static_cast<int>(file.get_u32(a + "block_count"));
     hp.n_ff = static_cast<int>(file.get_u32(a + "feed_forward_length"));
-    hp.n_head = read_head_count(file, a + "attention.head_count", 0);
+    hp.n_head = read_head_count(file, a + "attention.head_count", -1);
     hp.n_head_kv = read_head_count(file, a + "attention.head_count_kv", hp.n_head);
     check_range(file, "context_length", hp.n_ctx_train, 1, 1 << 30);
     check_range(file, "embedding_length", hp.n_embd, 1, 1 << 20);

@@ -51,7 +51,6 @@ struct session::step {
     std::vector<int32_t> asking;             // all of them and the newest: never pruned
     std::vector<int32_t> live;               // candidates of the current segment, ascending
     std::vector<int32_t> rows;               // positions to compute in it, ascending
-    std::vector<float> scores;               // by position, of the current pruning point
     std::vector<float> logits;
     std::vector<std::vector<int32_t>> added; // by segment: positions given a K/V row
     std::vector<segment_report> reports;
@@ -71,11 +70,11 @@ session::session(const model & mdl, const session_params & params, keep_schedule
     }
     int il_begin = 0;
     for (const pruning_point & p : schedule_.points) {
-        const int n_query = p.keep >= 1.0 ? 0 : p.n_query > 0 ? p.n_query : LAZY_MAX_QUERY + 1;
-        segments_.emplace_back(mdl, il_begin, p.il + 1, params_.types, n_query);
+        segments_.emplace_back(mdl, il_begin, p.il + 1, params_.types);
+        windows_.emplace_back(p.heads.empty() ? 1 : static_cast<int>(p.heads.size()));
         il_begin = p.il + 1;
     }
-    segments_.emplace_back(mdl, il_begin, mdl.hp.n_layer, params_.types, 0);
+    segments_.emplace_back(mdl, il_begin, mdl.hp.n_layer, params_.types);
 }
 
 void session::check_tokens(const int32_t * tokens, int32_t n) const {
@@ -133,8 +132,8 @@ position_span session::question_of(const step & st) const {
     return {std::max(st.n_past, st.n_tokens - LAZY_DEFAULT_QUERY), st.n_tokens};
 }
 
-// Who asks at the end of segment s: the newest n_query positions, or the question and the newest one; those whose
-// query row is computed in this step or was kept from an earlier one.
+// Who asks at the end of segment s: the newest n_query positions, or the question and the newest one; those that are
+// computed in this step or asked in an earlier one.
 std::vector<int32_t> session::query_of(const step & st, int s) const {
     const pruning_point & point = schedule_.points[static_cast<size_t>(s)];
     std::vector<int32_t> wanted;
@@ -149,8 +148,8 @@ std::vector<int32_t> session::query_of(const step & st, int s) const {
             wanted.push_back(st.n_tokens - 1);
         }
     }
-    const cell_map & held = segments_[static_cast<size_t>(s)].query_cells;
-    const auto lost = [&](int32_t pos) { return pos < st.n_past && !held.has(pos); };
+    const score_window & window = windows_[static_cast<size_t>(s)];
+    const auto lost = [&](int32_t pos) { return pos < st.n_past && !window.has(pos); };
     wanted.erase(std::remove_if(wanted.begin(), wanted.end(), lost), wanted.end());
     return wanted;
 }
@@ -160,9 +159,11 @@ void session::run(step & st) {
     st.rows = range(st.n_past, st.n_tokens);
     for (int s = 0; s < n_segments(); ++s) {
         run_segment(st, s);
-        st.reports.push_back({static_cast<int32_t>(st.rows.size()), st.live, std::move(st.scores)});
-        st.scores.clear();
+        st.reports.push_back({static_cast<int32_t>(st.rows.size()), st.live, {}});
         if (!is_last(s)) {
+            if (st.prunes(schedule_, s)) {
+                st.reports.back().scores = score(st, s);
+            }
             choose(st, s);
         }
     }
@@ -186,18 +187,16 @@ void session::run_ubatch(step & st, int s, size_t begin, size_t end) {
     for (size_t i = begin; i < end; ++i) {
         st.added[static_cast<size_t>(s)].push_back(st.rows[i]);
         seg.cells.add(st.rows[i]);
-        if (!is_last(s) && contains(st.query[static_cast<size_t>(s)], st.rows[i])) {
-            seg.query_cells.add(st.rows[i]);
-        }
     }
     const graph_shape shape = shape_of(st, s, begin, end);
     const segment_cache * next = is_last(s) ? nullptr : &segments_[static_cast<size_t>(s) + 1];
     const uint64_t generation = seg.generation() + (next ? next->generation() : 0); // both only ever rise
     segment_graph & graph = compute_.prepare(s, seg.tensors(next), generation, shape);
-    graph.set_inputs(inputs_of(st, s, shape, begin, end));
+    const graph_inputs in = inputs_of(st, s, shape, begin, end);
+    graph.set_inputs(in);
     compute_.run();
     if (shape.n_query > 0) {
-        read_scores(st, s, graph);
+        read_scores(st, s, graph, in);
     }
     if (shape.want_logits) {
         read_logits(st, graph);
@@ -215,9 +214,8 @@ graph_shape session::shape_of(const step & st, int s, size_t begin, size_t end) 
     } else {
         const std::vector<int32_t> & query = st.query[static_cast<size_t>(s)];
         for (size_t i = begin; i < end; ++i) {
-            shape.n_query_rows += contains(query, st.rows[i]) ? 1 : 0;
+            shape.n_query += contains(query, st.rows[i]) ? 1 : 0;
         }
-        shape.n_query = is_last_ubatch && st.prunes(schedule_, s) ? static_cast<int>(query.size()) : 0;
         shape.heads = schedule_.points[static_cast<size_t>(s)].heads;
     }
     return shape;
@@ -245,45 +243,34 @@ graph_inputs session::inputs_of(const step & st, int s, const graph_shape & shap
             in.mask[i * n_kv + r] = row_pos[r] <= in.pos[i] ? F16_ZERO : F16_NEG_INF;
         }
     }
-    if (shape.n_query_rows == 0 && shape.n_query == 0) {
-        return in;
-    }
-    const std::vector<int32_t> & query = st.query[static_cast<size_t>(s)];
-    const cell_map & query_cells = segments_[static_cast<size_t>(s)].query_cells;
-    for (size_t i = 0; i < in.pos.size(); ++i) {
-        if (contains(query, in.pos[i])) {
+    for (size_t i = 0; shape.n_query > 0 && i < in.pos.size(); ++i) {
+        if (contains(st.query[static_cast<size_t>(s)], in.pos[i])) {
             in.query_rows.push_back(static_cast<int32_t>(i));
-            in.query_slots.push_back(query_cells.row_of(in.pos[i]));
-        }
-    }
-    for (size_t i = 0; shape.n_query > 0 && i < query.size(); ++i) {
-        in.query_read.push_back(query_cells.row_of(query[i]));
-        for (size_t r = 0; r < n_kv; ++r) {
-            in.query_mask.push_back(row_pos[r] <= query[i] ? 0.0F : -INFINITY);
         }
     }
     return in;
 }
 
-// Combines heads by max and turns rows into positions.
-void session::read_scores(step & st, int s, const segment_graph & graph) const {
+// Remembers what each asking row of the ubatch looked at, rows of the cache turned into positions.
+void session::read_scores(const step & st, int s, const segment_graph & graph, const graph_inputs & in) {
     const auto n_kv = static_cast<size_t>(graph.shape().n_kv);
-    std::vector<float> rows(n_kv, 0.0F);
-    std::vector<float> head(n_kv);
-    for (ggml_tensor * t : graph.scores()) {
-        ggml_backend_tensor_get(t, head.data(), 0, n_kv * sizeof(float));
-        std::transform(rows.begin(), rows.end(), head.begin(), rows.begin(),
-                       [](float a, float b) { return std::isnan(b) ? b : std::max(a, b); });
-    }
     const cell_map & cells = segments_[static_cast<size_t>(s)].cells;
-    st.scores.assign(static_cast<size_t>(st.n_tokens), std::numeric_limits<float>::quiet_NaN());
-    for (const int32_t pos : st.live) {
-        const float score = rows[static_cast<size_t>(cells.row_of(pos))];
-        if (!std::isfinite(score)) {
-            fail(LAZY_STATUS_FAILED, "the model's attention is not finite: its weights hold NaN or Inf, "
-                                     "or are too large for its type");
+    std::vector<std::vector<float>> heads; // (n_kv * n_query) each
+    for (ggml_tensor * t : graph.scores()) {
+        heads.emplace_back(n_kv * in.query_rows.size());
+        ggml_backend_tensor_get(t, heads.back().data(), 0, heads.back().size() * sizeof(float));
+    }
+    for (size_t q = 0; q < in.query_rows.size(); ++q) {
+        const int32_t pos = in.pos[static_cast<size_t>(in.query_rows[q])];
+        std::vector<std::vector<float>> by_head;
+        for (const std::vector<float> & rows : heads) {
+            std::vector<float> by_pos(static_cast<size_t>(pos) + 1, 0.0F);
+            for (auto it = st.live.begin(); it != st.live.end() && *it <= pos; ++it) {
+                by_pos[static_cast<size_t>(*it)] = rows[q * n_kv + static_cast<size_t>(cells.row_of(*it))];
+            }
+            by_head.push_back(std::move(by_pos));
         }
-        st.scores[static_cast<size_t>(pos)] = score;
+        windows_[static_cast<size_t>(s)].add(pos, std::move(by_head));
     }
 }
 
@@ -294,6 +281,21 @@ void session::read_logits(step & st, const segment_graph & graph) const {
         fail(LAZY_STATUS_FAILED, "the model's logits are not finite: its weights hold NaN or Inf, "
                                  "or are too large for its type");
     }
+}
+
+// The scores at the end of segment s, by position; NaN where a position is not live.
+std::vector<float> session::score(const step & st, int s) const {
+    const auto u = static_cast<size_t>(s);
+    const std::vector<float> all = windows_[u].combine(st.query[u], st.n_tokens);
+    std::vector<float> scores(all.size(), std::numeric_limits<float>::quiet_NaN());
+    for (const int32_t pos : st.live) {
+        if (!std::isfinite(all[static_cast<size_t>(pos)])) {
+            fail(LAZY_STATUS_FAILED, "the model's attention is not finite: its weights hold NaN or Inf, "
+                                     "or are too large for its type");
+        }
+        scores[static_cast<size_t>(pos)] = all[static_cast<size_t>(pos)];
+    }
+    return scores;
 }
 
 // What is selected at the end of segment s, by score.
@@ -385,13 +387,8 @@ void session::report_progress(step & st, int s, size_t n_done) const {
 }
 
 void session::commit(step & st) {
-    for (int s = 0; !is_last(s); ++s) { // queries that no longer ask make room
-        cell_map & held = segments_[static_cast<size_t>(s)].query_cells;
-        for (const int32_t pos : held.positions()) {
-            if (!contains(st.query[static_cast<size_t>(s)], pos)) {
-                held.remove(pos);
-            }
-        }
+    for (size_t s = 0; s < windows_.size(); ++s) {
+        windows_[s].keep_only(st.query[s]);
     }
     n_new_ = st.n_tokens - st.n_past;
     n_tokens_ = st.n_tokens;
@@ -406,7 +403,9 @@ void session::roll_back(const step & st) {
         for (const int32_t pos : st.added[s]) {
             segments_[s].cells.remove(pos);
         }
-        segments_[s].query_cells.trim(st.n_past);
+    }
+    for (score_window & window : windows_) {
+        window.trim(st.n_past);
     }
 }
 
@@ -414,6 +413,9 @@ void session::reset() {
     compute_.forget();
     for (segment_cache & seg : segments_) {
         seg.clear();
+    }
+    for (score_window & window : windows_) {
+        window.trim(0);
     }
     n_tokens_ = 0;
     question_ = {};
@@ -433,7 +435,9 @@ void session::trim(int32_t n_tokens) {
     }
     for (segment_cache & seg : segments_) {
         seg.cells.trim(n_tokens);
-        seg.query_cells.trim(n_tokens);
+    }
+    for (score_window & window : windows_) {
+        window.trim(n_tokens);
     }
     n_tokens_ = n_tokens;
     logits_.clear();

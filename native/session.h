@@ -12,6 +12,7 @@
 #include "cache.h"
 #include "compute.h"
 #include "schedule.h"
+#include "scores.h"
 #include "select.h"
 
 namespace lazygguf {
@@ -70,6 +71,7 @@ class session {
     std::atomic<bool> cancel_{false};
     compute compute_;
     std::vector<segment_cache> segments_;
+    std::vector<score_window> windows_; // by pruning point
 
     int32_t n_tokens_ = 0;
     int32_t n_new_ = 0; // of the last eval
@@ -87,8 +89,9 @@ class session {
     void run_ubatch(step & st, int s, size_t begin, size_t end);
     graph_shape shape_of(const step & st, int s, size_t begin, size_t end) const;
     graph_inputs inputs_of(const step & st, int s, const graph_shape & shape, size_t begin, size_t end) const;
-    void read_scores(step & st, int s, const segment_graph & graph) const;
+    void read_scores(const step & st, int s, const segment_graph & graph, const graph_inputs & in);
     void read_logits(step & st, const segment_graph & graph) const;
+    std::vector<float> score(const step & st, int s) const;
     std::vector<candidate> select_live(const step & st, int s) const;
     std::vector<candidate> select_revived(step & st, int s, const std::vector<candidate> & live) const;
     void choose(step & st, int s) const;

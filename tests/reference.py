@@ -76,14 +76,15 @@ class Reference:
         self.v: list[dict[int, np.ndarray]] = [{} for _ in range(self.config.n_layer)]
         # aux[s][pos]: (n_embd,), the hidden row at the start of segment s; aux[0] stays empty
         self.aux: list[dict[int, np.ndarray]] = [{} for _ in self.segments]
-        # queries[s][pos]: (n_head, n_embd_head), of the layer that ends segment s, of those that asked last
-        self.queries: list[dict[int, np.ndarray]] = [{} for _ in self.segments]
+        # looks[s][pos]: (n_head, pos + 1), what a position looked at in the layer that ends segment s when it was
+        # computed, 0 where a position was not live; of those that asked last
+        self.looks: list[dict[int, np.ndarray]] = [{} for _ in self.segments]
         self.question: range = range(0)
         self._forget_step()
 
     def trim(self, n: int) -> None:
         """Forgets positions >= n."""
-        for rows in [*self.k, *self.v, *self.aux, *self.queries]:
+        for rows in [*self.k, *self.v, *self.aux, *self.looks]:
             for pos in [pos for pos in rows if pos >= n]:
                 del rows[pos]
         self.n_tokens = min(self.n_tokens, n)
@@ -114,11 +115,11 @@ class Reference:
             if s > 0:
                 rows = np.stack([self.aux[s][pos] for pos in compute])
             for il in layers:
-                rows, queries = self._layer(il, rows, compute, live)
+                rows, attention = self._layer(il, rows, compute, live)
             if s + 1 < len(self.segments):
                 self.aux[s + 1].update(zip(compute, rows))
-                known = {**self.queries[s], **dict(zip(compute, queries))}
-                self.queries[s] = {pos: known[pos] for pos in step.asking[s]}
+                known = {**self.looks[s], **_by_position(attention, compute, live)}
+                self.looks[s] = {pos: known[pos] for pos in step.asking[s]}
                 live, compute = self._prune(s, step)
         self.n_revived = len(step.revived)
         return self._logits(rows[-1])
@@ -141,10 +142,9 @@ class Reference:
             kept, scores = live, dict.fromkeys(live, 0.0)
         else:
             point = self.schedule.points[s]
-            attention = self._query_attention(s, live) if self.queries[s] else None
-            scores = (
-                dict(zip(live, score(point, live, attention))) if attention is not None else dict.fromkeys(live, 0.0)
-            )
+            scores = dict.fromkeys(live, 0.0)
+            if self.looks[s]:  # a point that keeps all asks nobody
+                scores = dict(zip(live, score(point, live, list(self.looks[s].values()))))
             by_pos = [scores.get(pos, np.nan) for pos in range(step.n_tokens)]
             self.scores.append(np.array(by_pos, np.float32))
             kept = select(scores, step.protected, point.keep, step.n_tokens)
@@ -153,15 +153,10 @@ class Reference:
         given_up = step.revive([pos for pos in missing if pos < step.n_past], scores, s)
         return [pos for pos in kept if pos not in given_up], [pos for pos in missing if pos not in given_up]
 
-    def _query_attention(self, s: int, live: list[int]) -> np.ndarray:
-        """Attention (n_head, n_query, n_live) of those who ask, at the layer that ends segment s."""
-        q = np.stack([self.queries[s][pos] for pos in sorted(self.queries[s])])
-        return self._attend(self.segments[s][-1], q, np.asarray(sorted(self.queries[s])), live)[1]
-
     # ---- the model ----
 
     def _layer(self, il: int, rows: np.ndarray, compute: list[int], live: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        """One layer over rows (n_compute, n_embd). Also gives their q (n_compute, n_head, n_embd_head)."""
+        """One layer over rows (n_compute, n_embd). Also gives attention (n_head, n_compute, n_live)."""
         config = self.config
         cur = self._norm(rows, f"blk.{il}.attn_norm")
         pos = np.asarray(compute)
@@ -172,12 +167,12 @@ class Reference:
             k, v = k.astype(np.float16).astype(np.float32), v.astype(np.float16).astype(np.float32)
         self.k[il].update(zip(compute, k))
         self.v[il].update(zip(compute, v))
-        out, _ = self._attend(il, q, pos, live)
+        out, attention = self._attend(il, q, pos, live)
         rows = rows + self._linear(out, f"blk.{il}.attn_output")
         cur = self._norm(rows, f"blk.{il}.ffn_norm")
         gate = self._linear(cur, f"blk.{il}.ffn_gate")
         up = self._linear(cur, f"blk.{il}.ffn_up")
-        return rows + self._linear(silu(gate) * up, f"blk.{il}.ffn_down"), q
+        return rows + self._linear(silu(gate) * up, f"blk.{il}.ffn_down"), attention
 
     def _attend(self, il: int, q: np.ndarray, pos: np.ndarray, live: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """What q (n_query, n_head, n_embd_head) at pos sees of live rows not after it, and how much of each."""
@@ -226,7 +221,7 @@ class _Step:
         self.decode = n_past > 0 and n_tokens - n_past == 1
         self.dense = not self.schedule.points or n_tokens < self.schedule.min_prompt
         self.question = self._question(held.question, span)
-        self.asking = [self._asking(point, held.queries[s]) for s, point in enumerate(self.schedule.points)]
+        self.asking = [self._asking(point, held.looks[s]) for s, point in enumerate(self.schedule.points)]
         self.protected: set[int] = {
             n_tokens - 1,
             *range(min(self.schedule.n_sink, n_tokens)),
@@ -244,7 +239,7 @@ class _Step:
         return range(max(self.n_past, self.n_tokens - DEFAULT_QUERY), self.n_tokens)
 
     def _asking(self, point: Any, held: Mapping[int, np.ndarray]) -> list[int]:
-        """The newest n_query positions, or the question and the newest one; those whose query is known."""
+        """The newest n_query positions, or the question and the newest one; those whose look is known."""
         if point.keep >= 1.0:
             return []
         newest = self.n_tokens - 1
@@ -268,14 +263,26 @@ class _Step:
         return set(fresh[n_max:])
 
 
-def score(point: Any, live: list[int], attention: np.ndarray) -> np.ndarray:
-    """Scores of the live positions from the attention of the query rows (n_head, n_query, n_live)."""
-    by_head = attention.mean(axis=1, dtype=np.float64)
+def score(point: Any, live: list[int], looks: Sequence[np.ndarray]) -> np.ndarray:
+    """Scores of the live positions from what those who ask looked at, (n_head, up to n_tokens) each."""
+    by_head = np.zeros((len(looks[0]), max(live) + 1))
+    for look in looks:
+        by_head[:, : look.shape[1]] += look / len(looks)
     by_pos = by_head.mean(axis=0) if point.heads is None else by_head[list(point.heads)].max(axis=0)
     pos, reach = np.asarray(live), point.pool // 2
     near = np.abs(pos[:, None] - pos[None, :]) <= reach
-    pooled: np.ndarray = near @ by_pos / near.sum(axis=1)
+    pooled: np.ndarray = near @ by_pos[live] / near.sum(axis=1)
     return pooled.astype(np.float32)
+
+
+def _by_position(attention: np.ndarray, compute: list[int], live: list[int]) -> dict[int, np.ndarray]:
+    """Attention (n_head, n_compute, n_live) as rows (n_head, pos + 1) of every computed position."""
+    rows = {}
+    for i, pos in enumerate(compute):
+        rows[pos] = np.zeros((len(attention), pos + 1), np.float32)
+        seen = [j for j, other in enumerate(live) if other <= pos]
+        rows[pos][:, [live[j] for j in seen]] = attention[:, i, seen]
+    return rows
 
 
 def select(scores: Mapping[int, float], protected: set[int], keep: float, n_tokens: int) -> list[int]:

@@ -224,13 +224,16 @@ def test_scores_are_shares_of_attention(tiny: Tiny) -> None:
 
 
 def test_listed_heads_are_combined_by_maximum_and_neighbours_by_mean() -> None:
-    attention = np.array([[[0.1, 0.2, 0.7]], [[0.5, 0.3, 0.2]], [[0.9, 0.1, 0.0]]], np.float32)
-    mean = reference.score(Point(0, 0.5), [0, 1, 5], attention)
+    look = np.zeros((3, 6), np.float32)
+    look[:, [0, 1, 5]] = [[0.1, 0.2, 0.7], [0.5, 0.3, 0.2], [0.9, 0.1, 0.0]]
+    mean = reference.score(Point(0, 0.5), [0, 1, 5], [look])
     np.testing.assert_allclose(mean, [0.5, 0.2, 0.3], rtol=1e-6)
-    listed = reference.score(Point(0, 0.5, heads=(0, 1)), [0, 1, 5], attention)
+    listed = reference.score(Point(0, 0.5, heads=(0, 1)), [0, 1, 5], [look])
     np.testing.assert_allclose(listed, [0.5, 0.3, 0.7], rtol=1e-6)
-    pooled = reference.score(Point(0, 0.5, heads=(0, 1), pool=3), [0, 1, 5], attention)
+    pooled = reference.score(Point(0, 0.5, heads=(0, 1), pool=3), [0, 1, 5], [look])
     np.testing.assert_allclose(pooled, [0.4, 0.4, 0.7], rtol=1e-6)  # 5 has no neighbour within 1
+    earlier = reference.score(Point(0, 0.5, heads=(0,)), [0, 1, 5], [look, np.ones((3, 1), np.float32)])
+    np.testing.assert_allclose(earlier, [0.55, 0.1, 0.35], rtol=1e-6)  # a mean over all who ask
 
 
 def test_ties_go_to_the_earlier_position_and_protected_ones_come_first() -> None:
@@ -275,7 +278,7 @@ def test_the_question_and_the_newest_token_ask_while_an_answer_is_decoded(tiny: 
     lazy.eval(prompt(40), (30, 33))
     for token in prompt(3, seed=1):
         lazy.eval([token])
-        assert sorted(lazy.queries[0]) == [30, 31, 32, lazy.n_tokens - 1]
+        assert sorted(lazy.looks[0]) == [30, 31, 32, lazy.n_tokens - 1]
 
 
 def test_a_window_slides_over_steps(tiny: Tiny) -> None:
@@ -283,7 +286,7 @@ def test_a_window_slides_over_steps(tiny: Tiny) -> None:
     lazy.eval(prompt(40))
     for token in prompt(3, seed=1):
         lazy.eval([token])
-        assert sorted(lazy.queries[0]) == list(range(lazy.n_tokens - 4, lazy.n_tokens))
+        assert sorted(lazy.looks[0]) == list(range(lazy.n_tokens - 4, lazy.n_tokens))
 
 
 def test_a_decode_step_revives_no_more_than_its_budget(tiny: Tiny) -> None:

@@ -1,0 +1,34 @@
+// scores.h: how much each token was looked at, by the tokens that ask.
+//
+// Owns the attention rows of one pruning point, those of this step and those that earlier steps left: the newest
+// n_query tokens ask together even when they came one by one. Plain floats by position; no ggml, no cache.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+namespace lazygguf {
+
+class score_window {
+  public:
+    // n_head: attention rows of each asking token, 1 where the graph gives the mean over all heads.
+    explicit score_window(int n_head) : n_head_(n_head) {}
+
+    bool has(int32_t pos) const { return rows_.count(pos) > 0; }
+    // Remembers what the token at `pos` looked at: (n_head) rows by position, 0 where a position was not live.
+    void add(int32_t pos, std::vector<std::vector<float>> by_head) { rows_[pos] = std::move(by_head); }
+    // Forgets every asking token that is not among these (ascending).
+    void keep_only(const std::vector<int32_t> & positions);
+    // Forgets the positions >= n_tokens.
+    void trim(int32_t n_tokens) { rows_.erase(rows_.lower_bound(n_tokens), rows_.end()); }
+
+    // The score of each position below n_tokens: the mean over these asking tokens, head by head, and the best head's.
+    std::vector<float> combine(const std::vector<int32_t> & asking, int32_t n_tokens) const;
+
+  private:
+    int n_head_;
+    std::map<int32_t, std::vector<std::vector<float>>> rows_;
+};
+
+} // namespace lazygguf

@@ -1,0 +1,261 @@
+"""Model files whose tensors, weights or vocabulary do not fit the model they say they are.
+
+Every file is opened in a worker process (``load_probe``), as in ``test_bad_model_files``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gguf import GGUFValueType
+from load_probe import STAGES, LoadWorker, assert_refused
+from tiny_gguf import Kv, Tensor, TinyConfig, tiny_kv, tiny_weights, write_raw_gguf
+
+SMALL: dict[str, Any] = {"n_layer": 3, "n_embd": 32, "n_head": 2, "n_head_kv": 1, "n_ff": 32, "n_vocab": 270}
+LLAMA, QWEN2, BPE = TinyConfig(**SMALL), TinyConfig(arch="qwen2", **SMALL), TinyConfig(tokenizer="bpe", **SMALL)
+WEIGHTS = {config.arch: tiny_weights(config) for config in (LLAMA, QWEN2)}
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[LoadWorker]:
+    started = LoadWorker()
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "model.gguf"
+
+
+def write(path: Path, config: TinyConfig, kv: dict[str, Any] | None = None, /, **tensors: Tensor | None) -> None:
+    """The model of a configuration with changes; None takes a pair or a tensor away."""
+    weights = {name: Tensor.of(values) for name, values in tiny_weights(config).items()}
+    write_raw_gguf(
+        path,
+        {key: value for key, value in {**tiny_kv(config), **(kv or {})}.items() if value is not None},
+        {name: tensor for name, tensor in {**weights, **tensors}.items() if tensor is not None},
+    )
+
+
+def assert_accepted(answer: dict[str, Any]) -> None:
+    assert all(answer[stage] is None for stage in answer if stage != "rss_mb"), answer
+
+
+def text(value: str) -> Kv:
+    return Kv(value, GGUFValueType.STRING)
+
+
+def array(values: list[Any], element: GGUFValueType = GGUFValueType.STRING) -> Kv:
+    return Kv(values, GGUFValueType.ARRAY, element)
+
+
+# ---- 11: tensors
+
+NAMES = [(config, name) for config in (LLAMA, QWEN2) for name in WEIGHTS[config.arch]]
+
+
+@pytest.mark.parametrize(("config", "name"), NAMES, ids=[f"{config.arch} {name}" for config, name in NAMES])
+def test_a_tensor_that_is_missing_misshapen_or_of_the_wrong_type_is_refused_by_name(
+    worker: LoadWorker, path: Path, config: TinyConfig, name: str
+) -> None:
+    values = WEIGHTS[config.arch][name]
+    shape = (
+        ", ".join(str(n) for n in (*values.shape[::-1], 1, 1)[:4]) if values.ndim == 2 else f"{values.size}, 1, 1, 1"
+    )
+    write(path, config, **{name: None})
+    if name == "output.weight":
+        assert_accepted(worker.ask(path, [*STAGES, "eval"]))  # tied to token_embd.weight
+    else:
+        expected = f"tensor '{name}' is missing"
+        assert_refused(worker.ask(path), "check", "ModelFileError", str(path), expected)
+
+    turned = values.T if values.ndim == 2 and values.shape[0] != values.shape[1] else values.reshape(1, -1)
+    wrong = [np.concatenate([values, values]), turned[..., None]]
+    for other in wrong:
+        write(path, config, **{name: Tensor.of(other)})
+        found = ", ".join(str(n) for n in (*other.shape[::-1], 1, 1, 1)[:4])
+        if name == "token_embd.weight" and other.ndim == 2:  # its rows are the vocabulary
+            assert_refused(worker.ask(path), "check", "ModelFileError", str(path))
+            continue
+        said = f"tensor '{name}' has shape [{found}], expected [{shape}]"
+        assert_refused(worker.ask(path), "check", "ModelFileError", str(path), said)
+
+    if values.ndim == 1:
+        for other_type in ("F16", "BF16", "Q8_0"):
+            if other_type == "Q8_0" and values.size % 32:
+                continue
+            write(path, config, **{name: Tensor.of(values[None], other_type)._replace(shape=values.shape)})
+            said = f"tensor '{name}' is of type {other_type.lower()}, expected f32"
+            assert_refused(worker.ask(path), "check", "ModelFileError", str(path), said)
+
+
+@pytest.mark.parametrize("name", ["blk.0.attn_q.bias", "blk.1.attn_output.bias", "rope_freqs.weight"])
+def test_an_optional_tensor_is_checked_too(worker: LoadWorker, path: Path, name: str) -> None:
+    write(path, LLAMA, **{name: Tensor.of(np.ones(7))})
+    assert_refused(worker.ask(path), "check", "ModelFileError", str(path), f"tensor '{name}' has shape [7, 1, 1, 1]")
+    n = 8 if "rope" in name else 32
+    write(path, LLAMA, **{name: Tensor.of(np.ones(n))})
+    assert_accepted(worker.ask(path, [*STAGES, "eval"]))
+
+
+def test_a_tensor_that_the_model_does_not_use_is_ignored(worker: LoadWorker, path: Path) -> None:
+    extra = {"x": Tensor.of(np.ones((2, 3, 4, 5))), "blk.99.attn_q.weight": Tensor.of(np.ones((32, 32)), "Q8_0")}
+    write(path, LLAMA, **extra)
+    assert_accepted(worker.ask(path, [*STAGES, "eval"]))
+
+
+def test_fewer_layers_than_the_file_says_names_the_first_tensor_that_is_missing(worker: LoadWorker, path: Path) -> None:
+    write(path, LLAMA, {"llama.block_count": Kv(4, GGUFValueType.UINT32)})
+    said = "tensor 'blk.3.attn_norm.weight' is missing, expected shape [32, 1]"
+    assert_refused(worker.ask(path), "check", "ModelFileError", said)
+
+
+# ---- 12: weights that are no numbers
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    "name", ["token_embd.weight", "blk.0.attn_k.weight", "blk.2.attn_v.weight", "blk.1.ffn_up.weight", "output.weight"]
+)
+def test_weights_that_are_not_finite_are_an_error_of_eval(
+    worker: LoadWorker, path: Path, name: str, bad: float
+) -> None:
+    for where in (..., 5):
+        values = WEIGHTS["llama"][name].copy()
+        values[where] = bad
+        write(path, LLAMA, **{name: Tensor.of(values)})
+        answer = worker.ask(path, ["native", "eval", "eval without mmap", "lazy"])
+        assert answer["native"] is None
+        for stage in ("eval", "eval without mmap"):
+            assert answer[stage] is not None, f"{stage} takes a {name} of {bad}"
+            assert answer[stage][0] == "LazyError" and "not finite" in answer[stage][1]
+
+
+# ---- 13: the vocabulary
+
+TOKENS = tiny_kv(LLAMA)["tokenizer.ggml.tokens"].value
+BPE_TOKENS = tiny_kv(BPE)["tokenizer.ggml.tokens"].value
+
+
+def tokens_with(changes: dict[int, Any], tokens: list[str] = TOKENS) -> Kv:
+    return array([changes.get(i, token) for i, token in enumerate(tokens)])
+
+
+def types_with(changes: dict[int, int]) -> Kv:
+    types = tiny_kv(LLAMA)["tokenizer.ggml.token_type"].value
+    return array([changes.get(i, kind) for i, kind in enumerate(types)], GGUFValueType.INT32)
+
+
+T = "tokenizer.ggml."
+VOCABULARIES: dict[str, tuple[dict[str, Any], str]] = {
+    "no model": ({T + "model": None}, "key 'tokenizer.ggml.model' is missing"),
+    "no tokens": ({T + "tokens": None}, "key 'tokenizer.ggml.tokens' is missing"),
+    "no token in the list": ({T + "tokens": array([])}, "has 0 tokens, but token_embd.weight has 270 rows"),
+    "a token too few": ({T + "tokens": array(TOKENS[:-1])}, "has 269 tokens, but token_embd.weight has 270 rows"),
+    "a token too many": ({T + "tokens": array([*TOKENS, "x"])}, "has 271 tokens, but token_embd.weight has 270 rows"),
+    "a token twice": ({T + "tokens": tokens_with({269: "a"})}, "('a') stands twice in the vocabulary"),
+    "a token twice up to a NUL": ({T + "tokens": tokens_with({268: "x\0y", 269: "x\0z"})}, "token 269 ('x') stands"),
+    "the name of an empty token": (
+        {T + "tokens": tokens_with({268: "", 269: "[EMPTY_268]"})},
+        "('[EMPTY_268]') stands",
+    ),
+    "the newline is no byte": (
+        {T + "tokens": tokens_with({13: "<newline>"}), T + "token_type": types_with({13: 1})},
+        "no token '<0x0A>', expected one for each byte",
+    ),
+    "a byte of another name": ({T + "token_type": types_with({269: 6})}, "is of type byte, expected a text like"),
+    "scores too short": ({T + "scores": array([0.0] * 269, GGUFValueType.FLOAT32)}, "scores' has 269 elements"),
+    "scores too long": ({T + "scores": array([0.0] * 271, GGUFValueType.FLOAT32)}, "scores' has 271 elements"),
+    "no score": ({T + "scores": array([], GGUFValueType.FLOAT32)}, "scores' has 0 elements, expected one for each"),
+    "types too short": ({T + "token_type": array([1] * 269, GGUFValueType.INT32)}, "token_type' has 269 elements"),
+}
+
+
+@pytest.mark.parametrize("name", VOCABULARIES)
+def test_a_vocabulary_that_cannot_be_is_refused(worker: LoadWorker, path: Path, name: str) -> None:
+    kv, said = VOCABULARIES[name]
+    write(path, LLAMA, kv)
+    answer = worker.ask(path)
+    if name == "no model":  # token ids can be evaluated without
+        assert answer["native"] is None
+        answer["native"] = answer["check"]
+    assert_refused(answer, "check", "ModelFileError", str(path), said)
+
+
+def test_a_byte_level_vocabulary_needs_its_merges_and_may_not_hold_a_token_twice(
+    worker: LoadWorker, path: Path
+) -> None:
+    write(path, BPE, {T + "merges": None})
+    said = "key 'tokenizer.ggml.merges' is missing, which a 'gpt2' tokenizer needs"
+    assert_refused(worker.ask(path), "check", "ModelFileError", said)
+    write(path, BPE, {T + "tokens": tokens_with({7: BPE_TOKENS[6]}, BPE_TOKENS)})
+    assert_refused(worker.ask(path), "check", "ModelFileError", "token 7", "stands twice")
+
+
+@pytest.mark.parametrize("model", ["none", "no_vocab", "bert", "t5", "rwkv", "plamo2", "gemma4", "hybriddna", "x", ""])
+@pytest.mark.parametrize("config", [LLAMA, BPE], ids=["spm", "bpe"])
+def test_another_tokenizer_is_refused_with_the_supported_ones(
+    worker: LoadWorker, path: Path, config: TinyConfig, model: str
+) -> None:
+    write(path, config, {T + "model": text(model)})
+    said = (f"tokenizer '{model}'", "supported are 'llama'", "'gpt2'")
+    assert_refused(worker.ask(path), "check", "UnsupportedModelError", str(path), *said)
+
+
+@pytest.mark.parametrize("n_tokens", [1, 5, 11])
+@pytest.mark.parametrize("config", [LLAMA, BPE], ids=["spm", "bpe"])
+def test_a_vocabulary_without_the_default_ids_is_refused(
+    worker: LoadWorker, path: Path, config: TinyConfig, n_tokens: int
+) -> None:
+    tokens, weights = array([f"a{i}" for i in range(n_tokens)]), Tensor.of(np.zeros((n_tokens, 32)))
+    kv = {T + "tokens": tokens, T + "scores": None, T + "token_type": None, T + "bos_token_id": None}
+    write(path, config, kv, **{"token_embd.weight": weights, "output.weight": weights})
+    said = f"the vocabulary has {n_tokens} tokens, expected at least 12"
+    assert_refused(worker.ask(path), "check", "ModelFileError", said)
+
+
+def test_a_pre_tokenizer_that_llama_cpp_does_not_know_or_dies_of_is_refused(worker: LoadWorker, path: Path) -> None:
+    write(path, BPE, {T + "pre": text("whitespace")})
+    assert_refused(worker.ask(path), "check", "UnsupportedModelError", "pre-tokenizer 'whitespace'")
+    write(path, BPE, {T + "pre": text("zork")})
+    assert_refused(worker.ask(path), "lazy", "ModelFileError", str(path), "unknown pre-tokenizer type: 'zork'")
+
+
+@pytest.mark.parametrize("name", ["bos", "eos", "eot", "unknown", "padding"])
+@pytest.mark.parametrize("token", [270, 2**31 - 1, 2**31, 2**32 - 1])
+@pytest.mark.parametrize("config", [LLAMA, BPE], ids=["spm", "bpe"])
+def test_a_special_id_out_of_range_is_dropped(
+    worker: LoadWorker, path: Path, config: TinyConfig, name: str, token: int
+) -> None:
+    write(path, config, {f"{T}{name}_token_id": Kv(token, GGUFValueType.UINT32)})
+    assert_accepted(worker.ask(path))
+
+
+STRANGE: dict[str, dict[str, Any]] = {
+    "invalid UTF-8": {T + "tokens": tokens_with({268: b"\xff\xfe", 269: b"a\x80"})},
+    "surrogates": {T + "tokens": tokens_with({268: b"\xed\xa0\x80"})},
+    "an empty token": {T + "tokens": tokens_with({269: ""})},
+    "line breaks and controls": {T + "tokens": tokens_with({268: "\n\n", 269: "\x1b[31m"})},
+    "a long token": {T + "tokens": tokens_with({269: "x" * 100_000})},
+    "scores of NaN": {T + "scores": array([float("nan")] * 270, GGUFValueType.FLOAT32)},
+    "unknown types": {T + "token_type": types_with({268: 99, 269: -1})},
+    "no scores and types": {T + "scores": None, T + "token_type": None},
+    "no ids": {f"{T}{name}_token_id": None for name in ("bos", "eos", "unknown")},
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_a_strange_vocabulary_is_read(worker: LoadWorker, path: Path, name: str) -> None:
+    write(path, LLAMA, STRANGE[name])
+    assert_accepted(worker.ask(path))
+
+
+@pytest.mark.parametrize("merges", [[], [""], [" "], ["a"], ["  ", "a b c", "t h", "t h", "\0 a", b"\xff \xfe"]])
+def test_merges_that_say_nothing_are_ignored(worker: LoadWorker, path: Path, merges: list[Any]) -> None:
+    write(path, BPE, {T + "merges": array(merges)})
+    assert_accepted(worker.ask(path))
