@@ -172,7 +172,9 @@ def _add_sampling_arguments(group: Any) -> None:
     group.add_argument("--top-k", type=int, default=40, metavar="N", help="the N most probable tokens (40)")
     group.add_argument("--top-p", type=float, default=0.95, metavar="P", help="tokens up to this probability (0.95)")
     group.add_argument("--min-p", type=float, default=0.05, metavar="P", help="least relative probability (0.05)")
-    group.add_argument("--repeat-penalty", type=float, default=1.0, metavar="X", help="against repetition (1: off)")
+    group.add_argument(
+        "--repeat-penalty", type=float, default=1.1, metavar="X", help="against repetition (1.1; 1: off)"
+    )
     group.add_argument("-s", "--seed", type=int, default=-1, metavar="N", help="repeatable answers (-1: a new one)")
     group.add_argument("--grammar", metavar="GBNF", help="what the answer must match")
     group.add_argument("--grammar-file", metavar="FILE", help="the same, from a file")

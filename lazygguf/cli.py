@@ -39,6 +39,8 @@ class Command:
 
 COMMANDS = {
     "chat": Command("lazygguf.chat", "ask a model, about a long text or about anything"),
+    "convert": Command("lazygguf.tools.convert", "make a GGUF file from a Llama checkpoint"),
+    "quantize": Command("lazygguf.tools.quantize", "make a GGUF file smaller"),
     "inspect": Command("lazygguf.tools.inspect", "print what is in a GGUF file"),
 }
 

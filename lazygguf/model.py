@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import fields, replace
+from inspect import Parameter, Signature
 from typing import Any, Optional, Union
 
 import numpy as np
@@ -81,6 +82,14 @@ class LazyModel:
         except BaseException:
             self._native.close()
             raise
+
+    # what help() and editors show: the options by name
+    __signature__ = Signature(
+        [
+            Parameter("model_path", Parameter.POSITIONAL_OR_KEYWORD),
+            *(Parameter(f.name, Parameter.KEYWORD_ONLY, default=f.default) for f in fields(ModelOptions)),
+        ]
+    )
 
     def _set_up(self, chosen: ModelOptions) -> None:
         native = self._native

@@ -96,10 +96,9 @@ _INT_RANGES = (("top_k", 0, INT32_MAX), ("last_n", 0, INT32_MAX), ("mirostat_mod
 class Sampler:
     """A chain of llama.cpp samplers with its own random state, for one generation.
 
-    Bias, penalties, top_k, typical_p, top_p, min_p, temperature, in llama.cpp's order. A grammar is applied
-    before
-    all of them, but only when the token chosen without it is not allowed: the same tokens can come out, and
-    the vocabulary is rarely gone through (llama.cpp does the same).
+    Bias, penalties, top_k, typical_p, top_p, min_p, temperature, in llama.cpp's order. A grammar is applied before
+    all of them, but only when the token chosen without it is not allowed: the same tokens can come out, and the
+    vocabulary is rarely gone through (llama.cpp does the same).
     """
 
     def __init__(self, tokenizer: Tokenizer, params: SamplingParams, grammar: Optional[GrammarLike] = None) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from lazygguf._native import ffi, lib
 from reference import nmse
 from tiny_gguf import TinyConfig
 
 from lazygguf import KeepSchedule, PruningPoint
 from lazygguf._ffi import NativeModel, NativeSession, check
-from lazygguf._native import ffi, lib
 
 Write = Callable[[TinyConfig], tuple[Path, Any]]
 CONFIG = TinyConfig(seed=3)  # 6 layers, 4 heads of 16
@@ -136,7 +136,7 @@ def test_the_c_interface_checks_settings_itself(model: NativeModel, params: dict
 
 # ---- K/V types and memory
 
-# NMSE to f16. Measured: 4e-6 for f32, 3e-5 for one in q8_0 and 6e-5 for both.
+# NMSE to f16. Measured: 4e-6 for f32, 1.4e-4 for one in q8_0 and 2.3e-4 for both.
 KV_NMSE = {("f32", "f32"): 1e-4, ("q8_0", "f16"): 1e-3, ("f16", "q8_0"): 1e-3, ("q8_0", "q8_0"): 1e-3}
 
 

@@ -1,0 +1,125 @@
+"""Random keep schedules and uses of a session, for hypothesis; and what holds after every step.
+
+Owns the strategies and the invariants. Who is compared with whom is the tests' business.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import hypothesis.strategies as st
+import numpy as np
+from tiny_gguf import TinyConfig
+
+from lazygguf import KeepSchedule, PruningPoint
+from lazygguf._ffi import NativeSession
+
+CONFIG = TinyConfig(n_layer=5, n_embd=32, n_head=4, n_head_kv=2, n_ff=32, n_vocab=270, seed=3)
+N_CTX = 256
+# The NumPy reference and ggml sum in another order: a score gap below this may fall either way.
+SURE = 1e-5
+
+Op = tuple[Any, ...]
+
+
+class Failed(Exception):  # noqa: N818 (what a callback raises)
+    """Raised by a progress callback to end a step."""
+
+
+_N_QUERY: st.SearchStrategy[int | str] = st.sampled_from([1, 1, 2, 5, 8, "question"])
+
+
+@st.composite
+def schedules(draw: st.DrawFn) -> KeepSchedule:
+    """One to three pruning points with any settings."""
+    ils = sorted(draw(st.sets(st.integers(0, CONFIG.n_layer - 2), min_size=1, max_size=3)))
+    keeps = sorted(draw(st.lists(st.sampled_from([1.0, 0.8, 0.5, 0.3, 0.1, 0.02]), min_size=3, max_size=3)))[::-1]
+    points = [
+        PruningPoint(
+            il,
+            keep,
+            heads=draw(st.none() | st.lists(st.integers(0, 3), min_size=1, max_size=3, unique=True).map(tuple)),
+            n_query=draw(_N_QUERY),
+            pool=draw(st.sampled_from([1, 1, 3, 7])),
+        )
+        for il, keep in zip(ils, keeps)
+    ]
+    return KeepSchedule(
+        tuple(points),
+        n_sink=draw(st.sampled_from([0, 0, 1, 4])),
+        min_prompt=draw(st.sampled_from([0, 0, 0, 30])),
+        max_revive=draw(st.sampled_from([-1, 0, 1, 2, 5])),
+    )
+
+
+_READ = st.tuples(st.just("eval"), st.integers(2, 40), st.sampled_from([None, None, 0.0, 0.5]))
+_DECODE = st.just(("eval", 1, None))
+_FAIL = st.tuples(st.just("fail"), st.integers(1, 30), st.integers(1, 6))
+_TRIM = st.tuples(st.just("trim"), st.floats(0.0, 1.0))
+
+
+def uses(max_size: int = 8) -> st.SearchStrategy[list[Op]]:
+    """A prompt, then: ("eval", n, where the question begins), ("fail", n, at which callback), ("trim", share), ..."""
+    op = st.one_of(_DECODE, _DECODE, _READ, _FAIL, _TRIM, st.just(("reset",)))
+    return st.builds(lambda first, more: [first, *more], _READ, st.lists(op, min_size=2, max_size=max_size))
+
+
+def tokens(n: int, seed: int) -> list[int]:
+    """The ids that the op at index ``seed`` reads."""
+    return [int(token) for token in np.random.default_rng(seed).integers(3, CONFIG.n_vocab, n)]
+
+
+def query_span(n_past: int, n: int, begin: Optional[float]) -> Optional[tuple[int, int]]:
+    """The positions that ask, from a share of the new ones on; at most 6."""
+    if begin is None:
+        return None
+    first = n_past + int(begin * n)
+    return first, min(first + 6, n_past + n)
+
+
+def fail_eval(session: NativeSession, ids: list[int], n_calls: int) -> bool:
+    """A step whose n-th progress callback raises; False where there are fewer and the step succeeds."""
+    calls = iter(range(1, n_calls))
+
+    def progress(n_done: int, n_total: int) -> None:
+        if next(calls, None) is None:
+            raise Failed
+
+    try:
+        session.eval(ids, progress=progress)
+    except Failed:
+        return True
+    return False
+
+
+def cached(session: NativeSession) -> list[set[int]]:
+    """By segment, the positions with K/V rows."""
+    return [set(session.cached(s).tolist()) for s in range(len(session.stats().n_layers))]
+
+
+def assert_step_holds(
+    session: NativeSession, schedule: KeepSchedule, before: list[set[int]], n_new: int, n_question: int
+) -> None:
+    """What is true after every successful step, whatever the schedule: ``before`` is ``cached`` before it."""
+    stats, after, n_tokens = session.stats(), cached(session), session.n_tokens
+    live = [session.live(s).tolist() for s in range(len(after))]
+    is_dense = n_tokens < schedule.min_prompt
+    assert live[0] == list(range(n_tokens))
+    for s, positions in enumerate(live):
+        assert positions == sorted(set(positions)) and positions[-1] == n_tokens - 1
+        assert set(positions) <= after[s]
+        assert before[s] <= after[s]
+        # every row is computed once: what is computed now was not there
+        assert stats.n_computed[s] == len(after[s] - before[s])
+        assert stats.n_live[s] == len(positions)
+    for earlier, later in zip(live, live[1:]):
+        assert set(later) <= set(earlier)
+    for earlier_rows, later_rows in zip(after, after[1:]):
+        assert later_rows <= earlier_rows  # a row begins with the aux row of the segment before
+    if schedule.max_revive >= 0 and n_new == 1 and n_tokens > 1 and not is_dense:
+        assert stats.n_revived <= schedule.max_revive
+    windows = [p.n_query for p in schedule.points if isinstance(p.n_query, int)]
+    n_protected = schedule.n_sink + max([*windows, 0]) + n_question + 1
+    for point, positions in zip(schedule.points, live[1:]):
+        if not is_dense and point.keep < 1.0:
+            assert len(positions) <= max(int(point.keep * n_tokens + 1e-6), n_protected)
