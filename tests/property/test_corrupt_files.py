@@ -38,7 +38,7 @@ class Whole(bytes):
 
 
 # No shrinking: every try costs a worker where it dies, and the mutation is printed anyway.
-FUZZ = settings(max_examples=200, deadline=None, derandomize=True, phases=(Phase.explicit, Phase.reuse, Phase.generate))
+FUZZ = settings(max_examples=400, deadline=None, derandomize=True, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 
 
 @pytest.fixture(scope="module")
@@ -73,18 +73,14 @@ _MUTATION = st.one_of(
     st.tuples(st.just("insert"), _PLACE, st.binary(min_size=1, max_size=64)),
     st.tuples(st.just("splice"), _PLACE, _PLACE, st.integers(1, 4096)),
 )
-# Small counts and types: what turns one valid file into another one.
-_SMALL_CHANGE = st.tuples(st.just("set"), st.integers(0, 2**20), st.integers(0, 14))
 
 
 def mutate(data: bytes, mutation: Mutation) -> bytes:
     """The file with one change."""
     name, place, *args = mutation
-    at = place % max(len(data), 1) if isinstance(place, int) else int(place * len(data))
+    at = int(place * len(data))
     if name == "flip":
         return data[:at] + bytes(byte ^ args[0] for byte in data[at : at + 1]) + data[at + 1 :]
-    if name == "set":
-        return data[:at] + bytes([args[0]]) + data[at + 1 :]
     if name == "number":
         number = struct.pack("<Q", args[0] % 2**64)[: args[1]]
         return data[:at] + number + data[at + len(number) :]
@@ -125,15 +121,12 @@ def test_a_damaged_file_is_refused_or_works(
 
 
 @FUZZ
-@given(which=st.integers(0, len(CONFIGS) - 1), at=st.floats(0.0, 1.0), changes=st.lists(_SMALL_CHANGE, max_size=1))
-def test_one_small_number_changed_in_the_metadata_is_refused_or_works(
-    worker: LoadWorker, models: list[Whole], path: Path, which: int, at: float, changes: list[Mutation]
+@given(which=st.integers(0, len(CONFIGS) - 1), place=st.floats(0.0, 1.0), value=st.integers(0, 14))
+def test_a_small_number_anywhere_in_the_metadata_is_refused_or_works(
+    worker: LoadWorker, models: list[Whole], path: Path, which: int, place: float, value: int
 ) -> None:
+    """Small counts and types: what turns one valid file into another one."""
     data = bytes(models[which])
-    end = data.index(b"tokenizer.ggml.tokens")
-    place = int(at * end)
-    data = data[:place] + bytes([int(at * 1e6) % 15]) + data[place + 1 :]
-    for name, where, value in changes:
-        data = mutate(data, (name, where % end, value))
-    note(f"model {which}: byte {place}, {changes}")
-    assert_survives(worker, path, data)
+    at = int(place * data.index(b"tokenizer.ggml.tokens"))
+    note(f"model {which}: byte {at} is {value}")
+    assert_survives(worker, path, data[:at] + bytes([value]) + data[at + 1 :])

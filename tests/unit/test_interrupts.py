@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -88,29 +90,48 @@ def test_ctrl_c_at_any_moment_of_a_read_or_a_decode_leaves_a_whole_step(
     assert n_interrupts > 0
 
 
-def test_ctrl_c_at_any_moment_of_an_answer_leaves_a_model_that_answers(tiny_model: Write, timer: Timer) -> None:
-    path = tiny_model(CONFIG)[0]
+def interrupted_answers(path: str, timer: Timer) -> None:
     with LazyModel(path, n_threads=1, n_ubatch=16, keep="off", type_k="f32", type_v="f32") as model:
 
         def answer() -> str:
             return str(model.create_completion(PROMPT, max_tokens=8, temperature=0)["choices"][0]["text"])
 
         expected, longest_s = answer(), duration(answer)
-        for _ in range(60):
+        for _ in range(500):
             timer.runs_into(answer, longest_s)
         assert answer() == expected
 
 
-def test_ctrl_c_at_any_moment_of_loading_is_not_lost(tiny_model: Write, timer: Timer) -> None:
-    path = tiny_model(TinyConfig(tokenizer="bpe"))[0]
-
+def interrupted_loads(path: str, timer: Timer) -> None:
     def load() -> None:
         LazyModel(path, n_threads=1).close()
 
     load()
     longest_s = duration(load)
-    for _ in range(60):
-        assert timer.runs_into(load, longest_s) == timer.fired
+    n_fired = n_lost = 0
+    for _ in range(200):
+        n_lost += not timer.runs_into(load, longest_s) and timer.fired
+        n_fired += timer.fired
+    assert n_fired > 0
+    # Python drops what is raised in a __del__, so a few may be lost; not those that come while C works
+    assert n_lost <= n_fired // 50, f"{n_lost} of {n_fired} are lost"
+
+
+def run_in_a_process(name: str, path: Path) -> None:
+    """A lock that an interrupt leaves held would hang this one."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(entry or "." for entry in sys.path)}
+    done = subprocess.run(
+        [sys.executable, __file__, name, str(path)], env=env, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_ctrl_c_at_any_moment_of_an_answer_leaves_a_model_that_answers(tiny_model: Write) -> None:
+    run_in_a_process("interrupted_answers", tiny_model(CONFIG)[0])
+
+
+def test_ctrl_c_at_any_moment_of_loading_is_not_lost(tiny_model: Write) -> None:
+    run_in_a_process("interrupted_loads", tiny_model(TinyConfig(tokenizer="bpe"))[0])
 
 
 @pytest.mark.parametrize("name", list(SCHEDULES))
@@ -137,3 +158,11 @@ def test_a_cancel_stops_a_graph_under_way(tiny_model: Write, name: str) -> None:
     assert isinstance(errors[0], Cancelled)
     assert session.n_tokens == 0
     session.eval(PROMPT)
+
+
+if __name__ == "__main__":
+    alarm = Timer()
+    signal.signal(signal.SIGALRM, alarm.on_signal)
+    {"interrupted_answers": interrupted_answers, "interrupted_loads": interrupted_loads}[sys.argv[1]](
+        sys.argv[2], alarm
+    )
