@@ -6,6 +6,7 @@ Owns every call into ``lazygguf._native``; nothing else imports it. Knows nothin
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple, Optional, Union
 
@@ -101,6 +102,12 @@ class NativeFile:
             ffi.release(self._file)
             self._file = None
 
+    @property
+    def _handle(self) -> Any:
+        if self._file is None:
+            raise RuntimeError("the file is closed")
+        return self._file
+
     def check(self) -> None:
         """Checks all that loading a model checks, without reading weights.
 
@@ -108,19 +115,19 @@ class NativeFile:
             ModelFileError: a key, tensor or vocabulary is missing or impossible.
             UnsupportedModelError: a model of a kind that lazygguf does not run.
         """
-        check(lib.lazy_file_check(self._file))
+        check(lib.lazy_file_check(self._handle))
 
     @property
     def size(self) -> int:
         """Size of the file, in bytes."""
-        return int(lib.lazy_file_size(self._file))
+        return int(lib.lazy_file_size(self._handle))
 
     @property
     def metadata(self) -> dict[str, Any]:
         """Every key-value pair; arrays are lists."""
         if self._metadata is None:
-            n = lib.lazy_file_n_kv(self._file)
-            self._metadata = {_text(lib.lazy_file_key(self._file, i)): self._value(i) for i in range(n)}
+            n = lib.lazy_file_n_kv(self._handle)
+            self._metadata = {_text(lib.lazy_file_key(self._handle, i)): self._value(i) for i in range(n)}
         return self._metadata
 
     @property
@@ -128,7 +135,7 @@ class NativeFile:
         """Every tensor, in file order."""
         infos = []
         info = ffi.new("lazy_tensor_info *")
-        for i in range(lib.lazy_file_n_tensors(self._file)):
+        for i in range(lib.lazy_file_n_tensors(self._handle)):
             lib.lazy_file_tensor(self._file, i, info)
             name, type_name = _text(info.name), _text(info.type_name).upper()
             infos.append(TensorInfo(name, type_name, tuple(info.ne), info.offset, info.n_bytes))
@@ -171,6 +178,7 @@ class NativeModel:
         out = ffi.new("lazy_model **")
         check(lib.lazy_model_load(out, _path_bytes(path), params))
         self._model = ffi.gc(out[0], lib.lazy_model_free)
+        self._sessions: weakref.WeakSet[NativeSession] = weakref.WeakSet()
         self.n_vocab: int = lib.lazy_model_n_vocab(self._model)
         self.n_ctx_train: int = lib.lazy_model_n_ctx_train(self._model)
         self.n_layer: int = lib.lazy_model_n_layer(self._model)
@@ -181,7 +189,9 @@ class NativeModel:
         self.desc: str = _text(lib.lazy_model_desc(self._model))
 
     def close(self) -> None:
-        """Frees the weights. Close every session of the model before."""
+        """Frees the weights. RuntimeError while a session of the model is open."""
+        if self._sessions:
+            raise RuntimeError(f"{len(self._sessions)} sessions of this model are open; close them first")
         if self._model is not None:
             ffi.release(self._model)
             self._model = None
@@ -293,6 +303,7 @@ class NativeSession:
         del keep_alive
         self._session = ffi.gc(out[0], lib.lazy_session_free)
         self._model = model  # sessions point into it
+        model._sessions.add(self)
         self.n_ctx: int = lib.lazy_session_n_ctx(self._handle)
 
     @property
@@ -321,7 +332,7 @@ class NativeSession:
             RuntimeError: another thread is inside this session.
             LazyError: the weights give NaN or Inf, or the backend failed.
         """
-        tokens = np.ascontiguousarray(ids, dtype=np.int32)
+        tokens = _token_array(ids)
         carrier = _Progress(progress)
         handle = ffi.new_handle(carrier)
         params = ffi.new("lazy_eval_params *")
@@ -392,10 +403,21 @@ class NativeSession:
         return out[:n]
 
     def close(self) -> None:
-        """Frees the caches."""
+        """Frees the caches. RuntimeError while another thread is inside."""
         if self._session is not None:
+            check(lib.lazy_session_reset(self._session))
             ffi.release(self._session)
             self._session = None
+            self._model._sessions.discard(self)
+
+
+def _token_array(ids: Sequence[int]) -> npt.NDArray[np.int32]:
+    """The ids for C; one that does not fit into 32 bits must not become another one."""
+    wide = np.asarray(ids)
+    limits = np.iinfo(np.int32)
+    if wide.size and not (limits.min <= int(wide.min()) and int(wide.max()) <= limits.max):
+        raise ValueError(f"token ids reach from {wide.min()} to {wide.max()}, expected ids of the vocabulary")
+    return np.ascontiguousarray(wide, dtype=np.int32)
 
 
 def _kv_dtype(name: str, value: str) -> int:

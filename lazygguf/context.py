@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable, Optional, Protocol
@@ -57,10 +56,10 @@ class TokenContext:
         self._session: Optional[Session] = session
         self._n_layer = n_layer
         self._ids: list[int] = []
-        self._lock = threading.Lock()
+        self._holder: dict[str, object] = {}  # "step": who is inside the session; see _step
         self._pid = os.getpid()
         self._generation = 0
-        self._cancelled = threading.Event()
+        self._cancelled = False  # a plain flag: an Event's own lock can be lost to Ctrl-C
 
     @property
     def n_tokens(self) -> int:
@@ -81,14 +80,14 @@ class TokenContext:
         """Begins a generation and ends every other one; its number is what ``step`` wants."""
         with self._step():
             self._generation += 1
-            self._cancelled.clear()
+            self._cancelled = False
             return self._generation
 
     def check(self, generation: int) -> None:
         """Raises RuntimeError when the context went on without this generation, Cancelled after a cancel."""
         if generation != self._generation:
             raise RuntimeError("this generation is over: the model was used for something else meanwhile")
-        if self._cancelled.is_set():
+        if self._cancelled:
             raise Cancelled("cancelled")
 
     def append(self, ids: Sequence[int], query_span: QuerySpan = None) -> None:
@@ -99,7 +98,7 @@ class TokenContext:
         """
         with self._step() as session:
             self._generation += 1
-            self._cancelled.clear()
+            self._cancelled = False
             self._read(session, ids, query_span)
 
     def read_prompt(self, ids: Sequence[int], query_span: QuerySpan = None) -> None:
@@ -148,7 +147,7 @@ class TokenContext:
 
     def cancel(self) -> None:
         """Stops the read or generation under way, from any thread; it raises Cancelled."""
-        self._cancelled.set()
+        self._cancelled = True
         session = self._session
         if session is not None:
             session.cancel()
@@ -172,7 +171,7 @@ class TokenContext:
         self.stats = _read_stats(session.stats(), n_reused, time.perf_counter() - begin, self._n_layer)
 
     def _on_progress(self, n_done: int, n_total: int) -> None:
-        if self._cancelled.is_set():  # also a cancel() that came just before the native read began
+        if self._cancelled:  # also a cancel() that came just before the native read began
             raise Cancelled("cancelled")
         if self.progress is not None:
             self.progress(n_done, n_total)
@@ -182,9 +181,10 @@ class TokenContext:
         """Holds the session for one step, with the id list cut to what the session holds."""
         if self._session is not None and os.getpid() != self._pid:
             raise RuntimeError("the model was opened in another process; open it again after a fork")
-        if not self._lock.acquire(blocking=False):
-            raise RuntimeError("the model is in use: by another thread, or by the call that runs this callback")
-        try:
+        me = object()
+        try:  # a lock's acquire() and the try after it can be torn apart by Ctrl-C; this cannot
+            if self._holder.setdefault("step", me) is not me:
+                raise RuntimeError("the model is in use: by another thread, or by the call that runs this callback")
             session = self._open()
             n_tokens = session.n_tokens
             del self._ids[n_tokens:]
@@ -192,7 +192,12 @@ class TokenContext:
                 session.trim(len(self._ids))
             yield session
         finally:
-            self._lock.release()
+            try:
+                if self._holder.get("step") is me:
+                    del self._holder["step"]
+            finally:  # once more, where Ctrl-C came before the deletion
+                if self._holder.get("step") is me:
+                    del self._holder["step"]
 
     def _open(self) -> Session:
         if self._session is None:

@@ -56,7 +56,7 @@ class ModelOptions:
         use_mmap: map the file instead of reading it.
         keep: ``"auto"``, ``"off"`` (dense), a spelling such as ``"10:0.3,13:0.08"``, a profile's path
             (``.json``), or a ``KeepSchedule``.
-        max_revive: pruned tokens brought back per step; None is the schedule's own, -1 no limit.
+        max_revive: pruned tokens brought back per step and pruning point; None is the schedule's own, -1 no limit.
         draft: must be None; draft models are not in this version.
         seed: makes every sampled answer repeatable; None or -1 draws new ones.
         type_k: type of the K cache, ``"f16"``, ``"f32"`` or ``"q8_0"``.

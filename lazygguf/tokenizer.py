@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import threading
 from collections.abc import Iterable
 from typing import Any, Union
 
@@ -37,12 +38,7 @@ class Tokenizer:
     """
 
     def __init__(self, path: str) -> None:
-        params = llama_cpp.llama_model_default_params()
-        params.vocab_only = True
-        with captured_log() as lines:
-            self._model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
-        if not self._model:
-            raise ModelFileError(f"{path}: llama.cpp cannot read the vocabulary{_last_error(lines)}")
+        self._model = _load_vocab(path)
         self.vocab: Any = llama_cpp.llama_model_get_vocab(self._model)
         self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(self.vocab))
         self.add_bos = bool(llama_cpp.llama_vocab_get_add_bos(self.vocab))
@@ -169,3 +165,32 @@ def encode_text(text: str) -> bytes:
 def _last_error(lines: list[str]) -> str:
     said = [line.strip() for line in lines if "error" in line.lower()]
     return f": {said[-1]}" if said else ""
+
+
+def _load_vocab(path: str) -> Any:
+    """llama.cpp's model of the vocabulary alone.
+
+    Loaded in a thread: Ctrl-C raises in the main thread, which in a callback inside ``llama_model_load`` would be lost.
+    """
+    loaded: list[tuple[Any, list[str]]] = []
+
+    def load() -> None:
+        params = llama_cpp.llama_model_default_params()
+        params.vocab_only = True
+        with captured_log() as lines:
+            loaded.append((llama_cpp.llama_model_load_from_file(os.fsencode(path), params), lines))
+
+    thread = threading.Thread(target=load, daemon=True)
+    thread.start()
+    try:
+        thread.join()
+    except BaseException:
+        thread.join()  # a fraction of a second
+        if loaded and loaded[0][0]:
+            llama_cpp.llama_model_free(loaded[0][0])
+        raise
+    if not loaded or not loaded[0][0]:
+        raise ModelFileError(
+            f"{path}: llama.cpp cannot read the vocabulary{_last_error(loaded[0][1] if loaded else [])}"
+        )
+    return loaded[0][0]

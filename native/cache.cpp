@@ -83,6 +83,19 @@ void segment_cache::reserve_aux(int64_t n_tokens, int64_t n_max) {
     }
 }
 
+void segment_cache::erase(int32_t pos) {
+    const int32_t row = cells.row_of(pos);
+    for (std::vector<growing_tensor> * rows : {&k_, &v_}) {
+        for (growing_tensor & t : *rows) {
+            if (row >= 0 && row < t.capacity()) {
+                const size_t n_bytes = t.tensor()->nb[1];
+                ggml_backend_tensor_memset(t.tensor(), 0, static_cast<size_t>(row) * n_bytes, n_bytes);
+            }
+        }
+    }
+    cells.remove(pos);
+}
+
 segment_tensors segment_cache::tensors(const segment_cache * next) const {
     segment_tensors t;
     t.il_begin = il_begin_;

@@ -53,6 +53,8 @@ class segment_cache {
     void reserve_rows(int64_t n_rows, int64_t n_max);
     // Makes room for the aux rows of positions below n_tokens.
     void reserve_aux(int64_t n_tokens, int64_t n_max);
+    // Takes a position out and zeroes its rows: a NaN left in a hidden row would come through the mask.
+    void erase(int32_t pos);
     // Tensors for the graph. `next` is the segment after this one, null for the last.
     segment_tensors tensors(const segment_cache * next) const;
     // K/V rows a graph attends to: the used ones, padded so that a graph's shape lasts for many decode steps.

@@ -34,9 +34,12 @@ namespace {
 
 thread_local std::string last_error;
 
+// Keeps the message, in one line whatever names it quotes from a file.
 lazy_status failed(lazy_status status, const char * message) noexcept {
     try {
         last_error = message;
+        std::replace_if(
+            last_error.begin(), last_error.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20; }, ' ');
     } catch (...) {
         last_error.clear();
     }

@@ -37,7 +37,8 @@ struct graph_shape {
     std::vector<int> heads;   // empty: mean over all heads
 
     bool operator==(const graph_shape & o) const {
-        return n_rows == o.n_rows && n_kv == o.n_kv && want_logits == o.want_logits && n_query == o.n_query && heads == o.heads;
+        return n_rows == o.n_rows && n_kv == o.n_kv && want_logits == o.want_logits && n_query == o.n_query &&
+               heads == o.heads;
     }
 };
 

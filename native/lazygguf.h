@@ -121,7 +121,7 @@ typedef struct lazy_schedule {
     int32_t            n_points;   // 0: dense
     int32_t            n_sink;     // the first n_sink tokens are never pruned
     int32_t            min_prompt; // contexts shorter than this run dense
-    int32_t            max_revive; // old tokens revived per decode step; -1 = unlimited
+    int32_t            max_revive; // old tokens revived per decode step and pruning point; -1 = unlimited
 } lazy_schedule;
 
 // ---- sessions ----------------------------------------------------------------------------------------------------

@@ -315,8 +315,8 @@ std::vector<candidate> session::select_live(const step & st, int s) const {
     return select(live, keep_count(point.keep, st.n_tokens));
 }
 
-// Which old positions of `live` are computed in the next segment. A decode step revives max_revive in all: each
-// pruning point gets its share of what is left, and what came back at an earlier point goes on for free.
+// Which old positions of `live` are computed in the next segment. A decode step revives at most max_revive at each
+// pruning point, the best ones; what came back at an earlier point of the step goes on beside them.
 std::vector<candidate> session::select_revived(step & st, int s, const std::vector<candidate> & live) const {
     const cell_map & next = segments_[static_cast<size_t>(s) + 1].cells;
     std::vector<candidate> again;
@@ -327,9 +327,7 @@ std::vector<candidate> session::select_revived(step & st, int s, const std::vect
         }
     }
     if (st.is_decode() && !st.is_dense && schedule_.max_revive >= 0) {
-        const int32_t n_left = schedule_.max_revive - static_cast<int32_t>(st.revived.size());
-        const int32_t n_points = n_segments() - 1 - s; // this one and those after it
-        fresh = best(fresh, (n_left + n_points - 1) / n_points);
+        fresh = best(fresh, schedule_.max_revive);
     }
     for (const candidate & c : fresh) {
         st.revived.push_back(c.pos);
@@ -401,7 +399,7 @@ void session::commit(step & st) {
 void session::roll_back(const step & st) {
     for (size_t s = 0; s < segments_.size(); ++s) {
         for (const int32_t pos : st.added[s]) {
-            segments_[s].cells.remove(pos);
+            segments_[s].erase(pos);
         }
     }
     for (score_window & window : windows_) {

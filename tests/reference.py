@@ -251,14 +251,13 @@ class _Step:
     def revive(self, old: list[int], scores: Mapping[int, float], s: int) -> set[int]:
         """Which of the old positions are not computed in this step.
 
-        A decode step revives max_revive in all: each point gets an equal share of what is left, rounded up; what
-        came back at an earlier point of the step goes on.
+        A decode step revives at most max_revive at each point; what came back at an earlier point of the step goes on
+        beside them.
         """
         fresh = sorted((pos for pos in old if pos not in self.revived), key=lambda pos: (-scores[pos], pos))
         n_max = len(fresh)
         if self.decode and not self.dense and self.schedule.max_revive >= 0:
-            n_points = len(self.schedule.points) - s
-            n_max = -(-(self.schedule.max_revive - len(self.revived)) // n_points)
+            n_max = self.schedule.max_revive
         self.revived.update(fresh[:n_max])
         return set(fresh[n_max:])
 

@@ -117,7 +117,7 @@ def assert_step_holds(
     for earlier_rows, later_rows in zip(after, after[1:]):
         assert later_rows <= earlier_rows  # a row begins with the aux row of the segment before
     if schedule.max_revive >= 0 and n_new == 1 and n_tokens > 1 and not is_dense:
-        assert stats.n_revived <= schedule.max_revive
+        assert stats.n_revived <= schedule.max_revive * len(schedule.points)
     windows = [p.n_query for p in schedule.points if isinstance(p.n_query, int)]
     n_protected = schedule.n_sink + max([*windows, 0]) + n_question + 1
     for point, positions in zip(schedule.points, live[1:]):
