@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import llama_cpp
 import numpy as np
@@ -27,7 +28,8 @@ def nmse(logits: np.ndarray, expected: np.ndarray) -> float:
 
 def greedy(model: LazyModel | llama_cpp.Llama, prompt: str) -> str:
     messages = [{"role": "user", "content": prompt}]
-    result = model.create_chat_completion(messages, temperature=0.0, max_tokens=N_GREEDY)  # type: ignore[arg-type]
+    answer: Any = model.create_chat_completion
+    result = answer(messages, temperature=0.0, max_tokens=N_GREEDY)
     return str(result["choices"][0]["message"]["content"])
 
 
