@@ -58,8 +58,10 @@ struct session::step {
 
     step(const int32_t * ids, const eval_params & how) : tokens(ids), params(how) {}
     bool is_decode() const { return n_past > 0 && n_tokens - n_past == 1; }
+    // Is there more live than may go on? Known before the segment runs: nobody need ask where all stay.
     bool prunes(const keep_schedule & schedule, int s) const {
-        return !is_dense && schedule.points[static_cast<size_t>(s)].keep < 1.0;
+        const double keep = schedule.points[static_cast<size_t>(s)].keep;
+        return !is_dense && keep < 1.0 && static_cast<int32_t>(live.size()) > keep_count(keep, n_tokens);
     }
 };
 
@@ -211,7 +213,7 @@ graph_shape session::shape_of(const step & st, int s, size_t begin, size_t end) 
     const bool is_last_ubatch = end == st.rows.size();
     if (is_last(s)) {
         shape.want_logits = is_last_ubatch;
-    } else {
+    } else if (st.is_dense || st.prunes(schedule_, s)) { // short contexts ask for the steps to come
         const std::vector<int32_t> & query = st.query[static_cast<size_t>(s)];
         for (size_t i = begin; i < end; ++i) {
             shape.n_query += contains(query, st.rows[i]) ? 1 : 0;

@@ -119,7 +119,9 @@ class Reference:
             if s + 1 < len(self.segments):
                 self.aux[s + 1].update(zip(compute, rows))
                 known = {**self.looks[s], **_by_position(attention, compute, live)}
-                self.looks[s] = {pos: known[pos] for pos in step.asking[s]}
+                if not step.dense and not step.prunes(s, live):
+                    known = self.looks[s]  # where all stay nobody asks
+                self.looks[s] = {pos: known[pos] for pos in step.asking[s] if pos in known}
                 live, compute = self._prune(s, step)
         self.n_revived = len(step.revived)
         return self._logits(rows[-1])
@@ -136,15 +138,13 @@ class Reference:
     def _prune(self, s: int, step: _Step) -> tuple[list[int], list[int]]:
         """What is live in segment s + 1, and which of it has to be computed there."""
         live, held = self.live[s], self.k[self.segments[s + 1][0]]
-        if step.dense:
+        if not step.prunes(s, live):
             self.scores.append(np.empty(0, np.float32))
             self.margins.append(np.inf)
             kept, scores = live, dict.fromkeys(live, 0.0)
         else:
             point = self.schedule.points[s]
-            scores = dict.fromkeys(live, 0.0)
-            if self.looks[s]:  # a point that keeps all asks nobody
-                scores = dict(zip(live, score(point, live, list(self.looks[s].values()))))
+            scores = dict(zip(live, score(point, live, list(self.looks[s].values()))))
             by_pos = [scores.get(pos, np.nan) for pos in range(step.n_tokens)]
             self.scores.append(np.array(by_pos, np.float32))
             kept = select(scores, step.protected, point.keep, step.n_tokens)
@@ -247,6 +247,11 @@ class _Step:
         is_window = point.n_query != "question"
         wanted = range(max(0, self.n_tokens - int(point.n_query)), self.n_tokens) if is_window else question
         return [pos for pos in wanted if pos >= self.n_past or pos in held]
+
+    def prunes(self, s: int, live: list[int]) -> bool:
+        """Whether more is live than may go on after segment s."""
+        keep = self.schedule.points[s].keep
+        return not self.dense and keep < 1.0 and len(live) > int(np.floor(keep * self.n_tokens + 1e-6))
 
     def revive(self, old: list[int], scores: Mapping[int, float], s: int) -> set[int]:
         """Which of the old positions are not computed in this step.
