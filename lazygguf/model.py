@@ -102,6 +102,10 @@ class LazyModel:
         )
         self._tokenizer = Tokenizer(self.model_path)
         self.chat_template = ChatTemplate(self._tokenizer, self.metadata, chosen.chat_template)
+        for name in ("bos", "eos"):
+            token = self.metadata.get(f"tokenizer.ggml.{name}_token_id", 0)
+            if not 0 <= token < native.n_vocab:
+                logger.warning("the file's %s_token_id is %d, outside the vocabulary: ignored", name, token)
         if chosen.n_ctx > native.n_ctx_train:
             logger.warning("n_ctx is %d, above the %d the model was trained with", chosen.n_ctx, native.n_ctx_train)
         n_threads = chosen.n_threads or physical_cores()
