@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,17 @@ if not list((ROOT / "lazygguf").glob("_native*.so")):
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
 
 from tiny_gguf import TinyConfig, write_tiny_gguf  # noqa: E402
+
+
+@pytest.fixture(scope="session", autouse=True)
+def away_from_the_source_tree(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Child processes run elsewhere: 'python -m lazygguf' in the tree would find the package without its core."""
+    before = Path.cwd()
+    if not list((ROOT / "lazygguf").glob("_native*.so")):
+        os.chdir(tmp_path_factory.mktemp("cwd"))
+    yield
+    os.chdir(before)
+
 
 TinyModel = tuple[Path, dict[str, np.ndarray]]
 
