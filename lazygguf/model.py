@@ -6,6 +6,7 @@ Names and meaning are ``llama_cpp.Llama``'s.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -80,7 +81,8 @@ class LazyModel:
         try:
             self._set_up(chosen)
         except BaseException:
-            self._native.close()
+            with contextlib.suppress(RuntimeError):  # a session that Ctrl-C left behind: both go with the exception
+                self._native.close()
             raise
 
     # what help() and editors show: the options by name
