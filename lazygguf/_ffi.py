@@ -222,16 +222,12 @@ class _Progress:
             self.callback(n_done, n_total)
         return True
 
-    def on_error(self, exception: Any, error: BaseException, traceback: Any) -> bool:
-        self.error = error
-        return False
-
 
 def _on_progress_error(exception: Any, error: BaseException, traceback: Any) -> bool:
     # also reached by KeyboardInterrupt, which Python delivers here while C reads a long prompt
     frame_locals = traceback.tb_frame.f_locals if traceback is not None else {}
-    progress = ffi.from_handle(frame_locals["user_data"])
-    return bool(progress.on_error(exception, error, traceback))
+    ffi.from_handle(frame_locals["user_data"]).error = error
+    return False
 
 
 @ffi.def_extern(error=False, onerror=_on_progress_error)  # type: ignore[untyped-decorator]

@@ -30,7 +30,7 @@ class Stats:
             computed divided by tokens read. 1.0 is dense; a later turn that revives many old tokens can be
             above 1.0.
         kept: tokens live in each segment when the prompt had been read, first segment first.
-        revived: pruned tokens computed again while decoding, summed over segments and steps.
+        revived: pruned tokens that came back while decoding, summed over steps.
         kv_bytes: bytes of the K/V rows in memory after the last step.
         aux_bytes: bytes of the aux cache (rows of pruned tokens) after the last step.
     """

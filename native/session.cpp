@@ -27,13 +27,14 @@ bool contains(const std::vector<int32_t> & positions, int32_t pos) {
     return std::binary_search(positions.begin(), positions.end(), pos);
 }
 
-bool is_earlier(const candidate & a, const candidate & b) { return a.pos < b.pos; }
-
-// Position held by each K/V row, HIDDEN where the row is free, padding, or not live in this step.
+// Position held by each K/V row, HIDDEN where the row is free, padding, or not live in this step. A live position that
+// is computed in a later ubatch has no row yet; it is later than all that ask now.
 std::vector<int32_t> visible_rows(const cell_map & cells, const std::vector<int32_t> & live, int32_t n_kv) {
     std::vector<int32_t> rows(static_cast<size_t>(n_kv), HIDDEN);
     for (const int32_t pos : live) {
-        rows[static_cast<size_t>(cells.row_of(pos))] = pos;
+        if (const int32_t row = cells.row_of(pos); row >= 0) {
+            rows[static_cast<size_t>(row)] = pos;
+        }
     }
     return rows;
 }
@@ -235,10 +236,7 @@ graph_inputs session::inputs_of(const step & st, int s, const graph_shape & shap
             in.tokens.push_back(st.tokens[pos - st.n_past]);
         }
     }
-    // rows of this segment that are computed after this ubatch have no row yet, and are later positions or not read
-    std::vector<int32_t> held;
-    std::copy_if(st.live.begin(), st.live.end(), std::back_inserter(held), [&](int32_t pos) { return cells.has(pos); });
-    const std::vector<int32_t> row_pos = visible_rows(cells, held, shape.n_kv);
+    const std::vector<int32_t> row_pos = visible_rows(cells, st.live, shape.n_kv);
     in.mask.resize(n_kv * in.pos.size());
     for (size_t i = 0; i < in.pos.size(); ++i) {
         for (size_t r = 0; r < n_kv; ++r) {
@@ -317,43 +315,34 @@ std::vector<candidate> session::select_live(const step & st, int s) const {
     return select(live, keep_count(point.keep, st.n_tokens));
 }
 
-// Which old positions of `live` are computed in the next segment. A decode step revives at most max_revive at each
-// pruning point, the best ones; what came back at an earlier point of the step goes on beside them.
-std::vector<candidate> session::select_revived(step & st, int s, const std::vector<candidate> & live) const {
+// Which old positions of `live` are computed in the next segment: adds to st.revived. A decode step revives at most
+// max_revive at each pruning point, the best ones; what came back at an earlier point goes on beside them.
+void session::revive(step & st, int s, const std::vector<candidate> & live) const {
     const cell_map & next = segments_[static_cast<size_t>(s) + 1].cells;
-    std::vector<candidate> again;
     std::vector<candidate> fresh;
-    for (const candidate & c : live) {
-        if (c.pos < st.n_past && !next.has(c.pos)) {
-            (contains(st.revived, c.pos) ? again : fresh).push_back(c);
-        }
-    }
-    if (st.is_decode() && !st.is_dense && schedule_.max_revive >= 0) {
-        fresh = best(fresh, schedule_.max_revive);
-    }
-    for (const candidate & c : fresh) {
+    std::copy_if(live.begin(), live.end(), std::back_inserter(fresh), [&](const candidate & c) {
+        return c.pos < st.n_past && !next.has(c.pos) && !contains(st.revived, c.pos);
+    });
+    for (const candidate & c : best(fresh, st.is_decode() && !st.is_dense ? schedule_.max_revive : -1)) {
         st.revived.push_back(c.pos);
     }
     std::sort(st.revived.begin(), st.revived.end());
-    again.insert(again.end(), fresh.begin(), fresh.end());
-    std::sort(again.begin(), again.end(), is_earlier);
-    return again;
 }
 
 // From the scores at the end of segment s: what lives in the next segment, and which of it must be computed there.
 void session::choose(step & st, int s) const {
     const cell_map & next = segments_[static_cast<size_t>(s) + 1].cells;
     const std::vector<candidate> selected = select_live(st, s);
-    const std::vector<candidate> revived = select_revived(st, s, selected);
+    revive(st, s, selected);
     st.live.clear();
     st.rows.clear();
     for (const candidate & c : selected) {
-        const bool computed = !next.has(c.pos) &&
-                              (c.pos >= st.n_past || std::binary_search(revived.begin(), revived.end(), c, is_earlier));
+        const bool cached = next.has(c.pos);
+        const bool computed = !cached && (c.pos >= st.n_past || contains(st.revived, c.pos));
         if (computed) {
             st.rows.push_back(c.pos);
         }
-        if (computed || next.has(c.pos)) { // what the budget leaves out is not seen in this step
+        if (computed || cached) { // what the budget leaves out is not seen in this step
             st.live.push_back(c.pos);
         }
     }

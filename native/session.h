@@ -93,7 +93,7 @@ class session {
     void read_logits(step & st, const segment_graph & graph) const;
     std::vector<float> score(const step & st, int s) const;
     std::vector<candidate> select_live(const step & st, int s) const;
-    std::vector<candidate> select_revived(step & st, int s, const std::vector<candidate> & live) const;
+    void revive(step & st, int s, const std::vector<candidate> & live) const;
     void choose(step & st, int s) const;
     void report_progress(step & st, int s, size_t n_done) const;
     void commit(step & st);

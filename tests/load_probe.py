@@ -85,6 +85,11 @@ class LoadWorker:
         return f"{reason}\n{said}"
 
 
+def assert_accepted(answer: dict[str, Any]) -> None:
+    """No stage refused the file."""
+    assert all(answer[stage] is None for stage in answer if stage != "rss_mb"), answer
+
+
 def assert_refused(answer: dict[str, Any], stage: str, exception: str, *said: str) -> None:
     """Every stage from ``stage`` on refuses the file, with one line that says all of this; those before do not."""
     first = STAGES.index(stage)

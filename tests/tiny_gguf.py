@@ -147,6 +147,22 @@ def write_tiny_gguf(
     return {name: tensor.values() for name, tensor in tensors.items()}
 
 
+def write_changed(
+    path: Path | str,
+    config: TinyConfig,
+    kv: Mapping[str, Kv | None] | None = None,
+    tensors: Mapping[str, Tensor | None] | None = None,
+) -> None:
+    """The model of a configuration with changes; None takes a pair or a tensor away."""
+    weights = {name: Tensor.of(values) for name, values in tiny_weights(config).items()}
+    changed_kv, changed = {**tiny_kv(config), **(kv or {})}, {**weights, **(tensors or {})}
+    write_raw_gguf(
+        path,
+        {key: value for key, value in changed_kv.items() if value is not None},
+        {name: tensor for name, tensor in changed.items() if tensor is not None},
+    )
+
+
 def write_raw_gguf(path: str | Path, kv: KvPairs, tensors: TensorPairs, *, version: int = 3) -> None:
     """Writes a GGUF container without checking anything. Pairs in place of mappings may repeat names."""
     kv_pairs = list(kv.items() if isinstance(kv, Mapping) else kv)

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
-import numpy as np
 import pytest
-from convert.checkpoint_files import write_raw_safetensors
 from convert.gguf_to_hf import fields
-from convert.tiny_checkpoints import Spec, hf_config, write_hf, write_json, write_meta, write_spm_tokenizer
+from convert.measure_convert import write_checkpoint
+from convert.tiny_checkpoints import Spec, write_hf, write_meta
 from gguf import GGUFReader
 from lazygguf.tools import convert as convert_module
 from lazygguf.tools import gguf_output
@@ -258,7 +257,7 @@ def test_memory_stays_that_of_a_few_blocks(tmp_path: Path) -> None:
     resource = pytest.importorskip("resource")
     del resource
     spec = Spec(n_vocab=100_000, n_embd=1024, n_head=16, n_head_kv=16, n_ff=1024, n_layer=1)
-    sparse_checkpoint(tmp_path, spec)
+    write_checkpoint(tmp_path, spec, "BF16", random=False)
     code = (
         "import resource, sys; from convert.conftest import parse_and_run; import numpy, gguf, rich.progress;"
         "import lazygguf.tools.convert, lazygguf._ffi, sentencepiece;"
@@ -272,36 +271,3 @@ def test_memory_stays_that_of_a_few_blocks(tmp_path: Path) -> None:
         before, after = map(int, done.stdout.splitlines()[-1].split())
         assert (tmp_path / "out.gguf").stat().st_size > 400_000_000
         assert after - before < 100_000  # KB
-
-
-def sparse_checkpoint(folder: Path, spec: Spec) -> None:
-    """A BF16 checkpoint of zeros that takes no disk."""
-    from convert.tiny_checkpoints import hf_weights
-
-    small = hf_weights(Spec(n_layer=spec.n_layer))
-    n, kv = spec.n_embd, spec.n_head_kv * spec.n_embd_head
-    sizes = {
-        "embed": [spec.n_vocab, n],
-        "lm_head": [spec.n_vocab, n],
-        "q_proj": [n, n],
-        "k_proj": [kv, n],
-        "v_proj": [kv, n],
-        "o_proj": [n, n],
-        "gate": [spec.n_ff, n],
-        "up": [spec.n_ff, n],
-        "down": [n, spec.n_ff],
-        "norm": [n],
-    }
-    header, offset = {}, 0
-    for name in small:
-        shape = next(shape for key, shape in sizes.items() if key in name)
-        size = 2 * int(np.prod(shape))
-        header[name], offset = (
-            {"dtype": "BF16", "shape": shape, "data_offsets": [offset, offset + size]},
-            offset + size,
-        )
-    write_json(folder / "config.json", hf_config(spec))
-    write_spm_tokenizer(folder, 400)
-    write_raw_safetensors(folder / "model.safetensors", header, [])
-    path = folder / "model.safetensors"
-    os.truncate(path, path.stat().st_size + offset)

@@ -5,45 +5,18 @@ Every file is opened in a worker process (``load_probe``), as in ``test_bad_mode
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from gguf import GGUFValueType
-from load_probe import STAGES, LoadWorker, assert_refused
-from tiny_gguf import Kv, Tensor, TinyConfig, tiny_kv, tiny_weights, write_raw_gguf
+from load_probe import STAGES, LoadWorker, assert_accepted, assert_refused
+from tiny_gguf import Kv, Tensor, TinyConfig, tiny_kv, tiny_weights, write_changed
 
 SMALL: dict[str, Any] = {"n_layer": 3, "n_embd": 32, "n_head": 2, "n_head_kv": 1, "n_ff": 32, "n_vocab": 270}
 LLAMA, QWEN2, BPE = TinyConfig(**SMALL), TinyConfig(arch="qwen2", **SMALL), TinyConfig(tokenizer="bpe", **SMALL)
 WEIGHTS = {config.arch: tiny_weights(config) for config in (LLAMA, QWEN2)}
-
-
-@pytest.fixture(scope="module")
-def worker() -> Iterator[LoadWorker]:
-    started = LoadWorker()
-    yield started
-    started.close()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "model.gguf"
-
-
-def write(path: Path, config: TinyConfig, kv: dict[str, Any] | None = None, /, **tensors: Tensor | None) -> None:
-    """The model of a configuration with changes; None takes a pair or a tensor away."""
-    weights = {name: Tensor.of(values) for name, values in tiny_weights(config).items()}
-    write_raw_gguf(
-        path,
-        {key: value for key, value in {**tiny_kv(config), **(kv or {})}.items() if value is not None},
-        {name: tensor for name, tensor in {**weights, **tensors}.items() if tensor is not None},
-    )
-
-
-def assert_accepted(answer: dict[str, Any]) -> None:
-    assert all(answer[stage] is None for stage in answer if stage != "rss_mb"), answer
 
 
 def text(value: str) -> Kv:
@@ -67,7 +40,7 @@ def test_a_tensor_that_is_missing_misshapen_or_of_the_wrong_type_is_refused_by_n
     shape = (
         ", ".join(str(n) for n in (*values.shape[::-1], 1, 1)[:4]) if values.ndim == 2 else f"{values.size}, 1, 1, 1"
     )
-    write(path, config, **{name: None})
+    write_changed(path, config, tensors={name: None})
     if name == "output.weight":
         assert_accepted(worker.ask(path, [*STAGES, "eval"]))  # tied to token_embd.weight
     else:
@@ -77,7 +50,7 @@ def test_a_tensor_that_is_missing_misshapen_or_of_the_wrong_type_is_refused_by_n
     turned = values.T if values.ndim == 2 and values.shape[0] != values.shape[1] else values.reshape(1, -1)
     wrong = [np.concatenate([values, values]), turned[..., None]]
     for other in wrong:
-        write(path, config, **{name: Tensor.of(other)})
+        write_changed(path, config, tensors={name: Tensor.of(other)})
         found = ", ".join(str(n) for n in (*other.shape[::-1], 1, 1, 1)[:4])
         if name == "token_embd.weight" and other.ndim == 2:  # its rows are the vocabulary
             assert_refused(worker.ask(path), "check", "ModelFileError", str(path))
@@ -89,28 +62,30 @@ def test_a_tensor_that_is_missing_misshapen_or_of_the_wrong_type_is_refused_by_n
         for other_type in ("F16", "BF16", "Q8_0"):
             if other_type == "Q8_0" and values.size % 32:
                 continue
-            write(path, config, **{name: Tensor.of(values[None], other_type)._replace(shape=values.shape)})
+            write_changed(
+                path, config, tensors={name: Tensor.of(values[None], other_type)._replace(shape=values.shape)}
+            )
             said = f"tensor '{name}' is of type {other_type.lower()}, expected f32"
             assert_refused(worker.ask(path), "check", "ModelFileError", str(path), said)
 
 
 @pytest.mark.parametrize("name", ["blk.0.attn_q.bias", "blk.1.attn_output.bias", "rope_freqs.weight"])
 def test_an_optional_tensor_is_checked_too(worker: LoadWorker, path: Path, name: str) -> None:
-    write(path, LLAMA, **{name: Tensor.of(np.ones(7))})
+    write_changed(path, LLAMA, tensors={name: Tensor.of(np.ones(7))})
     assert_refused(worker.ask(path), "check", "ModelFileError", str(path), f"tensor '{name}' has shape [7, 1, 1, 1]")
     n = 8 if "rope" in name else 32
-    write(path, LLAMA, **{name: Tensor.of(np.ones(n))})
+    write_changed(path, LLAMA, tensors={name: Tensor.of(np.ones(n))})
     assert_accepted(worker.ask(path, [*STAGES, "eval"]))
 
 
 def test_a_tensor_that_the_model_does_not_use_is_ignored(worker: LoadWorker, path: Path) -> None:
     extra = {"x": Tensor.of(np.ones((2, 3, 4, 5))), "blk.99.attn_q.weight": Tensor.of(np.ones((32, 32)), "Q8_0")}
-    write(path, LLAMA, **extra)
+    write_changed(path, LLAMA, tensors=extra)
     assert_accepted(worker.ask(path, [*STAGES, "eval"]))
 
 
 def test_fewer_layers_than_the_file_says_names_the_first_tensor_that_is_missing(worker: LoadWorker, path: Path) -> None:
-    write(path, LLAMA, {"llama.block_count": Kv(4, GGUFValueType.UINT32)})
+    write_changed(path, LLAMA, {"llama.block_count": Kv(4, GGUFValueType.UINT32)})
     said = "tensor 'blk.3.attn_norm.weight' is missing, expected shape [32, 1]"
     assert_refused(worker.ask(path), "check", "ModelFileError", said)
 
@@ -128,7 +103,7 @@ def test_weights_that_are_not_finite_are_an_error_of_eval(
     for where in (..., 5):
         values = WEIGHTS["llama"][name].copy()
         values[where] = bad
-        write(path, LLAMA, **{name: Tensor.of(values)})
+        write_changed(path, LLAMA, tensors={name: Tensor.of(values)})
         answer = worker.ask(path, ["native", "eval", "eval without mmap", "lazy"])
         assert answer["native"] is None
         for stage in ("eval", "eval without mmap"):
@@ -179,7 +154,7 @@ VOCABULARIES: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("name", VOCABULARIES)
 def test_a_vocabulary_that_cannot_be_is_refused(worker: LoadWorker, path: Path, name: str) -> None:
     kv, said = VOCABULARIES[name]
-    write(path, LLAMA, kv)
+    write_changed(path, LLAMA, kv)
     answer = worker.ask(path)
     if name == "no model":  # token ids can be evaluated without
         assert answer["native"] is None
@@ -190,10 +165,10 @@ def test_a_vocabulary_that_cannot_be_is_refused(worker: LoadWorker, path: Path, 
 def test_a_byte_level_vocabulary_needs_its_merges_and_may_not_hold_a_token_twice(
     worker: LoadWorker, path: Path
 ) -> None:
-    write(path, BPE, {T + "merges": None})
+    write_changed(path, BPE, {T + "merges": None})
     said = "key 'tokenizer.ggml.merges' is missing, which a 'gpt2' tokenizer needs"
     assert_refused(worker.ask(path), "check", "ModelFileError", said)
-    write(path, BPE, {T + "tokens": tokens_with({7: BPE_TOKENS[6]}, BPE_TOKENS)})
+    write_changed(path, BPE, {T + "tokens": tokens_with({7: BPE_TOKENS[6]}, BPE_TOKENS)})
     assert_refused(worker.ask(path), "check", "ModelFileError", "token 7", "stands twice")
 
 
@@ -202,7 +177,7 @@ def test_a_byte_level_vocabulary_needs_its_merges_and_may_not_hold_a_token_twice
 def test_another_tokenizer_is_refused_with_the_supported_ones(
     worker: LoadWorker, path: Path, config: TinyConfig, model: str
 ) -> None:
-    write(path, config, {T + "model": text(model)})
+    write_changed(path, config, {T + "model": text(model)})
     said = (f"tokenizer '{model}'", "supported are 'llama'", "'gpt2'")
     assert_refused(worker.ask(path), "check", "UnsupportedModelError", str(path), *said)
 
@@ -214,15 +189,15 @@ def test_a_vocabulary_without_the_default_ids_is_refused(
 ) -> None:
     tokens, weights = array([f"a{i}" for i in range(n_tokens)]), Tensor.of(np.zeros((n_tokens, 32)))
     kv = {T + "tokens": tokens, T + "scores": None, T + "token_type": None, T + "bos_token_id": None}
-    write(path, config, kv, **{"token_embd.weight": weights, "output.weight": weights})
+    write_changed(path, config, kv, tensors={"token_embd.weight": weights, "output.weight": weights})
     said = f"the vocabulary has {n_tokens} tokens, expected at least 12"
     assert_refused(worker.ask(path), "check", "ModelFileError", said)
 
 
 def test_a_pre_tokenizer_that_llama_cpp_does_not_know_or_dies_of_is_refused(worker: LoadWorker, path: Path) -> None:
-    write(path, BPE, {T + "pre": text("whitespace")})
+    write_changed(path, BPE, {T + "pre": text("whitespace")})
     assert_refused(worker.ask(path), "check", "UnsupportedModelError", "pre-tokenizer 'whitespace'")
-    write(path, BPE, {T + "pre": text("zork")})
+    write_changed(path, BPE, {T + "pre": text("zork")})
     assert_refused(worker.ask(path), "lazy", "ModelFileError", str(path), "unknown pre-tokenizer type: 'zork'")
 
 
@@ -232,7 +207,7 @@ def test_a_pre_tokenizer_that_llama_cpp_does_not_know_or_dies_of_is_refused(work
 def test_a_special_id_out_of_range_is_dropped(
     worker: LoadWorker, path: Path, config: TinyConfig, name: str, token: int
 ) -> None:
-    write(path, config, {f"{T}{name}_token_id": Kv(token, GGUFValueType.UINT32)})
+    write_changed(path, config, {f"{T}{name}_token_id": Kv(token, GGUFValueType.UINT32)})
     assert_accepted(worker.ask(path))
 
 
@@ -251,11 +226,11 @@ STRANGE: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", STRANGE)
 def test_a_strange_vocabulary_is_read(worker: LoadWorker, path: Path, name: str) -> None:
-    write(path, LLAMA, STRANGE[name])
+    write_changed(path, LLAMA, STRANGE[name])
     assert_accepted(worker.ask(path))
 
 
 @pytest.mark.parametrize("merges", [[], [""], [" "], ["a"], ["  ", "a b c", "t h", "t h", "\0 a", b"\xff \xfe"]])
 def test_merges_that_say_nothing_are_ignored(worker: LoadWorker, path: Path, merges: list[Any]) -> None:
-    write(path, BPE, {T + "merges": array(merges)})
+    write_changed(path, BPE, {T + "merges": array(merges)})
     assert_accepted(worker.ask(path))

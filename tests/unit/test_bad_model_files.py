@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +23,6 @@ KV = tiny_kv(CONFIG)
 TENSORS = {name: Tensor.of(values) for name, values in tiny_weights(CONFIG).items()}
 F64, I8, Q4_0 = GGMLQuantizationType.F64, GGMLQuantizationType.I8, GGMLQuantizationType.Q4_0
 NOTHING = np.zeros(0, np.uint8)
-
-
-@pytest.fixture(scope="module")
-def worker() -> Iterator[LoadWorker]:
-    started = LoadWorker()
-    yield started
-    started.close()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "model.gguf"
 
 
 def header(n_tensors: int = 0, n_kv: int = 0, version: int = 3, order: str = "<") -> bytes:

@@ -13,41 +13,13 @@ from typing import Any, Optional
 import numpy as np
 import pytest
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFValueType
-from load_probe import STAGES, LoadWorker, assert_refused
-from tiny_gguf import Kv, Tensor, TinyConfig, tiny_kv, tiny_weights, write_raw_gguf
+from load_probe import STAGES, LoadWorker, assert_accepted, assert_refused
+from tiny_gguf import Kv, Tensor, TinyConfig, tiny_kv, tiny_weights, write_changed
 
 SMALL: dict[str, Any] = {"n_layer": 3, "n_embd": 32, "n_head": 2, "n_head_kv": 1, "n_ff": 32, "n_vocab": 270}
 LLAMA, QWEN2, BPE = TinyConfig(**SMALL), TinyConfig(arch="qwen2", **SMALL), TinyConfig(tokenizer="bpe", **SMALL)
 KvChanges = Mapping[str, Optional[Kv]]
 Changes = Mapping[str, Optional[Tensor]]
-
-
-@pytest.fixture(scope="module")
-def worker() -> Iterator[LoadWorker]:
-    started = LoadWorker()
-    yield started
-    started.close()
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "model.gguf"
-
-
-def write(path: Path, config: TinyConfig, kv: KvChanges | None = None, tensors: Changes | None = None) -> None:
-    """The model of a configuration with changes; None takes a pair or a tensor away."""
-    all_kv = {**tiny_kv(config), **(kv or {})}
-    all_tensors = {name: Tensor.of(values) for name, values in tiny_weights(config).items()}
-    changed = {**all_tensors, **(tensors or {})}
-    write_raw_gguf(
-        path,
-        {key: value for key, value in all_kv.items() if value is not None},
-        {name: tensor for name, tensor in changed.items() if tensor is not None},
-    )
-
-
-def assert_accepted(answer: dict[str, Any]) -> None:
-    assert all(answer[stage] is None for stage in answer if stage != "rss_mb"), answer
 
 
 def u32(value: int) -> Kv:
@@ -115,13 +87,13 @@ def wrong_types() -> Iterator[tuple[str, Kv]]:
 @pytest.mark.parametrize(("key", "kv"), list(wrong_types()), ids=lambda value: value if isinstance(value, str) else "")
 def test_a_key_of_the_wrong_type_is_refused_by_name(worker: LoadWorker, path: Path, key: str, kv: Kv) -> None:
     is_yarn = key.split(".", 1)[1] in YARN_FLOATS
-    write(path, LLAMA, {**({"llama.rope.scaling.type": text("yarn")} if is_yarn else {}), key: kv})
+    write_changed(path, LLAMA, {**({"llama.rope.scaling.type": text("yarn")} if is_yarn else {}), key: kv})
     assert_refused(worker.ask(path), "check", "ModelFileError", str(path), f"key '{key}' is of type", "expected")
 
 
 @pytest.mark.parametrize("kv", [u32(1), text("a"), array([1, 2], GGUFValueType.INT32)], ids=["u32", "str", "list"])
 def test_merges_of_the_wrong_type_are_refused(worker: LoadWorker, path: Path, kv: Kv) -> None:
-    write(path, BPE, {"tokenizer.ggml.merges": kv})
+    write_changed(path, BPE, {"tokenizer.ggml.merges": kv})
     assert_refused(worker.ask(path), "check", "ModelFileError", "key 'tokenizer.ggml.merges' is of type", "expected")
 
 
@@ -129,18 +101,18 @@ def test_merges_of_the_wrong_type_are_refused(worker: LoadWorker, path: Path, kv
 def test_every_kind_of_whole_number_is_read(worker: LoadWorker, path: Path, kind: str) -> None:
     kv = {key: value for key, value in tiny_kv(LLAMA).items() if key.removeprefix("llama.") in COUNTS}
     small = {key: Kv(min(value.value, 127), GGUFValueType[kind]) for key, value in kv.items()}
-    write(path, LLAMA, {**small, "llama.attention.head_count_kv": array([1, 1, 1], GGUFValueType[kind])})
+    write_changed(path, LLAMA, {**small, "llama.attention.head_count_kv": array([1, 1, 1], GGUFValueType[kind])})
     assert_accepted(worker.ask(path, [*STAGES, "eval"]))
 
 
 def test_doubles_are_read_where_floats_are_wanted(worker: LoadWorker, path: Path) -> None:
-    write(path, LLAMA, {"llama.attention.layer_norm_rms_epsilon": Kv(1e-5, GGUFValueType.FLOAT64)})
+    write_changed(path, LLAMA, {"llama.attention.layer_norm_rms_epsilon": Kv(1e-5, GGUFValueType.FLOAT64)})
     assert_accepted(worker.ask(path, [*STAGES, "eval"]))
 
 
 @pytest.mark.parametrize("key", ["general.name", "tokenizer.chat_template", "lazygguf.profile"])
 def test_a_wrong_type_where_no_weights_depend_on_it_ends_no_process(worker: LoadWorker, path: Path, key: str) -> None:
-    write(path, LLAMA, {key: u32(3)})
+    write_changed(path, LLAMA, {key: u32(3)})
     answer = worker.ask(path)
     assert answer["native"] is None
     assert answer["lazy"] is None or answer["lazy"][0] == "ModelFileError"
@@ -151,7 +123,7 @@ def test_a_wrong_type_where_no_weights_depend_on_it_ends_no_process(worker: Load
 
 @pytest.mark.parametrize("arch", ["gpt2", "mamba", "qwen3", "llama4", "LLAMA", "", "clip", "x" * 10_000])
 def test_another_architecture_is_refused_with_the_supported_ones(worker: LoadWorker, path: Path, arch: str) -> None:
-    write(path, LLAMA, {"general.architecture": text(arch)})
+    write_changed(path, LLAMA, {"general.architecture": text(arch)})
     said = (f"architecture '{arch}'", "supported are 'llama'", "'qwen2'")
     assert_refused(worker.ask(path), "check", "UnsupportedModelError", str(path), *said)
 
@@ -175,13 +147,13 @@ OTHER_KINDS: dict[str, tuple[str, KvChanges]] = {
 @pytest.mark.parametrize("what", OTHER_KINDS)
 def test_another_kind_of_model_is_refused(worker: LoadWorker, path: Path, what: str) -> None:
     way_out, kv = OTHER_KINDS[what]
-    write(path, LLAMA, kv)
+    write_changed(path, LLAMA, kv)
     assert_refused(worker.ask(path), "check", "UnsupportedModelError", str(path), what, way_out)
 
 
 @pytest.mark.parametrize("key", ["llama.expert_count", "llama.attention.sliding_window", "split.count"])
 def test_a_zero_says_that_it_is_not_another_kind(worker: LoadWorker, path: Path, key: str) -> None:
-    write(path, LLAMA, {key: Kv(0, GGUFValueType.UINT16 if "split" in key else GGUFValueType.UINT32)})
+    write_changed(path, LLAMA, {key: Kv(0, GGUFValueType.UINT16 if "split" in key else GGUFValueType.UINT32)})
     assert_accepted(worker.ask(path))
 
 
@@ -198,7 +170,7 @@ def test_a_weight_type_is_refused_or_computed_with(
 ) -> None:
     config = TinyConfig(n_layer=2, n_embd=256, n_head=4, n_head_kv=2, n_ff=256, n_vocab=270)
     shapes = {name: values.shape for name, values in tiny_weights(config).items() if values.ndim == 2}
-    write(path, config, tensors={name: zeros(shape, ggml_type) for name, shape in shapes.items()})
+    write_changed(path, config, tensors={name: zeros(shape, ggml_type) for name, shape in shapes.items()})
     answer = worker.ask(path, [*STAGES, "eval", "eval without mmap"])
     if ggml_type.name in ("Q8_1", "Q8_K", "I8", "I16", "I32", "I64", "F64"):
         said = (f"is of type {ggml_type.name.replace('Q', 'q').lower().replace('_k', '_K')}", "no kernel", "quantize")
@@ -255,7 +227,7 @@ NUMBERS: list[tuple[str, Kv, str]] = [
 def test_a_number_that_cannot_be_is_refused_by_name_and_value(
     worker: LoadWorker, path: Path, key: str, kv: Kv, said: str
 ) -> None:
-    write(path, LLAMA, {f"llama.{key}": kv})
+    write_changed(path, LLAMA, {f"llama.{key}": kv})
     answer = worker.ask(path)
     assert_refused(answer, "check", "ModelFileError", str(path), said)
     assert answer["rss_mb"] < 50
@@ -264,17 +236,17 @@ def test_a_number_that_cannot_be_is_refused_by_name_and_value(
 @pytest.mark.parametrize("key", YARN_FLOATS)
 @pytest.mark.parametrize("value", [0.0, -1.0, math.nan, 1e9])
 def test_a_yarn_setting_that_cannot_be_is_refused(worker: LoadWorker, path: Path, key: str, value: float) -> None:
-    write(path, LLAMA, {"llama.rope.scaling.type": text("yarn"), f"llama.{key}": f32(value)})
+    write_changed(path, LLAMA, {"llama.rope.scaling.type": text("yarn"), f"llama.{key}": f32(value)})
     assert_refused(worker.ask(path), "check", "ModelFileError", str(path), key)
 
 
 def test_head_counts_that_do_not_divide_are_refused(worker: LoadWorker, path: Path) -> None:
-    write(path, TinyConfig(**{**SMALL, "n_embd": 96, "n_head": 6, "n_head_kv": 4}))
+    write_changed(path, TinyConfig(**{**SMALL, "n_embd": 96, "n_head": 6, "n_head_kv": 4}))
     said = "attention.head_count is 6, expected a multiple of head_count_kv 4"
     assert_refused(worker.ask(path), "check", "ModelFileError", said)
 
 
 @pytest.mark.parametrize("key", [*COUNTS, "attention.layer_norm_rms_epsilon"])
 def test_a_missing_number_is_refused_by_name(worker: LoadWorker, path: Path, key: str) -> None:
-    write(path, LLAMA, {f"llama.{key}": None})
+    write_changed(path, LLAMA, {f"llama.{key}": None})
     assert_refused(worker.ask(path), "check", "ModelFileError", str(path), f"key 'llama.{key}' is missing")
