@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lazygguf import LazyModel
 
-TEXT = Path(__file__).resolve().parent.parent / "data" / "jargon.txt"
+TEXT = Path(__file__).resolve().parent.parent.parent / "tools" / "data" / "jargon.txt"
 NEEDLE = " The access code of the archive is {number}."
 QUESTION = "What is the access code of the archive?"
 UNRELATED = "Which language is this text written in? Answer with one word."

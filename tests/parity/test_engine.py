@@ -195,6 +195,6 @@ def test_dense_logits_are_llama_cpps(tiny_model: Write, arch: str, weight_type: 
 
 @pytest.mark.model
 def test_dense_logits_of_smollm2_are_llama_cpps(smollm2_path: Path) -> None:
-    text = (Path(__file__).parent.parent / "data" / "jargon.txt").read_bytes()
+    text = (Path(__file__).parent.parent.parent / "tools" / "data" / "jargon.txt").read_bytes()
     vocab = llama_cpp.Llama(str(smollm2_path), vocab_only=True, verbose=False)
     assert_dense_parity(smollm2_path, vocab.tokenize(text)[:1008], 8, 1e-4, 1024)

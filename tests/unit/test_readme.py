@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-TEXT = ROOT / "tests" / "data" / "jargon.txt"
+TEXT = ROOT / "tools" / "data" / "jargon.txt"
 LONG = 12_000  # characters; about 2,800 tokens of SmolLM2
 
 pytestmark = pytest.mark.model
