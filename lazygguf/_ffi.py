@@ -313,6 +313,7 @@ class NativeSession:
         ids: Sequence[int],
         query_span: Optional[tuple[int, int]] = None,
         progress: Optional[ProgressCallback] = None,
+        scores: Optional[npt.NDArray[np.float32]] = None,
     ) -> None:
         """Reads tokens after what the session holds. On any failure the session is as it was before.
 
@@ -320,9 +321,11 @@ class NativeSession:
             ids: token ids, (n,).
             query_span: positions [begin, end) of the question, for pruning points whose ``n_query`` is "question".
             progress: called after every ubatch with tokens read and tokens to read; what it raises is raised here.
+            scores: for a pruning point before layer 0, one for each token in the context, old and new, (n_tokens,);
+                higher is kept. NaN: a new token goes on, an old one stays as it was. None: all new tokens go on.
 
         Raises:
-            ValueError: no token, or an id outside the vocabulary.
+            ValueError: no token, an id outside the vocabulary, or scores that do not fit.
             ContextFullError: the tokens do not fit.
             Cancelled: ``cancel()`` was called.
             RuntimeError: another thread is inside this session.
@@ -336,6 +339,9 @@ class NativeSession:
         params.progress, params.user_data = lib.lazy_on_progress, handle
         if query_span is not None:
             params.query_begin, params.query_end = query_span
+        if scores is not None:
+            scores = np.ascontiguousarray(scores, dtype=np.float32)
+            params.scores, params.n_scores = ffi.cast("const float *", ffi.from_buffer(scores)), scores.size
         pointer = ffi.cast("const int32_t *", ffi.from_buffer(tokens))
         status = lib.lazy_session_eval(self._handle, pointer, tokens.size, params)
         if carrier.error is not None:

@@ -23,6 +23,7 @@ from .stats import Stats
 
 ProgressCallback = Callable[[int, int], Any]
 QuerySpan = Optional[tuple[int, int]]
+Scores = Optional[npt.NDArray[np.float32]]
 
 
 class Session(Protocol):
@@ -32,7 +33,13 @@ class Session(Protocol):
 
     @property
     def n_tokens(self) -> int: ...
-    def eval(self, ids: Any, query_span: QuerySpan = None, progress: Optional[ProgressCallback] = None) -> None: ...
+    def eval(
+        self,
+        ids: Any,
+        query_span: QuerySpan = None,
+        progress: Optional[ProgressCallback] = None,
+        scores: Scores = None,
+    ) -> None: ...
     def logits(self) -> Optional[npt.NDArray[np.float32]]: ...
     def reset(self) -> None: ...
     def trim(self, n_tokens: int) -> None: ...
@@ -90,8 +97,13 @@ class TokenContext:
         if self._cancelled:
             raise Cancelled("cancelled")
 
-    def append(self, ids: Sequence[int], query_span: QuerySpan = None) -> None:
+    def append(self, ids: Sequence[int], query_span: QuerySpan = None, scores: Scores = None) -> None:
         """Reads tokens after what is there; generations under way are over.
+
+        Args:
+            ids: the new tokens.
+            query_span: positions [begin, end) of the question.
+            scores: see ``_ffi.NativeSession.eval``.
 
         Raises:
             ContextFullError: they do not fit.
@@ -99,7 +111,7 @@ class TokenContext:
         with self._step() as session:
             self._generation += 1
             self._cancelled = False
-            self._read(session, ids, query_span)
+            self._read(session, ids, query_span, scores)
 
     def read_prompt(self, ids: Sequence[int], query_span: QuerySpan = None) -> None:
         """Makes the context hold exactly these tokens, with logits, reading only what is not there already.
@@ -161,13 +173,13 @@ class TokenContext:
             self._ids.clear()
             session.close()
 
-    def _read(self, session: Session, ids: Sequence[int], query_span: QuerySpan) -> None:
+    def _read(self, session: Session, ids: Sequence[int], query_span: QuerySpan, scores: Scores = None) -> None:
         n_reused = session.n_tokens
         if n_reused + len(ids) > self.n_ctx:
             self.check_room(n_reused + len(ids))
         begin = time.perf_counter()
         self._ids.extend(ids)
-        session.eval(np.asarray(ids, np.int32), query_span, self._on_progress)
+        session.eval(np.asarray(ids, np.int32), query_span, self._on_progress, scores)
         self.stats = _read_stats(session.stats(), n_reused, time.perf_counter() - begin, self._n_layer)
 
     def _on_progress(self, n_done: int, n_total: int) -> None:

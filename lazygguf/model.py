@@ -166,17 +166,31 @@ class LazyModel:
 
     # ---- reading ---------------------------------------------------------------------------------
 
-    def eval(self, tokens: TokenIds) -> None:
+    def eval(
+        self,
+        tokens: TokenIds,
+        scores: Optional[npt.ArrayLike] = None,
+        query_span: Optional[tuple[int, int]] = None,
+    ) -> None:
         """Reads tokens after those in the context; ``logits`` are then the last one's.
 
+        Args:
+            tokens: token ids, (n,).
+            scores: what matters, by your own measure (a retriever, another model): a number for every token in the
+                context, old and new, (n_tokens + n,). The schedule needs a pruning point before layer 0
+                (``keep="-1:0.2"``), which keeps the highest; what is not read waits, and later scores can bring it
+                in. NaN: a new token is read, an old one stays as it was.
+            query_span: positions [begin, end) of the question, which is never pruned and asks where a pruning
+                point's ``n_query`` is ``"question"``.
+
         Raises:
-            ValueError: no token, or an id outside the vocabulary.
+            ValueError: no token, an id outside the vocabulary, or scores that do not fit.
             ContextFullError: they do not fit; nothing was read.
         """
         ids = self._tokenizer.check_ids(tokens)
         if ids.size == 0:
             raise ValueError("tokens is empty, expected at least one")
-        self._ready().append([int(token) for token in ids])
+        self._ready().append([int(token) for token in ids], query_span, _score_array(scores))
 
     @property
     def logits(self) -> Optional[npt.NDArray[np.float32]]:
@@ -234,6 +248,7 @@ class LazyModel:
         started = time.perf_counter()
         context, chosen = self._ready(), CompletionOptions.of_text(options)
         ids = self._prompt_ids(prompt)
+        self._check_scored()
         context.check_room(len(ids))
         text = prompt if isinstance(prompt, str) else self.detokenize(ids).decode("utf-8", "replace")
         envelope = Envelope(
@@ -267,6 +282,7 @@ class LazyModel:
         """
         started = time.perf_counter()
         context, chosen = self._ready(), CompletionOptions.of_chat(options)
+        self._check_scored()
         prompt = self.chat_template.render(messages)
         context.check_room(len(prompt.ids))
         envelope = Envelope(model=chosen.model or self.model_path, n_prompt=len(prompt.ids), offset=len(prompt.text))
@@ -289,6 +305,7 @@ class LazyModel:
         context = self._ready()
         refuse_unknown(sampling, [f.name for f in fields(SamplingParams)], "sampling option")
         params = self._with_seed(SamplingParams(**{"temperature": temp, **sampling}))
+        self._check_scored()
         ids = self._prompt_ids(tokens)
         context.check_room(len(ids))
         return self._generate_ids(context, Request(ids, sampling=params, grammar=grammar))
@@ -328,6 +345,13 @@ class LazyModel:
             raise RuntimeError("the model is closed")
         return self._context
 
+    def _check_scored(self) -> None:
+        if self.schedule is not None and self.schedule.entry is not None:
+            raise ValueError(
+                f'keep schedule "{self.schedule}": il -1 prunes by scores from outside; give them to eval(scores=...), '
+                "or leave the point out"
+            )
+
     def _prompt_ids(self, prompt: Union[str, TokenIds]) -> list[int]:
         if isinstance(prompt, (bytes, bytearray)):
             raise TypeError("prompt is bytes, expected text or token ids")
@@ -349,3 +373,12 @@ class LazyModel:
         if self._seeds is None or params.seed not in (None, -1):
             return params
         return replace(params, seed=int(self._seeds.integers(SEED_MAX)))
+
+
+def _score_array(scores: Optional[npt.ArrayLike]) -> Optional[npt.NDArray[np.float32]]:
+    if scores is None:
+        return None
+    array = np.asarray(scores, np.float32)
+    if array.ndim != 1:
+        raise ValueError(f"scores have the shape {array.shape}, expected (n_tokens,)")
+    return array

@@ -17,6 +17,7 @@ from ._names import refuse_unknown
 from .errors import ModelFileError
 
 QUESTION = "question"
+BEFORE_LAYER_0 = -1
 MAX_POINTS = 63  # one fewer than LAZY_MAX_SEGMENTS of lazygguf.h
 MAX_QUERY = 128  # LAZY_MAX_QUERY
 MAX_POOL = 255
@@ -33,7 +34,8 @@ class PruningPoint:
     """One place where the context shrinks: after layer ``il`` at most ``keep`` of all tokens go on.
 
     Attributes:
-        il: layer after which tokens are dropped, 0-based, at most ``n_layer - 2``.
+        il: layer after which tokens are dropped, 0-based, at most ``n_layer - 2``; -1 is before layer 0, where the
+            scores come from outside (``LazyModel.eval(scores=...)``).
         keep: share of the tokens in the context that go on, in (0, 1].
         heads: attention heads whose scores decide, combined by the maximum of each head's own softmax;
             None is the mean over all heads (the LazyLLM paper, arXiv:2407.14057).
@@ -130,6 +132,11 @@ class KeepSchedule:
         points = [PruningPoint(il, keep, n_query=QUESTION, pool=7) for il, keep in pairs if 0 <= il <= n_layer - 2]
         distinct = [point for i, point in enumerate(points) if i == 0 or point.il > points[i - 1].il]
         return cls(tuple(distinct)) if distinct else None
+
+    @property
+    def entry(self) -> Optional[PruningPoint]:
+        """The point before layer 0, which needs scores from outside; None where there is none."""
+        return self.points[0] if self.points[0].il == BEFORE_LAYER_0 else None
 
     def validate(self, n_layer: int, n_head: int) -> None:
         """Checks the schedule against a model.
@@ -275,10 +282,8 @@ def _point_from_dict(point: Any) -> PruningPoint:
 
 
 def _point_problem(point: PruningPoint) -> Optional[str]:
-    if isinstance(point.il, int) and point.il < 0:
-        return f"il is {point.il}, which needs a draft model, which this version does not have; expected >= 0"
-    if not _is_int(point.il, 0, INT32_MAX):
-        return f"il is {point.il!r}, expected an integer >= 0"
+    if not _is_int(point.il, BEFORE_LAYER_0, INT32_MAX):
+        return f"il is {point.il!r}, expected an integer >= 0, or -1 (before layer 0)"
     if isinstance(point.keep, bool) or not isinstance(point.keep, (int, float)) or not 0 < point.keep <= 1:
         return f"keep is {_spell_keep(point.keep)}, expected a value in (0, 1]"
     if point.n_query != QUESTION and not _is_int(point.n_query, 1, MAX_QUERY):

@@ -205,7 +205,9 @@ const char * lazy_model_desc(const lazy_model * model) { return model->mdl.desc.
 void lazy_session_params_init(lazy_session_params * params) {
     *params = {LAZY_VERSION, 0, 512, 1, 1, LAZY_KV_DTYPE_F16, LAZY_KV_DTYPE_F16};
 }
-void lazy_eval_params_init(lazy_eval_params * params) { *params = {LAZY_VERSION, -1, -1, nullptr, nullptr}; }
+void lazy_eval_params_init(lazy_eval_params * params) {
+    *params = {LAZY_VERSION, -1, -1, nullptr, nullptr, nullptr, 0};
+}
 
 lazy_status lazy_session_new(lazy_session ** out, lazy_model * model, const lazy_session_params * params,
                              const lazy_schedule * schedule) {
@@ -224,6 +226,8 @@ lazy_status lazy_session_eval(lazy_session * session, const int32_t * tokens, in
             check_version("lazy_eval_params", params->version);
             p.query_begin = params->query_begin;
             p.query_end = params->query_end;
+            p.scores = params->scores;
+            p.n_scores = params->n_scores;
             if (params->progress != nullptr) {
                 p.progress = [params](int32_t done, int32_t total) {
                     return params->progress(params->user_data, done, total);

@@ -106,7 +106,8 @@ const char * lazy_model_desc(const lazy_model * model); // one line: architectur
 
 // One pruning point. After layer il at most keep * (tokens in the context) tokens go on.
 typedef struct lazy_point {
-    int32_t         il;      // 0-based; ascending over the points; at most n_layer - 2
+    int32_t         il;      // 0-based; ascending over the points; at most n_layer - 2; -1: before layer 0, by the
+                             //   scores given to eval; heads and n_query are not looked at there
     double          keep;    // (0, 1]; never rising over the points
     const int32_t * heads;   // NULL: mean over all heads; else these heads, combined by max
     int32_t         n_heads;
@@ -147,6 +148,9 @@ typedef struct lazy_eval_params {
     int32_t       query_end;   //   -1, -1: in a decode step the last span, else the last LAZY_DEFAULT_QUERY tokens
     lazy_progress progress;    // may be NULL
     void *        user_data;
+    const float * scores;      // for a pruning point before layer 0: one for every position in the context, old and
+    int32_t       n_scores;    //   new; higher is kept; NaN: a new token goes on, an old one stays as it was.
+                               //   NULL: all new tokens go on, and what went on before
 } lazy_eval_params;
 
 // Of the last eval. Arrays are indexed by segment, n_segments of them are filled.

@@ -14,8 +14,9 @@ void check(bool ok, const std::string & message) {
 }
 
 pruning_point read_point(const lazy_point & p, const hparams & hp) {
-    check(p.il >= 0 && p.il <= hp.n_layer - 2,
-          format("il is %d, expected a layer in [0, %d] for a model of %d layers", p.il, hp.n_layer - 2, hp.n_layer));
+    check(p.il >= -1 && p.il <= hp.n_layer - 2,
+          format("il is %d, expected a layer in [0, %d] for a model of %d layers, or -1", p.il, hp.n_layer - 2,
+                 hp.n_layer));
     check(p.keep > 0.0 && p.keep <= 1.0, format("keep is %g, expected a value in (0, 1]", p.keep));
     check(p.n_query >= 0 && p.n_query <= LAZY_MAX_QUERY,
           format("n_query is %d, expected a value in [0, %d]", p.n_query, LAZY_MAX_QUERY));
@@ -43,13 +44,16 @@ keep_schedule read_schedule(const lazy_schedule * schedule, const hparams & hp) 
     check(schedule->max_revive >= -1, format("max_revive is %d, expected at least -1", schedule->max_revive));
     for (int i = 0; i < schedule->n_points; ++i) {
         const pruning_point p = read_point(schedule->points[i], hp);
-        if (!out.points.empty()) {
-            check(p.il > out.points.back().il,
-                  format("il is %d after %d, expected ascending layers", p.il, out.points.back().il));
-            check(p.keep <= out.points.back().keep,
-                  format("keep is %g after %g, expected it never to rise", p.keep, out.points.back().keep));
+        if (i > 0) {
+            const lazy_point & before = schedule->points[i - 1];
+            check(p.il > before.il, format("il is %d after %d, expected ascending layers", p.il, before.il));
+            check(p.keep <= before.keep, format("keep is %g after %g, expected it never to rise", p.keep, before.keep));
         }
-        out.points.push_back(p);
+        if (p.il < 0) {
+            out.entry = p;
+        } else {
+            out.points.push_back(p);
+        }
     }
     out.n_sink = schedule->n_sink;
     out.min_prompt = schedule->min_prompt;

@@ -1,6 +1,7 @@
 // schedule.h: the keep schedule, where and how much is pruned.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,7 +11,7 @@
 namespace lazygguf {
 
 struct pruning_point {
-    int il;
+    int il; // -1: before layer 0, by scores from outside
     double keep;
     std::vector<int> heads; // empty: mean over all heads
     int n_query;            // 0: the query span given to eval
@@ -18,7 +19,8 @@ struct pruning_point {
 };
 
 struct keep_schedule {
-    std::vector<pruning_point> points;
+    std::optional<pruning_point> entry; // the point before layer 0
+    std::vector<pruning_point> points;  // the others: each ends a segment
     int n_sink = 0;
     int min_prompt = 0;
     int max_revive = -1; // -1: unlimited

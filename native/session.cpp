@@ -12,37 +12,15 @@
 namespace lazygguf {
 namespace {
 
-constexpr ggml_fp16_t F16_ZERO = 0x0000;
-constexpr ggml_fp16_t F16_NEG_INF = 0xfc00;
-constexpr int32_t HIDDEN = std::numeric_limits<int32_t>::max();
-
 std::vector<int32_t> range(int32_t begin, int32_t end) {
     std::vector<int32_t> out(static_cast<size_t>(std::max(end - begin, 0)));
     std::iota(out.begin(), out.end(), begin);
     return out;
 }
 
-// Is the position one of these? They ascend.
-bool contains(const std::vector<int32_t> & positions, int32_t pos) {
-    return std::binary_search(positions.begin(), positions.end(), pos);
-}
-
-// Position held by each K/V row, HIDDEN where the row is free, padding, or not live in this step. A live position that
-// is computed in a later ubatch has no row yet; it is later than all that ask now.
-std::vector<int32_t> visible_rows(const cell_map & cells, const std::vector<int32_t> & live, int32_t n_kv) {
-    std::vector<int32_t> rows(static_cast<size_t>(n_kv), HIDDEN);
-    for (const int32_t pos : live) {
-        if (const int32_t row = cells.row_of(pos); row >= 0) {
-            rows[static_cast<size_t>(row)] = pos;
-        }
-    }
-    return rows;
-}
-
 } // namespace
 
 struct session::step {
-    const int32_t * tokens;
     const eval_params & params;
     int32_t n_past = 0;
     int32_t n_tokens = 0;
@@ -50,6 +28,7 @@ struct session::step {
     position_span question;
     std::vector<std::vector<int32_t>> query; // by pruning point: positions that ask, ascending
     std::vector<int32_t> asking;             // all of them and the newest: never pruned
+    std::vector<int32_t> entered;            // positions that live before layer 0, ascending
     std::vector<int32_t> live;               // candidates of the current segment, ascending
     std::vector<int32_t> rows;               // positions to compute in it, ascending
     std::vector<float> logits;
@@ -57,7 +36,7 @@ struct session::step {
     std::vector<segment_report> reports;
     std::vector<int32_t> revived; // old positions computed in this step, each once
 
-    step(const int32_t * ids, const eval_params & how) : tokens(ids), params(how) {}
+    explicit step(const eval_params & how) : params(how) {}
     bool is_decode() const { return n_past > 0 && n_tokens - n_past == 1; }
     // Is there more live than may go on? Known before the segment runs: nobody need ask where all stay.
     bool prunes(const keep_schedule & schedule, int s) const {
@@ -80,7 +59,7 @@ session::session(const model & mdl, const session_params & params, keep_schedule
     segments_.emplace_back(mdl, il_begin, mdl.hp.n_layer, params_.types);
 }
 
-void session::check_tokens(const int32_t * tokens, int32_t n) const {
+void session::check_arguments(const int32_t * tokens, int32_t n, const eval_params & params) const {
     if (n < 1) {
         fail(LAZY_STATUS_INVALID_ARGUMENT, format("%d tokens to read, expected at least 1", n));
     }
@@ -94,13 +73,32 @@ void session::check_tokens(const int32_t * tokens, int32_t n) const {
         fail(LAZY_STATUS_CONTEXT_FULL, format("%lld tokens do not fit into a context of n_ctx %d (%d held, %d new)",
                                               static_cast<long long>(n_tokens_) + n, params_.n_ctx, n_tokens_, n));
     }
+    if (params.scores == nullptr) {
+        return;
+    }
+    if (!schedule_.entry) {
+        fail(LAZY_STATUS_INVALID_ARGUMENT,
+             "scores are given, but the keep schedule has no pruning point before layer 0 "
+             "(il -1) that would use them");
+    }
+    if (params.n_scores != n_tokens_ + n) {
+        fail(LAZY_STATUS_INVALID_ARGUMENT, format("%d scores, expected one for each of the %d tokens in the context",
+                                                  params.n_scores, n_tokens_ + n));
+    }
+    for (int32_t i = 0; i < params.n_scores; ++i) {
+        if (std::isinf(params.scores[i])) {
+            fail(LAZY_STATUS_INVALID_ARGUMENT, format("the score at position %d is infinite, expected a number, or NaN "
+                                                      "for a token that stays as it is",
+                                                      i));
+        }
+    }
 }
 
 void session::eval(const int32_t * tokens, int32_t n, const eval_params & params) {
-    check_tokens(tokens, n);
+    check_arguments(tokens, n, params);
     cancel_.store(false);
 
-    step st(tokens, params);
+    step st(params);
     st.n_past = n_tokens_;
     st.n_tokens = n_tokens_ + n;
     st.is_dense = st.n_tokens < schedule_.min_prompt;
@@ -112,6 +110,7 @@ void session::eval(const int32_t * tokens, int32_t n, const eval_params & params
     }
     std::sort(st.asking.begin(), st.asking.end());
     st.added.resize(segments_.size());
+    tokens_.insert(tokens_.end(), tokens, tokens + n);
     try {
         run(st);
     } catch (...) {
@@ -157,9 +156,48 @@ std::vector<int32_t> session::query_of(const step & st, int s) const {
     return wanted;
 }
 
+// What lives before layer 0: the best by the scores from outside, if any; else all new tokens and what lived before.
+// What was not read yet is read now: a token that waits there has its embedding as aux row.
+void session::enter(step & st) const {
+    if (st.is_dense || !schedule_.entry) {
+        st.entered = range(0, st.n_tokens);
+    } else if (st.params.scores != nullptr) {
+        st.entered = select_entering(st);
+    } else {
+        st.entered = entered_;
+        const std::vector<int32_t> fresh = range(st.n_past, st.n_tokens);
+        st.entered.insert(st.entered.end(), fresh.begin(), fresh.end());
+    }
+    st.live = st.entered;
+    for (const int32_t pos : st.live) {
+        if (!segment(0).cells.has(pos)) {
+            st.rows.push_back(pos);
+            if (pos < st.n_past) {
+                st.revived.push_back(pos);
+            }
+        }
+    }
+}
+
+std::vector<int32_t> session::select_entering(const step & st) const {
+    std::vector<candidate> tokens;
+    for (int32_t pos = 0; pos < st.n_tokens; ++pos) {
+        const float score = st.params.scores[pos];
+        const bool stays = std::isnan(score); // as it is: a new token goes on, an old one if it did
+        if (!stays || pos >= st.n_past || contains(entered_, pos)) {
+            tokens.push_back({pos, stays ? 0.0F : score, stays || pos < schedule_.n_sink || contains(st.asking, pos)});
+        }
+    }
+    pool_scores(tokens, schedule_.entry->pool);
+    std::vector<int32_t> entering;
+    for (const candidate & c : select(tokens, keep_count(schedule_.entry->keep, st.n_tokens))) {
+        entering.push_back(c.pos);
+    }
+    return entering;
+}
+
 void session::run(step & st) {
-    st.live = range(0, st.n_tokens);
-    st.rows = range(st.n_past, st.n_tokens);
+    enter(st);
     for (int s = 0; s < n_segments(); ++s) {
         run_segment(st, s);
         st.reports.push_back({static_cast<int32_t>(st.rows.size()), st.live, {}});
@@ -191,11 +229,15 @@ void session::run_ubatch(step & st, int s, size_t begin, size_t end) {
         st.added[static_cast<size_t>(s)].push_back(st.rows[i]);
         seg.cells.add(st.rows[i]);
     }
-    const graph_shape shape = shape_of(st, s, begin, end);
+    static const std::vector<int32_t> nobody;
+    const auto first = st.rows.begin() + static_cast<std::ptrdiff_t>(begin);
+    const ubatch u = {seg.cells, tokens_, st.live, is_last(s) ? nobody : st.query[static_cast<size_t>(s)],
+                      std::vector<int32_t>(first, first + static_cast<std::ptrdiff_t>(end - begin))};
+    const graph_shape shape = shape_of(st, s, u, end == st.rows.size());
     const segment_cache * next = is_last(s) ? nullptr : &segments_[static_cast<size_t>(s) + 1];
     const uint64_t generation = seg.generation() + (next ? next->generation() : 0); // both only ever rise
     segment_graph & graph = compute_.prepare(s, seg.tensors(next), generation, shape);
-    const graph_inputs in = inputs_of(st, s, shape, begin, end);
+    const graph_inputs in = inputs_of(u, shape);
     graph.set_inputs(in);
     compute_.run();
     if (shape.n_query > 0) {
@@ -207,48 +249,17 @@ void session::run_ubatch(step & st, int s, size_t begin, size_t end) {
     report_progress(st, s, end);
 }
 
-graph_shape session::shape_of(const step & st, int s, size_t begin, size_t end) const {
+graph_shape session::shape_of(const step & st, int s, const ubatch & u, bool is_last_ubatch) const {
     graph_shape shape;
-    shape.n_rows = static_cast<int>(end - begin);
+    shape.n_rows = static_cast<int>(u.pos.size());
     shape.n_kv = segments_[static_cast<size_t>(s)].n_kv_padded();
-    const bool is_last_ubatch = end == st.rows.size();
     if (is_last(s)) {
         shape.want_logits = is_last_ubatch;
     } else if (st.is_dense || st.prunes(schedule_, s)) { // short contexts ask for the steps to come
-        const std::vector<int32_t> & query = st.query[static_cast<size_t>(s)];
-        for (size_t i = begin; i < end; ++i) {
-            shape.n_query += contains(query, st.rows[i]) ? 1 : 0;
-        }
+        shape.n_query = count_queries(u);
         shape.heads = schedule_.points[static_cast<size_t>(s)].heads;
     }
     return shape;
-}
-
-graph_inputs session::inputs_of(const step & st, int s, const graph_shape & shape, size_t begin, size_t end) const {
-    const cell_map & cells = segments_[static_cast<size_t>(s)].cells;
-    const auto n_kv = static_cast<size_t>(shape.n_kv);
-    graph_inputs in;
-    in.pos.assign(st.rows.begin() + static_cast<std::ptrdiff_t>(begin),
-                  st.rows.begin() + static_cast<std::ptrdiff_t>(end));
-    for (const int32_t pos : in.pos) {
-        in.kv_rows.push_back(cells.row_of(pos));
-        if (s == 0) {
-            in.tokens.push_back(st.tokens[pos - st.n_past]);
-        }
-    }
-    const std::vector<int32_t> row_pos = visible_rows(cells, st.live, shape.n_kv);
-    in.mask.resize(n_kv * in.pos.size());
-    for (size_t i = 0; i < in.pos.size(); ++i) {
-        for (size_t r = 0; r < n_kv; ++r) {
-            in.mask[i * n_kv + r] = row_pos[r] <= in.pos[i] ? F16_ZERO : F16_NEG_INF;
-        }
-    }
-    for (size_t i = 0; shape.n_query > 0 && i < in.pos.size(); ++i) {
-        if (contains(st.query[static_cast<size_t>(s)], in.pos[i])) {
-            in.query_rows.push_back(static_cast<int32_t>(i));
-        }
-    }
-    return in;
 }
 
 // Remembers what each asking row of the ubatch looked at, rows of the cache turned into positions.
@@ -383,6 +394,7 @@ void session::commit(step & st) {
     n_tokens_ = st.n_tokens;
     n_revived_ = static_cast<int32_t>(st.revived.size());
     question_ = st.question;
+    entered_ = std::move(st.entered);
     logits_ = std::move(st.logits);
     reports_ = std::move(st.reports);
 }
@@ -396,6 +408,7 @@ void session::roll_back(const step & st) {
     for (score_window & window : windows_) {
         window.trim(st.n_past);
     }
+    tokens_.resize(static_cast<size_t>(st.n_past));
 }
 
 void session::reset() {
@@ -407,6 +420,8 @@ void session::reset() {
         window.trim(0);
     }
     n_tokens_ = 0;
+    tokens_.clear();
+    entered_.clear();
     question_ = {};
     logits_.clear();
     reports_.clear();
@@ -429,6 +444,8 @@ void session::trim(int32_t n_tokens) {
         window.trim(n_tokens);
     }
     n_tokens_ = n_tokens;
+    tokens_.resize(static_cast<size_t>(n_tokens));
+    entered_.erase(std::lower_bound(entered_.begin(), entered_.end(), n_tokens), entered_.end());
     logits_.clear();
     reports_.clear();
 }

@@ -14,6 +14,7 @@
 #include "schedule.h"
 #include "scores.h"
 #include "select.h"
+#include "ubatch.h"
 
 namespace lazygguf {
 
@@ -28,6 +29,8 @@ struct eval_params {
     int32_t query_begin = -1; // [begin, end) asks where a point's n_query is 0; -1: see session::question_of
     int32_t query_end = -1;
     std::function<bool(int32_t n_done, int32_t n_total)> progress; // may be empty; false cancels
+    const float * scores = nullptr; // (n_scores) by position, for the point before layer 0; null: none
+    int32_t n_scores = 0;
 };
 
 struct position_span {
@@ -74,21 +77,24 @@ class session {
     std::vector<score_window> windows_; // by pruning point
 
     int32_t n_tokens_ = 0;
-    int32_t n_new_ = 0; // of the last eval
+    std::vector<int32_t> tokens_;  // ids, by position
+    std::vector<int32_t> entered_; // positions that lived before layer 0 in the last eval, ascending
+    int32_t n_new_ = 0;            // of the last eval
     int32_t n_revived_ = 0;
     position_span question_; // who asks where a point's n_query is 0
     std::vector<float> logits_;
     std::vector<segment_report> reports_;
 
-    void check_tokens(const int32_t * tokens, int32_t n) const;
+    void check_arguments(const int32_t * tokens, int32_t n, const eval_params & params) const;
     bool is_last(int s) const { return s == n_segments() - 1; }
     position_span question_of(const step & st) const;
     std::vector<int32_t> query_of(const step & st, int s) const;
+    void enter(step & st) const;
+    std::vector<int32_t> select_entering(const step & st) const;
     void run(step & st);
     void run_segment(step & st, int s);
     void run_ubatch(step & st, int s, size_t begin, size_t end);
-    graph_shape shape_of(const step & st, int s, size_t begin, size_t end) const;
-    graph_inputs inputs_of(const step & st, int s, const graph_shape & shape, size_t begin, size_t end) const;
+    graph_shape shape_of(const step & st, int s, const ubatch & u, bool is_last_ubatch) const;
     void read_scores(const step & st, int s, const segment_graph & graph, const graph_inputs & in);
     void read_logits(step & st, const segment_graph & graph) const;
     std::vector<float> score(const step & st, int s) const;

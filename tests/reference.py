@@ -21,7 +21,7 @@ MAX_QUERY = 128  # tokens of a span that ask, the last ones
 
 @dataclass(frozen=True)
 class Point:
-    """A pruning point: after layer ``il`` at most ``keep`` times the context goes on."""
+    """A pruning point: after layer ``il`` (-1: before layer 0) at most ``keep`` times the context goes on."""
 
     il: int
     keep: float
@@ -60,7 +60,9 @@ class Reference:
         self.config = config
         self.schedule = Schedule() if schedule is None else schedule
         self.kv_f16 = kv_f16
-        self.segments = _segments(config.n_layer, [point.il for point in self.schedule.points])
+        self.entry = next((point for point in self.schedule.points if point.il < 0), None)
+        self.points = [point for point in self.schedule.points if point.il >= 0]  # each ends a segment
+        self.segments = _segments(config.n_layer, [point.il for point in self.points])
         self.reset()
 
     @property
@@ -71,6 +73,8 @@ class Reference:
     def reset(self) -> None:
         """Forgets every token."""
         self.n_tokens = 0
+        self.ids: list[int] = []  # of every token: an unread one's aux row is its embedding
+        self.entered: list[int] = []  # positions that lived before layer 0 in the last step
         # k[il][pos], v[il][pos]: (n_head_kv, n_embd_head)
         self.k: list[dict[int, np.ndarray]] = [{} for _ in range(self.config.n_layer)]
         self.v: list[dict[int, np.ndarray]] = [{} for _ in range(self.config.n_layer)]
@@ -88,14 +92,19 @@ class Reference:
             for pos in [pos for pos in rows if pos >= n]:
                 del rows[pos]
         self.n_tokens = min(self.n_tokens, n)
+        self.ids, self.entered = self.ids[:n], [pos for pos in self.entered if pos < n]
         self._forget_step()
 
-    def eval(self, ids: Sequence[int], query_span: tuple[int, int] | None = None) -> np.ndarray:
+    def eval(
+        self, ids: Sequence[int], query_span: tuple[int, int] | None = None, scores: np.ndarray | None = None
+    ) -> np.ndarray:
         """Reads tokens after those held.
 
         Args:
             ids: The new tokens, at least one.
             query_span: [begin, end) of the positions that ask at "question" points.
+            scores: For a point before layer 0, float32 (n_tokens,), old tokens and new; NaN where a token stays
+                as it is.
 
         Returns:
             The logits of the newest token, float32 (n_vocab,).
@@ -107,8 +116,11 @@ class Reference:
         self.n_tokens = n_tokens
         step = _Step(self, n_past, n_tokens, query_span)
         self.question = step.question
-        live, compute = list(range(n_tokens)), list(range(n_past, n_tokens))
-        rows = self.weights["token_embd.weight"][np.asarray(ids)].astype(np.float32)
+        self.ids += ids
+        live = self.entered = self._enter(step, scores)
+        compute = [pos for pos in live if pos not in self.k[0]]
+        step.revived.update(pos for pos in compute if pos < n_past)
+        rows = self.weights["token_embd.weight"][np.asarray(self.ids)[compute]].astype(np.float32)
         for s, layers in enumerate(self.segments):
             self.live.append(live)
             self.computed.append(compute)
@@ -135,6 +147,18 @@ class Reference:
 
     # ---- pruning ----
 
+    def _enter(self, step: _Step, scores: np.ndarray | None) -> list[int]:
+        """What lives before layer 0."""
+        fresh = list(range(step.n_past, step.n_tokens))
+        if step.dense or self.entry is None:
+            return list(range(step.n_tokens))
+        if scores is None:
+            return self.entered + fresh
+        stay = {pos for pos in range(step.n_tokens) if np.isnan(scores[pos])}
+        live = [pos for pos in range(step.n_tokens) if pos not in stay or pos in self.entered or pos >= step.n_past]
+        raw = np.where(np.isnan(scores), 0.0, scores)[live]
+        return select(pooled(self.entry.pool, live, raw), step.protected | stay, self.entry.keep, step.n_tokens)
+
     def _prune(self, s: int, step: _Step) -> tuple[list[int], list[int]]:
         """What is live in segment s + 1, and which of it has to be computed there."""
         live, held = self.live[s], self.k[self.segments[s + 1][0]]
@@ -143,7 +167,7 @@ class Reference:
             self.margins.append(np.inf)
             kept, scores = live, dict.fromkeys(live, 0.0)
         else:
-            point = self.schedule.points[s]
+            point = self.points[s]
             scores = dict(zip(live, score(point, live, list(self.looks[s].values()))))
             by_pos = [scores.get(pos, np.nan) for pos in range(step.n_tokens)]
             self.scores.append(np.array(by_pos, np.float32))
@@ -216,12 +240,12 @@ class _Step:
     """What one eval is: its length, who asks, who may not be pruned, what comes back."""
 
     def __init__(self, held: Reference, n_past: int, n_tokens: int, span: tuple[int, int] | None) -> None:
-        self.schedule = held.schedule
+        self.schedule, self.points = held.schedule, held.points
         self.n_past, self.n_tokens = n_past, n_tokens
         self.decode = n_past > 0 and n_tokens - n_past == 1
         self.dense = not self.schedule.points or n_tokens < self.schedule.min_prompt
         self.question = self._question(held.question, span)
-        self.asking = [self._asking(point, held.looks[s]) for s, point in enumerate(self.schedule.points)]
+        self.asking = [self._asking(point, held.looks[s]) for s, point in enumerate(self.points)]
         self.protected: set[int] = {
             n_tokens - 1,
             *range(min(self.schedule.n_sink, n_tokens)),
@@ -250,7 +274,7 @@ class _Step:
 
     def prunes(self, s: int, live: list[int]) -> bool:
         """Whether more is live than may go on after segment s."""
-        keep = self.schedule.points[s].keep
+        keep = self.points[s].keep
         return not self.dense and keep < 1.0 and len(live) > int(np.floor(keep * self.n_tokens + 1e-6))
 
     def revive(self, old: list[int], scores: Mapping[int, float], s: int) -> set[int]:
@@ -273,10 +297,14 @@ def score(point: Any, live: list[int], looks: Sequence[np.ndarray]) -> np.ndarra
     for look in looks:
         by_head[:, : look.shape[1]] += look / len(looks)
     by_pos = by_head.mean(axis=0) if point.heads is None else by_head[list(point.heads)].max(axis=0)
-    pos, reach = np.asarray(live), point.pool // 2
-    near = np.abs(pos[:, None] - pos[None, :]) <= reach
-    pooled: np.ndarray = near @ by_pos[live] / near.sum(axis=1)
-    return pooled.astype(np.float32)
+    return np.array(list(pooled(point.pool, live, by_pos[live]).values()), np.float32)
+
+
+def pooled(pool: int, live: list[int], scores: np.ndarray) -> dict[int, float]:
+    """Scores (n_live,) averaged over the live neighbours by position, float32 values by position."""
+    pos = np.asarray(live)
+    near = np.abs(pos[:, None] - pos[None, :]) <= pool // 2
+    return dict(zip(live, (near @ scores / near.sum(axis=1)).astype(np.float32)))
 
 
 def _by_position(attention: np.ndarray, compute: list[int], live: list[int]) -> dict[int, np.ndarray]:

@@ -9,6 +9,7 @@ from typing import Any, Optional
 
 import hypothesis.strategies as st
 import numpy as np
+import numpy.typing as npt
 from tiny_gguf import TinyConfig
 
 from lazygguf import KeepSchedule, PruningPoint
@@ -44,6 +45,9 @@ def schedules(draw: st.DrawFn) -> KeepSchedule:
         )
         for il, keep in zip(ils, keeps)
     ]
+    if draw(st.integers(0, 3)) == 0:
+        keep = draw(st.sampled_from([share for share in (1.0, 0.9, 0.5, 0.3) if share >= points[0].keep] or [1.0]))
+        points = [PruningPoint(-1, keep, pool=draw(st.sampled_from([1, 5]))), *points]
     return KeepSchedule(
         tuple(points),
         n_sink=draw(st.sampled_from([0, 0, 1, 4])),
@@ -77,6 +81,16 @@ def query_span(n_past: int, n: int, begin: Optional[float]) -> Optional[tuple[in
     return first, min(first + 6, n_past + n)
 
 
+def outside_scores(schedule: Optional[KeepSchedule], n: int, seed: int) -> Optional[npt.NDArray[np.float32]]:
+    """Scores for the schedule's point before layer 0; for some seeds some of them NaN, or none at all."""
+    if schedule is None or schedule.entry is None or seed % 4 == 3:
+        return None
+    rng = np.random.default_rng(seed)
+    scores = rng.random(n).astype(np.float32)
+    scores[rng.random(n) < 0.2 * (seed % 3)] = np.nan
+    return scores
+
+
 def fail_eval(session: NativeSession, ids: list[int], n_calls: int) -> bool:
     """A step whose n-th progress callback raises; False where there are fewer and the step succeeds."""
     calls = iter(range(1, n_calls))
@@ -98,13 +112,21 @@ def cached(session: NativeSession) -> list[set[int]]:
 
 
 def assert_step_holds(
-    session: NativeSession, schedule: KeepSchedule, before: list[set[int]], n_new: int, n_question: int
+    session: NativeSession,
+    schedule: KeepSchedule,
+    before: list[set[int]],
+    n_new: int,
+    *,
+    n_question: int,
+    scores: Optional[npt.NDArray[np.float32]],
 ) -> None:
     """What is true after every successful step, whatever the schedule: ``before`` is ``cached`` before it."""
     stats, after, n_tokens = session.stats(), cached(session), session.n_tokens
     live = [session.live(s).tolist() for s in range(len(after))]
     is_dense = n_tokens < schedule.min_prompt
-    assert live[0] == list(range(n_tokens))
+    if is_dense or schedule.entry is None:
+        assert live[0] == list(range(n_tokens))
+    points = schedule.points if schedule.entry is None else schedule.points[1:]
     for s, positions in enumerate(live):
         assert positions == sorted(set(positions)) and positions[-1] == n_tokens - 1
         assert set(positions) <= after[s]
@@ -117,9 +139,13 @@ def assert_step_holds(
     for earlier_rows, later_rows in zip(after, after[1:]):
         assert later_rows <= earlier_rows  # a row begins with the aux row of the segment before
     if schedule.max_revive >= 0 and n_new == 1 and n_tokens > 1 and not is_dense:
-        assert stats.n_revived <= schedule.max_revive * len(schedule.points)
-    windows = [p.n_query for p in schedule.points if isinstance(p.n_query, int)]
+        n_entered = len(set(live[0]) - before[0]) - 1  # read by their scores, without limit
+        assert stats.n_revived <= schedule.max_revive * len(points) + n_entered
+    windows = [p.n_query for p in points if isinstance(p.n_query, int)]
     n_protected = schedule.n_sink + max([*windows, 0]) + n_question + 1
-    for point, positions in zip(schedule.points, live[1:]):
+    if scores is not None and schedule.entry is not None and not is_dense:
+        n_stay = int(np.isnan(scores).sum())
+        assert len(live[0]) <= max(int(schedule.entry.keep * n_tokens + 1e-6), n_protected + n_stay)
+    for point, positions in zip(points, live[1:]):
         if not is_dense and point.keep < 1.0:
             assert len(positions) <= max(int(point.keep * n_tokens + 1e-6), n_protected)

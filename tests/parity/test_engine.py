@@ -92,6 +92,51 @@ def test_a_session_keeps_computes_and_answers_as_the_reference_does(tiny_model: 
     assert_same_step(session, reference, prompt(50, seed=10))
 
 
+ENTERED = {
+    "alone": schedule_of(PruningPoint(-1, 0.3)),
+    "then pruned": schedule_of(PruningPoint(-1, 0.5), PruningPoint(1, 0.3), PruningPoint(3, 0.1), max_revive=1),
+    "pooled": schedule_of(PruningPoint(-1, 0.4, pool=5), PruningPoint(2, 0.2, n_query=4), n_sink=4),
+    "question": schedule_of(PruningPoint(-1, 0.2), PruningPoint(2, 0.1, n_query="question", pool=3)),
+    "min_prompt": schedule_of(PruningPoint(-1, 0.2), PruningPoint(2, 0.1), min_prompt=110),
+}
+
+
+def outside_scores(n: int, seed: int, n_unscored: int = 0) -> np.ndarray:
+    scores = np.random.default_rng(seed).random(n).astype(np.float32)
+    scores[:n_unscored] = np.nan
+    return scores
+
+
+@pytest.mark.parametrize("name", list(ENTERED))
+def test_scores_from_outside_decide_what_is_read_as_in_the_reference(tiny_model: Write, name: str) -> None:
+    config = TinyConfig(seed=3)
+    path, weights = tiny_model(config)
+    session = new_session(path, ENTERED[name], n_ubatch=32)
+    reference = Reference(weights, config, ENTERED[name])
+
+    assert_same_step(session, reference, prompt(100, seed=5), query_span=(70, 82), scores=outside_scores(100, 1))
+    for token in prompt(12, seed=6):
+        assert_same_step(session, reference, [token])
+    # a later question wants other parts, which are read now
+    assert_same_step(session, reference, prompt(20, seed=7), scores=outside_scores(132, 2))
+    assert (session.stats().n_revived > 0) == (name != "min_prompt")  # all was read while the context was short
+    assert_same_step(session, reference, prompt(1, seed=8), scores=outside_scores(133, 3, n_unscored=60))
+    assert_same_step(session, reference, prompt(30, seed=9))  # without scores all new tokens are read
+    session.trim(90)
+    reference.trim(90)
+    assert_same_step(session, reference, prompt(30, seed=10), scores=outside_scores(120, 4))
+
+
+def test_what_is_not_read_is_not_computed_anywhere(tiny_model: Write) -> None:
+    path, _ = tiny_model(TinyConfig(seed=3))
+    session = new_session(path, ENTERED["alone"])
+    scores = outside_scores(100, 1)
+    session.eval(prompt(100), scores=scores)
+    best = sorted(np.argsort(-scores[:76])[:6].tolist() + list(range(76, 100)))  # the last 24 tokens ask
+    assert session.live(0).tolist() == session.cached(0).tolist() == best
+    assert session.stats().n_computed == [30]
+
+
 @pytest.mark.parametrize("n_ubatch", [1, 7, 32, 512])
 def test_the_size_of_ubatches_changes_nothing(tiny_model: Write, n_ubatch: int) -> None:
     config = TinyConfig(seed=3)

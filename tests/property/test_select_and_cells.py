@@ -19,6 +19,7 @@ from session_ops import (
     assert_step_holds,
     cached,
     fail_eval,
+    outside_scores,
     query_span,
     schedules,
     tokens,
@@ -82,10 +83,11 @@ def test_every_use_keeps_computes_and_revives_as_the_reference_does(
                 assert cached(session) == before and session.n_tokens == n_past
                 continue
             span = query_span(n_past, len(ids), args[1]) if name == "eval" else None
-            expected = reference.eval(ids, span)
+            scores = outside_scores(schedule, n_past + len(ids), seed) if name == "eval" else None
+            expected = reference.eval(ids, span, scores)
             if not is_sure(reference):
                 return
             if name == "eval":
-                session.eval(ids, span)
+                session.eval(ids, span, scores=scores)
             assert_same(session, reference, expected)
-            assert_step_holds(session, schedule, before, len(ids), len(reference.question))
+            assert_step_holds(session, schedule, before, len(ids), n_question=len(reference.question), scores=scores)

@@ -11,7 +11,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from reference import nmse
-from session_ops import CONFIG, N_CTX, Op, assert_step_holds, cached, fail_eval, query_span, schedules, tokens, uses
+from session_ops import (
+    CONFIG,
+    N_CTX,
+    Op,
+    assert_step_holds,
+    cached,
+    fail_eval,
+    outside_scores,
+    query_span,
+    schedules,
+    tokens,
+    uses,
+)
 from tiny_gguf import TinyConfig
 
 from lazygguf import KeepSchedule
@@ -100,8 +112,9 @@ def test_steps_that_fail_leave_no_trace(
         elif name == "eval":
             ids = tokens(args[0], seed)[: N_CTX - failing.n_tokens]
             span = query_span(failing.n_tokens, len(ids), args[1])
+            scores = outside_scores(schedule, failing.n_tokens + len(ids), seed)
             for session in (failing, clean) if ids else ():
-                session.eval(ids, span)
+                session.eval(ids, span, scores=scores)
         else:
             for session in (failing, clean):
                 session.trim(int(args[0] * session.n_tokens)) if name == "trim" else session.reset()
@@ -124,9 +137,11 @@ def test_what_must_hold_after_a_step_holds(
             if name == "fail" and fail_eval(session, ids, args[1]):
                 assert cached(session) == before and session.n_tokens == n_past
                 continue
+            scores = None
             if name == "eval":
-                session.eval(ids, query_span(n_past, len(ids), args[1]))
-            assert_step_holds(session, schedule, before, len(ids), n_question=24)
+                scores = outside_scores(schedule, n_past + len(ids), seed)
+                session.eval(ids, query_span(n_past, len(ids), args[1]), scores=scores)
+            assert_step_holds(session, schedule, before, len(ids), n_question=24, scores=scores)
         elif name == "trim":
             n = int(args[0] * session.n_tokens)
             kept = [{pos for pos in rows if pos < n} for rows in cached(session)]

@@ -480,3 +480,26 @@ def test_a_model_of_the_parent_process_is_refused_in_a_child(model: LazyModel) -
     os.waitpid(child, 0)
     assert b"opened in another process" in os.read(read_end, 1000)
     os.close(read_end)
+
+
+def test_scores_of_the_callers_own_decide_what_is_read(path: str) -> None:
+    with LazyModel(path, keep=KeepSchedule.parse("-1:0.5", min_prompt=0)) as model:
+        model.eval(list(range(3, 83)), scores=np.arange(80.0))
+        assert model.stats.kept == [40]
+        assert model.stats.token_share == 0.5
+        model.eval(list(range(3, 23)), scores=-np.arange(100.0))  # now the beginning: it is read, the end is there
+        assert model.stats.n_reused == 80 and model.stats.token_share > 1.0
+        with pytest.raises(ValueError, match="5 scores, expected one for each of the 101 tokens"):
+            model.eval([3], scores=[1.0] * 5)
+        with pytest.raises(ValueError, match="score at position 7 is infinite"):
+            model.eval([3], scores=[0.0] * 7 + [np.inf] + [0.0] * 93)
+        with pytest.raises(ValueError, match=r"scores have the shape \(1, 101\)"):
+            model.eval([3], scores=np.zeros((1, 101)))
+        assert model.n_tokens == 100
+        with pytest.raises(ValueError, match="il -1 prunes by scores from outside"):
+            model.create_completion("hello")
+
+
+def test_scores_without_a_point_that_uses_them_are_refused(path: str) -> None:
+    with LazyModel(path, keep="off") as model, pytest.raises(ValueError, match="no pruning point before layer 0"):
+        model.eval([3, 4], scores=[0.0, 1.0])

@@ -66,7 +66,7 @@ def open_session(model: NativeModel, points: list[dict[str, Any]], params: Any =
 
 
 BAD_POINTS = [
-    ([native_point(il=-1)], "il is -1, expected a layer in [0, 4] for a model of 6 layers"),
+    ([native_point(il=-2)], "il is -2, expected a layer in [0, 4] for a model of 6 layers, or -1"),
     ([native_point(il=5)], "il is 5, expected a layer in [0, 4]"),
     ([native_point(il=2**31 - 1)], "il is 2147483647"),
     ([native_point(keep=0.0)], "keep is 0, expected a value in (0, 1]"),
