@@ -28,13 +28,18 @@ def byte_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 @contextlib.contextmanager
-def step_bar(title: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar over steps; call the result with the steps done and their number."""
+def step_bar(title: str, unit: str = "tensors") -> Iterator[Callable[[int, int], None]]:
+    """A bar over steps; call the result with the steps done and their number.
+
+    Args:
+        title: what is being done.
+        unit: what is counted.
+    """
     console = Console(stderr=True)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("{task.completed}/{task.total} tensors"),
+        TextColumn(f"{{task.completed}}/{{task.total}} {unit}"),
     )
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=None)

@@ -1,0 +1,133 @@
+"""The tasks of RULER (arXiv:2404.06654) that need the whole text: variable tracking and word counts.
+
+Owns ``vt``, ``cwe`` and ``fwe`` as RULER defines them, with its one worked example before ``vt`` and ``cwe``.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import string
+from collections.abc import Sequence
+
+from .haystack import Haystack
+from .parts import Parts
+
+NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
+N_HOPS = 4
+N_COMMON = 10
+LONG = 4096  # tokens; below, RULER repeats words less often
+CODED_LETTERS = 6
+
+VT_INSTRUCTION = "Memorize and track the chain(s) of variable assignment hidden in the following text.\n\n"
+VT_QUESTION = "Question: Find all variables that are assigned the value {query} in the text above."
+VT_PREFIX = (
+    "Answer: According to the chain(s) of variable assignment in the text above, {n} variables are assigned the value "
+    "{query}, they are: "
+)
+CWE_INSTRUCTION = (
+    "Below is a numbered list of words. In these words, some appear more often than others. "
+    "Memorize the ones that appear most often.\n"
+)
+CWE_QUESTION = "Question: What are the 10 most common words in the above list?"
+CWE_PREFIX = "Answer: The top 10 words that appear most often in the list are:"
+FWE_INSTRUCTION = (
+    "Read the following coded text and track the frequency of each coded word. "
+    "Find the three most frequently appeared coded words. "
+)
+FWE_QUESTION = (
+    "Question: Do not provide any explanation. Please ignore the dots '....'. "
+    "What are the three most frequently appeared words in the above coded text?"
+)
+FWE_PREFIX = "Answer: According to the coded text above, the three most frequently appeared words are:"
+
+
+def build_vt(rng: random.Random, n_noises: int) -> Parts:
+    """A chain of five variables between sentences of noise, after one worked example."""
+    example = _chain(rng, n_noises=N_HOPS + 1, n_letters=3)
+    asked = _chain(rng, n_noises, n_letters=5)
+    shown = f"{example.instruction}{example.document}\n\n{example.question} {example.answer_prefix}"
+    return Parts(
+        instruction=f"{shown}{' '.join(example.references)}\n\n\n{asked.instruction}",
+        document=asked.document,
+        question=asked.question,
+        references=asked.references,
+        answer_prefix=asked.answer_prefix,
+    )
+
+
+def _chain(rng: random.Random, n_noises: int, n_letters: int) -> Parts:
+    names: list[str] = []
+    while len(names) < N_HOPS + 1:
+        name = "".join(rng.choices(string.ascii_uppercase, k=n_letters))
+        if name not in names and name != "VAR":
+            names.append(name)
+    value = str(rng.randint(10_000, 99_999))
+    chain = [f"VAR {names[0]} = {value}", *(f"VAR {b} = VAR {a} " for a, b in zip(names, names[1:]))]
+    lines = [NOISE] * n_noises
+    for shift, (place, line) in enumerate(zip(sorted(rng.sample(range(n_noises), len(chain))), chain)):
+        lines.insert(place + shift, line)
+    return Parts(
+        instruction=VT_INSTRUCTION,
+        document="\n".join(lines).replace(". \n", ".\n"),
+        question=VT_QUESTION.format(query=value),
+        references=tuple(names),
+        answer_prefix=VT_PREFIX.format(n=len(names), query=value),
+    )
+
+
+def build_cwe(rng: random.Random, haystack: Haystack, is_long: bool, n_words: int) -> Parts:
+    """A numbered list in which ten words come more often, after one worked example.
+
+    Raises:
+        ValueError: the haystack has fewer different words than the list needs.
+    """
+    shown = 40 if is_long else 20
+    needed = shown + n_words
+    if needed > len(haystack.vocabulary):
+        raise ValueError(
+            f"{haystack.name} has {len(haystack.vocabulary)} different words, a list of this length needs {needed} "
+            "(-f with a longer text)"
+        )
+    words = rng.sample(haystack.vocabulary, needed)
+    example, common = _word_list(rng, words[:shown], (10, 3) if is_long else (3, 1))
+    said = " ".join(f"{i}. {word}" for i, word in enumerate(common, start=1))
+    document, asked = _word_list(rng, words[shown:], (30, 3) if is_long else (6, 1))
+    return Parts(
+        instruction=f"{CWE_INSTRUCTION}{example}\n\n{CWE_QUESTION} {CWE_PREFIX} {said}\n{CWE_INSTRUCTION}",
+        document=document,
+        question=CWE_QUESTION,
+        references=tuple(asked),
+        answer_prefix=CWE_PREFIX,
+    )
+
+
+def _word_list(rng: random.Random, words: Sequence[str], repeats: tuple[int, int]) -> tuple[str, list[str]]:
+    """The numbered list, and its ten common words."""
+    common, rare = list(words[:N_COMMON]), list(words[N_COMMON:])
+    listed = common * repeats[0] + rare * repeats[1]
+    rng.shuffle(listed)
+    return " ".join(f"{i}. {word}" for i, word in enumerate(listed, start=1)), common
+
+
+def build_fwe(rng: random.Random, vocab_size: int, n_words: int) -> Parts:
+    """Coded words whose counts follow a zeta distribution of exponent 2; the most frequent "word" is dots."""
+    vocab: list[str] = []
+    seen: set[str] = set()
+    while len(vocab) < vocab_size:
+        word = "".join(rng.choices(string.ascii_lowercase, k=CODED_LETTERS))
+        if word not in seen:
+            seen.add(word)
+            vocab.append(word)
+    vocab[0] = "..."
+    zeta = math.pi**2 / 6
+    counts = [int(n_words / (rank**2 * zeta)) for rank in range(1, vocab_size + 1)]
+    text = [word for word, count in zip(vocab, counts) for _ in range(count)]
+    rng.shuffle(text)
+    return Parts(
+        instruction=FWE_INSTRUCTION,
+        document=" ".join(text),
+        question=FWE_QUESTION,
+        references=tuple(vocab[1:4]),
+        answer_prefix=FWE_PREFIX,
+    )

@@ -1,0 +1,121 @@
+"""``lazygguf eval``: what a keep schedule costs in quality, beside what it saves.
+
+A thin main: check, open the model, ask everything, print the table. Quality is measured by retrieval and
+aggregation tasks (RULER's), question answering, LongBench, and the KL divergence of continuation tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from lazygguf.cli import EXIT_INTERRUPTED
+from lazygguf.demo import model_or_demo
+from lazygguf.errors import Cancelled
+from lazygguf.printable import printable
+
+from ..progress_bar import step_bar
+from .engine import Engine, EngineOptions
+from .haystack import Haystack
+from .kld import N_CONTINUATION, KldSource
+from .longbench import N_SPARE, NAMES, LongBenchSource
+from .methods import BaselineOptions, Method, Overrides, make_methods
+from .options import Asked, check_arguments
+from .plot import check_plot, draw
+from .questions import KLD, Source
+from .records import AnswerFile
+from .runner import Plan, Run
+from .table import make_kld_rows, make_rows, to_json, to_text
+from .tasks import Form, GeneratedSource
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs ``lazygguf eval``; the exit code is 0, or 130 after Ctrl-C, when the table holds what there is."""
+    asked = check_arguments(args)
+    if args.plot is not None:
+        check_plot(args.plot)
+    haystack = Haystack.read(args.file)
+    model_path = model_or_demo(args.model)
+    options = EngineOptions(args.ctx_size, args.ubatch_size, args.threads, args.n_gpu_layers)
+    with Engine(model_path, options) as engine:
+        methods = _methods(args, asked, engine)
+        sources = _sources(args, asked, engine, haystack)
+        readers = [engine.reader(method) for method in methods]
+        answers = AnswerFile(args.out, engine.identity)
+        work = Run(Plan(sources, readers, engine.settings, args.seed), answers)
+        code = _ask(work)
+    _report(args, work, methods, Path(model_path).name)
+    return code
+
+
+def _ask(work: Run) -> int:
+    with step_bar("evaluating", "answers") as progress:
+        try:
+            work.all(progress)
+        except (KeyboardInterrupt, Cancelled):
+            return EXIT_INTERRUPTED
+    return 0
+
+
+def _methods(args: argparse.Namespace, asked: Asked, engine: Engine) -> list[Method]:
+    baselines = BaselineOptions(asked.baselines, args.baseline_share, args.static_il, args.paper, args.seed)
+    overrides = Overrides(args.n_query, args.pool, args.max_revive)
+    return make_methods(asked.keeps, overrides, baselines, engine.shape)
+
+
+def _sources(args: argparse.Namespace, asked: Asked, engine: Engine, haystack: Haystack) -> list[Source]:
+    """The tasks at their lengths; each is tried once, so that what cannot work is said before the run."""
+    form = Form(asked.place, args.answer_prefix)
+    max_length = args.max_length or max(1, engine.n_ctx - N_SPARE)
+    sources: list[Source] = []
+    for task in asked.tasks:
+        if task in NAMES:
+            sources.append(LongBenchSource(task, args.longbench, asked.samples, max_length, engine.prompter))
+            _check_room(sources[-1], engine.n_ctx, "--max-length", max_length)
+            continue
+        for length in asked.lengths:
+            if task == KLD:
+                _check_length(task, length, N_CONTINUATION, engine.n_ctx)
+                sources.append(KldSource(asked.samples, args.seed, length, haystack, engine.prompter))
+            else:
+                source = GeneratedSource(task, length, asked.samples, args.seed, haystack, engine.prompter, form)
+                _check_length(task, length, source.max_tokens, engine.n_ctx)
+                source.question(0)
+                sources.append(source)
+    return sources
+
+
+def _check_length(task: str, length: int, n_answer: int, n_ctx: int) -> None:
+    if length + n_answer > n_ctx:
+        raise ValueError(
+            f"--length {length}, task {task}: {length} tokens and {n_answer} of the answer are {length + n_answer}, "
+            f"the context holds {n_ctx} (-c)"
+        )
+
+
+def _check_room(source: Source, n_ctx: int, option: str, value: int) -> None:
+    """Raises ValueError when a prompt with its answer does not fit into the context."""
+    for index in range(source.n_questions):
+        prompt = source.question(index).prompt
+        needed = len(prompt.ids) + prompt.max_tokens
+        if needed > n_ctx:
+            raise ValueError(
+                f"{option} {value}, task {source.task}: prompt {index} and its answer take {needed} tokens, "
+                f"the context holds {n_ctx}; give a smaller {option}"
+            )
+
+
+def _report(args: argparse.Namespace, work: Run, methods: list[Method], model: str) -> None:
+    """Prints the table, and draws the plot where there is something to draw."""
+    rows, kld_rows = make_rows(work.records, methods), make_kld_rows(work.records, methods)
+    if args.json:
+        head: dict[str, Any] = {"model": model, "settings": dict(work.plan.settings), "seed": args.seed}
+        described = [method.to_dict() for method in methods]
+        print(json.dumps({**head, "methods": described, **to_json(rows, kld_rows)}, ensure_ascii=False))
+    else:
+        sys.stdout.write(printable(to_text(rows, kld_rows)))
+    if args.plot is not None:
+        draw(args.plot, rows, {method.label: method.kind for method in methods}, f"{model}, seed {args.seed}")

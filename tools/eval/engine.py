@@ -1,0 +1,217 @@
+"""One model, read by many methods.
+
+Owns the weights (loaded once), a context for each method, greedy answers, and what they took. It knows nothing of
+tasks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from lazygguf._ffi import NativeFile, NativeModel, NativeSession
+from lazygguf.context import TokenContext
+from lazygguf.terminal import interrupt_cancels
+from lazygguf.threads import physical_cores
+from lazygguf.tokenizer import Tokenizer
+
+from .kld import Logits
+from .methods import Method, Shape
+from .prompts import Prompt, Prompter
+
+N_WARM_UP = 64  # tokens read before anything is timed
+_HASHED_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How the model is run; names as in ``ModelOptions``."""
+
+    n_ctx: int = 0
+    n_ubatch: int = 512
+    n_threads: Optional[int] = None
+    n_gpu_layers: int = 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a method said and what it took.
+
+    Attributes:
+        pred: the answer.
+        ttft_s: seconds from the ids to the first token's choice.
+        decode_s: seconds of the decode steps.
+        n_steps: decode steps.
+        token_share: share of the dense work of reading the prompt.
+        revived: tokens brought back, summed over the decode steps.
+        kept: tokens live in each segment when the prompt was read.
+    """
+
+    pred: str
+    ttft_s: float
+    decode_s: float
+    n_steps: int
+    token_share: float
+    revived: int
+    kept: list[int]
+
+
+class Reader:
+    """Reads prompts by one method."""
+
+    def __init__(self, context: TokenContext, tokenizer: Tokenizer, method: Method) -> None:
+        self._context, self._tokenizer, self.method = context, tokenizer, method
+
+    def answer(self, prompt: Prompt) -> Answer:
+        """The greedy answer; ends before an end-of-generation token, a stop text or ``max_tokens``.
+
+        Raises:
+            ContextFullError: the prompt and its answer do not fit.
+            Cancelled, KeyboardInterrupt: interrupted.
+        """
+        with self._reading(prompt) as begin:
+            context = self._context
+            generation = context.begin()
+            said: list[int] = []
+            token = self._choose(prompt, 0)
+            ttft_s = time.perf_counter() - begin
+            while not self._ends(prompt, token):
+                said.append(token)
+                if len(said) == prompt.max_tokens:
+                    break
+                context.step(token, generation)
+                token = self._choose(prompt, len(said))
+            n_steps = min(len(said), prompt.max_tokens - 1)
+            pred = self._tokenizer.detokenize(said).decode("utf-8", "replace")
+            return self._result(pred, ttft_s, time.perf_counter() - begin - ttft_s, n_steps)
+
+    def follow(self, prompt: Prompt, continuation: tuple[int, ...]) -> tuple[list[Logits], Answer]:
+        """Logits (n_vocab,) from which each token of the continuation would be chosen, and what it took."""
+        with self._reading(prompt) as begin:
+            context = self._context
+            generation = context.begin()
+            logits = [self._logits()]
+            ttft_s = time.perf_counter() - begin
+            for token in continuation[:-1]:
+                context.step(token, generation)
+                logits.append(self._logits())
+            decode_s = time.perf_counter() - begin - ttft_s
+            return logits, self._result("", ttft_s, decode_s, len(continuation) - 1)
+
+    def warm_up(self, prompt: Prompt) -> None:
+        """Reads the begin of a prompt, so that the first one timed finds weights and buffers in memory."""
+        self._context.reset()
+        self._context.append(prompt.ids[:N_WARM_UP])
+        self._context.reset()
+
+    @contextlib.contextmanager
+    def _reading(self, prompt: Prompt) -> Iterator[float]:
+        """Holds the prompt in the context, and gives when reading began; the context is empty again afterwards."""
+        context = self._context
+        context.reset()
+        scores = self.method.scores(prompt)
+        with interrupt_cancels(context.cancel):
+            begin = time.perf_counter()
+            context.append(prompt.ids, prompt.query_span, scores)
+            yield begin
+        context.reset()
+
+    def _result(self, pred: str, ttft_s: float, decode_s: float, n_steps: int) -> Answer:
+        stats = self._context.stats  # of the reading; the steps since added what they revived
+        return Answer(pred, ttft_s, decode_s, n_steps, stats.token_share, stats.revived, list(stats.kept))
+
+    def _logits(self) -> Logits:
+        logits = self._context.logits()
+        if logits is None:
+            raise RuntimeError("the context holds no logits")
+        return logits
+
+    def _choose(self, prompt: Prompt, n_said: int) -> int:
+        logits = self._logits()
+        token = int(np.argmax(logits))
+        while n_said < prompt.min_tokens and self._ends(prompt, token):
+            logits[token] = -np.inf
+            token = int(np.argmax(logits))
+        return token
+
+    def _ends(self, prompt: Prompt, token: int) -> bool:
+        if self._tokenizer.is_eog(token):
+            return True
+        return bool(prompt.stops) and any(
+            stop.encode() in self._tokenizer.piece(token, special=False) for stop in prompt.stops
+        )
+
+
+class Engine:
+    """A model file opened for evaluation. Use it as a context manager.
+
+    Attributes:
+        shape: what schedules are checked against.
+        prompter: makes prompts.
+        n_ctx: tokens a context can hold.
+        identity: the file's name, size and a hash of its begin and end: enough to tell models apart.
+    """
+
+    def __init__(self, path: str, options: EngineOptions) -> None:
+        with NativeFile(path) as file:
+            file.check()
+            metadata: dict[str, Any] = file.metadata
+        self._options = options
+        self._native = NativeModel(path, options.n_gpu_layers)
+        self._contexts: list[TokenContext] = []
+        self._tokenizer = Tokenizer(path)
+        self.shape = Shape(self._native.n_layer, self._native.n_head, metadata)
+        self.prompter = Prompter(self._tokenizer, metadata)
+        self.n_ctx = options.n_ctx or self._native.n_ctx_train
+        self.identity = _identity(Path(path))
+
+    def reader(self, method: Method) -> Reader:
+        """A reader with its own context on the shared weights."""
+        options = self._options
+        session = NativeSession(
+            self._native,
+            n_ctx=options.n_ctx,
+            n_ubatch=options.n_ubatch,
+            n_threads=options.n_threads or physical_cores(),
+            schedule=method.schedule,
+        )
+        context = TokenContext(session, self.shape.n_layer)
+        self._contexts.append(context)
+        return Reader(context, self._tokenizer, method)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides times and, within rounding, answers."""
+        options = self._options
+        return {
+            "n_ctx": self.n_ctx,
+            "n_ubatch": options.n_ubatch,
+            "n_threads": options.n_threads or physical_cores(),
+            "n_gpu_layers": options.n_gpu_layers,
+        }
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for context in self._contexts:
+            context.close()
+        self._tokenizer.close()
+        self._native.close()
+
+
+def _identity(path: Path) -> str:
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(_HASHED_BYTES)
+        file.seek(max(0, size - _HASHED_BYTES))
+        digest = hashlib.sha256(head + file.read(_HASHED_BYTES)).hexdigest()[:12]
+    return f"{path.stem}-{size}-{digest}"

@@ -1,0 +1,69 @@
+"""Quality against speed: one point for each method, as in figure 5 of the LazyLLM paper.
+
+Owns the picture; matplotlib is the extra ``[plot]`` and is imported when it is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Optional
+
+from .metrics import require_extra
+from .table import ALL_TASKS, Row
+
+FORMATS = (".pdf", ".png", ".svg")
+_KINDS = {"keep": ("o", "tab:blue"), "dense": ("s", "black")}
+_BASELINE = ("x", "tab:gray")
+
+
+def check_plot(path: Path) -> None:
+    """Raises before a long run what would fail after it: matplotlib missing, an unknown format, no such folder."""
+    require_extra("plot", ["matplotlib"])
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"--plot {path}: expected a name that ends in {', '.join(FORMATS)}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"--plot {path}: the folder does not exist")
+
+
+def overall(rows: Sequence[Row]) -> list[Row]:
+    """The rows over all tasks; where there is only one task and length, its rows."""
+    return [row for row in rows if row.task == ALL_TASKS] or list(rows)
+
+
+def draw(path: Path, rows: Sequence[Row], kinds: dict[str, str], title: str) -> None:
+    """Draws the methods that have a speed-up and a quality.
+
+    Raises:
+        ValueError: there is none: no scored answers, or no dense run beside them.
+    """
+    shown = [row for row in overall(rows) if row.speedup is not None and row.ratio is not None]
+    if not shown:
+        raise ValueError(f"--plot {path}: no method has both a score and a speed-up; it needs dense and a scored task")
+    figure: Any = import_module("matplotlib.figure").Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for row in shown:
+        marker, color = _KINDS.get(kinds.get(row.method, ""), _BASELINE)
+        axes.errorbar(
+            row.speedup,
+            row.ratio,
+            xerr=_arms(row.speedup, row.speedup_low, row.speedup_high),
+            yerr=_arms(row.ratio, row.ratio_low, row.ratio_high),
+            fmt=marker,
+            color=color,
+            capsize=3,
+        )
+        axes.annotate(row.method, (row.speedup, row.ratio), textcoords="offset points", xytext=(6, 6), fontsize=8)
+    axes.axhline(1.0, color="black", linewidth=0.5, linestyle=":")
+    axes.set_xlabel("time to first token, speed-up over dense")
+    axes.set_ylabel("score / dense score")
+    axes.set_title(title)
+    figure.savefig(path)
+
+
+def _arms(value: Optional[float], low: Optional[float], high: Optional[float]) -> Any:
+    """Lengths of an error bar's two arms; None without an interval."""
+    if value is None or low is None or high is None:
+        return None
+    return [[max(0.0, value - low)], [max(0.0, high - value)]]

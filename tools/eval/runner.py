@@ -1,0 +1,163 @@
+"""Asks every question of every method, in turn.
+
+Owns the order, what is skipped, and what is noted of an answer. Times are comparable because a question is asked of all
+methods before the next one; who begins changes from question to question.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Callable, Optional, Protocol
+
+from lazygguf import __version__
+
+from .engine import Answer
+from .kld import Logits, compare
+from .methods import DENSE, Method
+from .prompts import Prompt
+from .questions import Question, Source
+from .records import AnswerFile, Key, Record, key_of
+
+Progress = Callable[[int, int], Any]
+
+
+class MethodReader(Protocol):
+    """What the runner needs of a reader (``engine.Reader``)."""
+
+    method: Method
+
+    def answer(self, prompt: Prompt) -> Answer: ...
+    def follow(self, prompt: Prompt, continuation: tuple[int, ...]) -> tuple[list[Logits], Answer]: ...
+    def warm_up(self, prompt: Prompt) -> None: ...
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is made of.
+
+    Attributes:
+        sources: the tasks, each at one length.
+        readers: the methods.
+        settings: of the engine; answers of other settings are not taken for this run's.
+        seed: noted with every answer.
+    """
+
+    sources: Sequence[Source]
+    readers: Sequence[MethodReader]
+    settings: Mapping[str, Any]
+    seed: int
+
+    @property
+    def setting_id(self) -> str:
+        content = json.dumps([dict(self.settings), __version__], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    @property
+    def n_answers(self) -> int:
+        return len(self.readers) * sum(source.n_questions for source in self.sources)
+
+    def questions(self) -> Iterator[Question]:
+        """All questions: the first of every task, then the second, so that an early end leaves all tasks begun."""
+        for index in range(max((source.n_questions for source in self.sources), default=0)):
+            for source in self.sources:
+                if index < source.n_questions:
+                    yield source.question(index)
+
+
+class Run:
+    """One run over a plan.
+
+    Attributes:
+        records: the answers of this plan so far, old ones included, in the plan's order.
+    """
+
+    def __init__(self, plan: Plan, answers: AnswerFile) -> None:
+        self.plan = plan
+        self.records: list[Record] = []
+        self._answers = answers
+        self._turn = f"{time.time():.0f}"  # times are compared within one run of the program only
+        self._is_warm = False
+        self._base: Optional[tuple[str, list[Logits]]] = None  # of a kld prompt: its digest and the dense logits
+
+    def all(self, progress: Progress) -> None:
+        """Asks what has no answer yet."""
+        n_done, n_total = 0, self.plan.n_answers
+        progress(0, n_total)
+        for question in self.plan.questions():
+            for reader in self._in_turn(question):
+                record = self._answers.find(self._key(question, reader.method))
+                if record is None:
+                    record = self._ask(question, reader)
+                    self._answers.add(record)
+                self.records.append(record)
+                n_done += 1
+                progress(n_done, n_total)
+
+    def _in_turn(self, question: Question) -> Sequence[MethodReader]:
+        readers = self.plan.readers
+        if question.continuation is not None:  # dense first: the others are compared with it
+            return readers
+        shift = question.index % len(readers)
+        return [*readers[shift:], *readers[:shift]]
+
+    def _ask(self, question: Question, reader: MethodReader) -> Record:
+        if not self._is_warm:
+            for each in self.plan.readers:
+                each.warm_up(question.prompt)
+            self._is_warm = True
+        if question.continuation is None:
+            answer = reader.answer(question.prompt)
+            return self._record(question, reader.method, answer, question.score(answer.pred))
+        return self._diverge(question, question.continuation, reader)
+
+    def _diverge(self, question: Question, continuation: tuple[int, ...], reader: MethodReader) -> Record:
+        digest = question.prompt.digest
+        if reader.method.kind == DENSE:
+            logits, answer = reader.follow(question.prompt, continuation)
+            self._base = digest, logits
+        else:
+            if self._base is None or self._base[0] != digest:  # the dense answer is an old one
+                dense = next(each for each in self.plan.readers if each.method.kind == DENSE)
+                self._base = digest, dense.follow(question.prompt, continuation)[0]
+            logits, answer = reader.follow(question.prompt, continuation)
+        divergence = compare(self._base[1], logits, continuation)
+        mean = sum(divergence.kld) / len(divergence.kld)
+        return {**self._record(question, reader.method, answer, mean), "divergence": divergence.to_dict()}
+
+    def _key(self, question: Question, method: Method) -> Key:
+        return key_of(self._identity(question, method))
+
+    def _identity(self, question: Question, method: Method) -> Record:
+        return {
+            "method_id": method.digest,
+            "setting_id": self.plan.setting_id,
+            "task": question.task,
+            "length": question.length,
+            "index": question.index,
+            "prompt_hash": question.prompt.digest,
+        }
+
+    def _record(self, question: Question, method: Method, answer: Answer, score: float) -> Record:
+        return {
+            **self._identity(question, method),
+            "method": method.label,
+            "schedule": None if method.schedule is None else method.schedule.to_dict(),
+            "seed": self.plan.seed,
+            "depths": list(question.depths),
+            "n_prompt": len(question.prompt.ids),
+            "pred": answer.pred,
+            "references": list(question.references),
+            "score": score,
+            "ttft_s": round(answer.ttft_s, 6),
+            "decode_s": round(answer.decode_s, 6),
+            "n_steps": answer.n_steps,
+            "token_share": round(answer.token_share, 6),
+            "revived": answer.revived,
+            "kept": answer.kept,
+            "turn": self._turn,
+            **question.extra,
+        }
