@@ -21,6 +21,11 @@ from .schedule import QUESTION, KeepSchedule
 ProgressCallback = Callable[[int, int], Any]
 
 _KV_DTYPES = {"f16": lib.LAZY_KV_DTYPE_F16, "f32": lib.LAZY_KV_DTYPE_F32, "q8_0": lib.LAZY_KV_DTYPE_Q8_0}
+_WEIGHTS = {
+    "as-is": lib.LAZY_WEIGHTS_AS_IS,
+    "fast": lib.LAZY_WEIGHTS_FAST,
+    "force-bf16": lib.LAZY_WEIGHTS_FORCE_BF16,
+}
 _EXCEPTIONS = {
     lib.LAZY_STATUS_INVALID_ARGUMENT: ValueError,
     lib.LAZY_STATUS_BAD_FILE: ModelFileError,
@@ -164,17 +169,26 @@ class NativeModel:
         path: a GGUF file.
         n_gpu_layers: layers placed on the first GPU device; 0 none, -1 all.
         use_mmap: map the file instead of reading it.
+        weights: ``"as-is"``, ``"fast"`` (a second form of the matrices for prompts, where this CPU gains by one), or
+            ``"force-bf16"`` for tests.
 
     Raises:
         FileNotFoundError, IsADirectoryError, PermissionError, ModelFileError, UnsupportedModelError, MemoryError,
         ValueError: a GPU is asked for and ggml has none.
     """
 
-    def __init__(self, path: Union[str, os.PathLike[str]], n_gpu_layers: int = 0, use_mmap: bool = True) -> None:
+    def __init__(
+        self,
+        path: Union[str, os.PathLike[str]],
+        n_gpu_layers: int = 0,
+        use_mmap: bool = True,
+        weights: str = "as-is",
+    ) -> None:
         params = ffi.new("lazy_model_params *")
         lib.lazy_model_params_init(params)
         params.n_gpu_layers = n_gpu_layers
         params.use_mmap = use_mmap
+        params.weights = _choice(_WEIGHTS, "weights", weights)
         out = ffi.new("lazy_model **")
         check(lib.lazy_model_load(out, _path_bytes(path), params))
         self._model = ffi.gc(out[0], lib.lazy_model_free)
@@ -292,7 +306,8 @@ class NativeSession:
         lib.lazy_session_params_init(params)
         params.n_ctx, params.n_ubatch, params.n_threads = n_ctx, n_ubatch, n_threads
         params.n_threads_batch = n_threads if n_threads_batch is None else n_threads_batch
-        params.type_k, params.type_v = _kv_dtype("type_k", type_k), _kv_dtype("type_v", type_v)
+        params.type_k = _choice(_KV_DTYPES, "type_k", type_k)
+        params.type_v = _choice(_KV_DTYPES, "type_v", type_v)
         native, keep_alive = _native_schedule(schedule)
         out = ffi.new("lazy_session **")
         check(lib.lazy_session_new(out, model._model, params, native))
@@ -422,7 +437,7 @@ def _token_array(ids: Sequence[int]) -> npt.NDArray[np.int32]:
     return np.ascontiguousarray(wide, dtype=np.int32)
 
 
-def _kv_dtype(name: str, value: str) -> int:
-    if value not in _KV_DTYPES:
-        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(_KV_DTYPES)}")
-    return int(_KV_DTYPES[value])
+def _choice(values: dict[str, int], name: str, value: str) -> int:
+    if value not in values:
+        raise ValueError(f"{name} is {value!r}, expected one of {', '.join(values)}")
+    return int(values[value])

@@ -77,7 +77,7 @@ class LazyModel:
             file.check()
             self.metadata: dict[str, Any] = file.metadata
         self._options = chosen
-        self._native = NativeModel(self.model_path, chosen.n_gpu_layers, chosen.use_mmap)
+        self._native = NativeModel(self.model_path, chosen.n_gpu_layers, chosen.use_mmap, chosen.weights)
         try:
             self._set_up(chosen)
         except BaseException:

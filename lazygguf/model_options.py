@@ -54,6 +54,9 @@ class ModelOptions:
         n_threads_batch: threads while reading; None is ``n_threads``.
         n_gpu_layers: layers on the first GPU device, -1 all.
         use_mmap: map the file instead of reading it.
+        weights: ``"fast"`` keeps a second form of the matrices for reading prompts where the file's type is slow on
+            this CPU and another one that is no less exact is measured to be faster; it takes up to a quarter of the
+            machine's memory. ``"as-is"`` uses the file's types only.
         keep: ``"auto"``, ``"off"`` (dense), a spelling such as ``"10:0.3,13:0.08"``, a profile's path
             (``.json``), or a ``KeepSchedule``.
         max_revive: pruned tokens brought back per step and pruning point; None is the schedule's own, -1 no limit.
@@ -74,6 +77,7 @@ class ModelOptions:
     n_threads_batch: Optional[int] = None
     n_gpu_layers: int = 0
     use_mmap: bool = True
+    weights: str = "fast"
     keep: KeepArgument = "auto"
     max_revive: Optional[int] = None
     draft: None = None
@@ -92,6 +96,8 @@ class ModelOptions:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
                 raise ValueError(f"{name} is {value!r}, expected an integer in [{least}, {most}]")
+        if self.weights not in ("fast", "as-is"):
+            raise ValueError(f'weights is {self.weights!r}, expected "fast" or "as-is"')
         if self.draft is not None:
             raise ValueError("draft is given, expected None: draft models are not in this version")
         if self.progress_callback is not None and not callable(self.progress_callback):

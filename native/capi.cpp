@@ -184,12 +184,12 @@ void lazy_file_tensor(const lazy_file * file, int64_t i, lazy_tensor_info * out)
     out->n_bytes = gguf_get_tensor_size(g, i);
 }
 
-void lazy_model_params_init(lazy_model_params * params) { *params = {LAZY_VERSION, 0, true}; }
+void lazy_model_params_init(lazy_model_params * params) { *params = {LAZY_VERSION, 0, true, LAZY_WEIGHTS_AS_IS}; }
 lazy_status lazy_model_load(lazy_model ** out, const char * path, const lazy_model_params * params) {
     return guarded([&] {
         check_version("lazy_model_params", params->version);
         check_at_least("n_gpu_layers", params->n_gpu_layers, -1);
-        *out = new lazy_model(path, {params->n_gpu_layers, params->use_mmap});
+        *out = new lazy_model(path, {params->n_gpu_layers, params->use_mmap, params->weights});
     });
 }
 void lazy_model_free(lazy_model * model) { delete model; }

@@ -94,7 +94,7 @@ ggml_tensor * segment_graph::build_rope(ggml_tensor * cur, ggml_tensor * pos, co
 // inp F32 [n_embd, n_rows] -> F32 [n_embd, n_rows]; in the model's last layer only the last row goes on, and none
 // where no logits are wanted.
 ggml_tensor * segment_graph::build_layer(ggml_tensor * inp, int il) {
-    const layer_weights & layer = mdl_.layers[static_cast<size_t>(il)];
+    const layer_weights & layer = mdl_.layer(il, shape_.n_rows);
     const kv_tensors & kv = seg_.kv[static_cast<size_t>(il - seg_.il_begin)];
     const bool is_last = il == mdl_.hp.n_layer - 1;
     ggml_tensor * pos = pos_;
@@ -119,8 +119,9 @@ ggml_tensor * segment_graph::build_layer(ggml_tensor * inp, int il) {
         cur = last_rows(ctx_.get(), cur, 1);
         inp = last_rows(ctx_.get(), inp, 1);
     }
-    cur = ggml_add(ctx_.get(), build_linear(layer.wo, layer.bo, cur), inp);
-    return ggml_add(ctx_.get(), build_ffn(build_norm(cur, layer.ffn_norm), layer), cur);
+    const layer_weights & rest = mdl_.layer(il, cur->ne[1]);
+    cur = ggml_add(ctx_.get(), build_linear(rest.wo, rest.bo, cur), inp);
+    return ggml_add(ctx_.get(), build_ffn(build_norm(cur, rest.ffn_norm), rest), cur);
 }
 
 // Computes K and V of every row and writes them to their rows of the cache.

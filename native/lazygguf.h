@@ -84,10 +84,18 @@ void         lazy_file_tensor(const lazy_file * file, int64_t i, lazy_tensor_inf
 
 // ---- models ------------------------------------------------------------------------------------------------------
 
+// In which form the layers' matrices are multiplied with when a prompt is read. Decode uses the file's own.
+typedef enum lazy_weights {
+    LAZY_WEIGHTS_AS_IS = 0,
+    LAZY_WEIGHTS_FAST = 1,      // where a form that is no less exact is measured to be faster on this CPU: that one
+    LAZY_WEIGHTS_FORCE_BF16 = 2 // every quantized matrix as BF16, fast here or not; for tests
+} lazy_weights;
+
 typedef struct lazy_model_params {
     int32_t version;      // LAZY_VERSION 1
     int32_t n_gpu_layers; // layers placed on the first GPU device that ggml has, the last ones first; -1 = all
     bool    use_mmap;     // map the file instead of reading it
+    lazy_weights weights;
 } lazy_model_params;
 
 void         lazy_model_params_init(lazy_model_params * params);

@@ -11,25 +11,6 @@
 namespace lazygguf {
 namespace {
 
-// Would `dev` run this use of the tensor with the weights in a buffer of type `buft`?
-bool is_supported(ggml_backend_dev_t dev, ggml_backend_buffer_type_t buft, const tensor_spec & spec, ggml_type type) {
-    ggml_init_params params = {ggml_tensor_overhead() * 4, nullptr, /*no_alloc=*/true};
-    ggml_context_ptr ctx(ggml_init(params));
-    ggml_tensor * w = ggml_new_tensor_2d(ctx.get(), type, spec.ne0, spec.ne1);
-    ggml_tensor * op;
-    if (spec.use == tensor_use::rows) {
-        op = ggml_get_rows(ctx.get(), w, ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I32, 512));
-    } else {
-        op = ggml_mul_mat(ctx.get(), w, ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, spec.ne0, 512));
-    }
-    // support depends on the buffer's type, so the question is asked with an empty buffer of that type
-    ggml_backend_buffer_ptr buffer(ggml_backend_buft_alloc_buffer(buft, 0));
-    w->buffer = buffer.get();
-    const bool ok = ggml_backend_dev_supports_op(dev, op);
-    w->buffer = nullptr;
-    return ok;
-}
-
 // Buffer types with faster kernels than the plain one (CPU_REPACK, AMX, KleidiAI), best first.
 std::vector<ggml_backend_buffer_type_t> extra_bufts(ggml_backend_dev_t dev) {
     std::vector<ggml_backend_buffer_type_t> bufts;
@@ -45,7 +26,7 @@ std::vector<ggml_backend_buffer_type_t> extra_bufts(ggml_backend_dev_t dev) {
 ggml_backend_buffer_type_t choose_buft(ggml_backend_dev_t dev, const tensor_spec & spec, ggml_type type) {
     if (spec.use == tensor_use::matmul) {
         for (ggml_backend_buffer_type_t buft : extra_bufts(dev)) {
-            if (is_supported(dev, buft, spec, type)) {
+            if (is_supported(dev, {type, buft}, spec.ne0, spec.ne1)) {
                 return buft;
             }
         }
@@ -72,7 +53,7 @@ model::model(const std::string & path, const model_params & params) {
         check_vocab(file, hp.n_vocab);
     }
     place_layers(params.n_gpu_layers);
-    load_weights(file, params.use_mmap);
+    load_weights(file, params);
 }
 
 model::~model() = default;
@@ -110,6 +91,7 @@ namespace {
 
 // One tensor of the model and where its bytes lie in the file.
 struct planned_tensor {
+    const tensor_spec & spec;
     ggml_tensor * tensor;
     ggml_backend_buffer_type_t buft;
     size_t offset;
@@ -131,7 +113,7 @@ class load_plan {
         ggml_tensor * t =
             spec.ne1 == 1 ? ggml_new_tensor_1d(ctx, type, spec.ne0) : ggml_new_tensor_2d(ctx, type, spec.ne0, spec.ne1);
         ggml_set_name(t, spec.name.c_str());
-        tensors.push_back({t, buft, file_.tensor_offset(i)});
+        tensors.push_back({spec, t, buft, file_.tensor_offset(i)});
         return t;
     }
 
@@ -210,10 +192,10 @@ std::string describe(const hparams & hp, const load_plan & plan) {
 
 } // namespace
 
-void model::load_weights(const gguf_file & file, bool use_mmap) {
+void model::load_weights(const gguf_file & file, const model_params & params) {
     const std::vector<tensor_spec> specs = list_tensors(hp);
     load_plan plan(file, specs.size() + 1);
-    layers.resize(static_cast<size_t>(hp.n_layer));
+    layers_.resize(static_cast<size_t>(hp.n_layer));
     ggml_backend_buffer_type_t plain = ggml_backend_dev_buffer_type(cpu_dev);
     ggml_tensor * rope_freqs = nullptr;
     for (const tensor_spec & spec : specs) {
@@ -223,7 +205,7 @@ void model::load_weights(const gguf_file & file, bool use_mmap) {
                                               : cpu_dev;
         ggml_tensor * t = plan.add(spec, spec.name.c_str(), dev);
         if (spec.il >= 0) {
-            bind_layer_tensor(layers[static_cast<size_t>(spec.il)], spec.name, t);
+            bind_layer_tensor(layers_[static_cast<size_t>(spec.il)], spec.name, t);
         } else if (spec.name == "token_embd.weight") {
             tok_embd = t;
         } else if (spec.name == "rope_freqs.weight") {
@@ -237,13 +219,22 @@ void model::load_weights(const gguf_file & file, bool use_mmap) {
             output = same ? tok_embd : plan.add(spec, "token_embd.weight", dev);
         }
     }
-    for (layer_weights & layer : layers) {
+    for (layer_weights & layer : layers_) {
         layer.rope_freqs = rope_freqs;
+    }
+    large_ = std::make_unique<large_weights>(cpu_dev, params.weights);
+    large_layers_ = layers_;
+    for (const planned_tensor & p : plan.tensors) {
+        const bool on_cpu = p.spec.il >= 0 && layer_devs[static_cast<size_t>(p.spec.il)] == cpu_dev;
+        if (on_cpu && p.spec.use == tensor_use::matmul) {
+            layer_weights & layer = large_layers_[static_cast<size_t>(p.spec.il)];
+            bind_layer_tensor(layer, p.spec.name, large_->add(p.tensor, p.buft, p.offset));
+        }
     }
 
     map_ = std::make_unique<mapped_file>(file.path(), file.size());
     const bool aligned = gguf_get_alignment(file.gguf()) % ggml_backend_buft_get_alignment(plain) == 0;
-    const bool map_plain = use_mmap && aligned;
+    const bool map_plain = params.use_mmap && aligned;
     for (auto & [buft, ctx] : plan.ctxs) {
         if (buft == plain && map_plain) {
             map_tensors(plan, buft, *map_, buffers_);
@@ -258,9 +249,15 @@ void model::load_weights(const gguf_file & file, bool use_mmap) {
         }
         const size_t n_bytes = ggml_nbytes(p.tensor);
         ggml_backend_tensor_set(p.tensor, map_->data() + p.offset, 0, n_bytes);
-        map_->drop(p.offset, n_bytes);
+        if (!map_plain || !large_->maps(p.tensor)) {
+            map_->drop(p.offset, n_bytes);
+        }
     }
+    large_->load(*map_, map_plain);
     desc = describe(hp, plan);
+    if (const std::string forms = large_->describe(); !forms.empty()) {
+        desc += "; for prompts: " + forms;
+    }
     if (!map_plain) {
         map_.reset();
     }

@@ -10,6 +10,7 @@
 
 #include <ggml-cpp.h>
 
+#include "large_weights.h"
 #include "mapped_file.h"
 #include "tensors.h"
 
@@ -35,6 +36,7 @@ struct layer_weights {
 struct model_params {
     int n_gpu_layers = 0; // the last n layers; -1 = all
     bool use_mmap = true;
+    lazy_weights weights = LAZY_WEIGHTS_AS_IS;
 };
 
 struct model {
@@ -48,7 +50,11 @@ struct model {
     ggml_tensor * tok_embd = nullptr;    // [n_embd, n_vocab]
     ggml_tensor * output_norm = nullptr; // F32 [n_embd]
     ggml_tensor * output = nullptr;      // [n_embd, n_vocab]
-    std::vector<layer_weights> layers;
+
+    // The matrices of a layer in the form that is fastest for so many rows at once.
+    const layer_weights & layer(int il, int64_t n_rows) const {
+        return (n_rows < LARGE_ROWS ? layers_ : large_layers_)[static_cast<size_t>(il)];
+    }
 
     ggml_backend_dev_t cpu_dev = nullptr;
     ggml_backend_dev_t output_dev = nullptr;
@@ -58,12 +64,17 @@ struct model {
     std::vector<ggml_backend_dev_t> devices() const;
 
   private:
+    static constexpr int64_t LARGE_ROWS = 8;
+
+    std::vector<layer_weights> layers_;
+    std::vector<layer_weights> large_layers_;
     std::unique_ptr<mapped_file> map_; // kept while a tensor points into it
+    std::unique_ptr<large_weights> large_;
     std::vector<ggml_context_ptr> ctxs_;
     std::vector<ggml_backend_buffer_ptr> buffers_;
 
     void place_layers(int n_gpu_layers);
-    void load_weights(const gguf_file & file, bool use_mmap);
+    void load_weights(const gguf_file & file, const model_params & params);
 };
 
 } // namespace lazygguf

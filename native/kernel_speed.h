@@ -1,0 +1,22 @@
+// kernel_speed.h: how fast a device multiplies many rows with weights of one type in one kind of buffer.
+//
+// Owns the measurement, made once per process and kind: kernels differ severalfold between types and CPUs, and which
+// is fast where is not written down anywhere.
+#pragma once
+
+#include <ggml-cpp.h>
+
+namespace lazygguf {
+
+struct kernel {
+    ggml_type type;
+    ggml_backend_buffer_type_t buft;
+};
+
+// Would `dev` multiply a matrix [ne0, ne1] of this kind with F32 rows?
+bool is_supported(ggml_backend_dev_t dev, const kernel & k, int64_t ne0, int64_t ne1);
+
+// Floating point operations per second of one thread; 0 where the device lacks the kernel.
+double kernel_speed(ggml_backend_dev_t dev, const kernel & k);
+
+} // namespace lazygguf

@@ -1,0 +1,156 @@
+// large_weights.cpp: choice, memory and conversion of second forms.
+
+#include "large_weights.h"
+
+#include <algorithm>
+#include <cstring>
+#include <thread>
+#include <unistd.h>
+
+#include "error.h"
+
+namespace lazygguf {
+namespace {
+
+// How much faster a second form must be: one that lies in the file anyway, and one that takes memory of its own.
+constexpr double MIN_GAIN_MAPPED = 1.10;
+constexpr double MIN_GAIN_COPIED = 1.35;
+// Share of the machine's memory that second forms may take.
+constexpr double MAX_MEMORY_SHARE = 0.25;
+
+size_t physical_memory() {
+    const long n_pages = sysconf(_SC_PHYS_PAGES);
+    const long page_size = sysconf(_SC_PAGESIZE);
+    return n_pages > 0 && page_size > 0 ? static_cast<size_t>(n_pages) * static_cast<size_t>(page_size) : 0;
+}
+
+// Rounds F32 values to a 16-bit type.
+void to_16_bit(const float * x, void * y, int64_t n, ggml_type type) {
+    if (type == GGML_TYPE_BF16) {
+        ggml_fp32_to_bf16_row(x, static_cast<ggml_bf16_t *>(y), n);
+    } else {
+        ggml_fp32_to_fp16_row(x, static_cast<ggml_fp16_t *>(y), n);
+    }
+}
+
+} // namespace
+
+large_weights::large_weights(ggml_backend_dev_t cpu_dev, lazy_weights mode)
+    : dev_(cpu_dev), plain_(ggml_backend_dev_buffer_type(cpu_dev)), mode_(mode),
+      budget_(static_cast<size_t>(static_cast<double>(physical_memory()) * MAX_MEMORY_SHARE)) {}
+
+// The type that is multiplied with fastest in a plain buffer, or the one of `small` where nothing is worth its memory.
+ggml_type large_weights::choose(const kernel & small) {
+    const auto [it, is_new] = chosen_.try_emplace({small.type, small.buft}, small.type);
+    if (!is_new) {
+        return it->second;
+    }
+    if (mode_ == LAZY_WEIGHTS_FORCE_BF16) {
+        return it->second = GGML_TYPE_BF16;
+    }
+    const double as_is = kernel_speed(dev_, small);
+    const double mapped = small.buft == plain_ ? as_is : kernel_speed(dev_, {small.type, plain_});
+    double best = std::max(as_is, mapped);
+    for (const ggml_type type : {GGML_TYPE_BF16, GGML_TYPE_F16}) {
+        const double speed = kernel_speed(dev_, {type, plain_});
+        if (speed > best && speed > MIN_GAIN_COPIED * std::max(as_is, mapped)) {
+            best = speed;
+            it->second = type;
+        }
+    }
+    if (it->second == small.type && mapped < MIN_GAIN_MAPPED * as_is) {
+        it->second = GGML_TYPE_COUNT; // none
+    }
+    return it->second;
+}
+
+ggml_tensor * large_weights::add(ggml_tensor * small, ggml_backend_buffer_type_t small_buft, size_t offset) {
+    if (mode_ == LAZY_WEIGHTS_AS_IS || !ggml_is_quantized(small->type)) {
+        return small;
+    }
+    const ggml_type type = choose({small->type, small_buft});
+    if (type == GGML_TYPE_COUNT || (type == small->type && small_buft == plain_)) {
+        return small;
+    }
+    const size_t n_bytes = ggml_row_size(type, small->ne[0]) * static_cast<size_t>(small->ne[1]);
+    if (n_bytes > budget_) {
+        return small; // the first layers come first: they see the most tokens
+    }
+    budget_ -= n_bytes;
+    ggml_init_params params = {ggml_tensor_overhead(), nullptr, /*no_alloc=*/true};
+    ctxs_.emplace_back(ggml_init(params));
+    ggml_tensor * large = ggml_new_tensor_2d(ctxs_.back().get(), type, small->ne[0], small->ne[1]);
+    ggml_set_name(large, small->name);
+    forms_.push_back({small, large, offset});
+    return large;
+}
+
+bool large_weights::maps(const ggml_tensor * small) const {
+    return std::any_of(forms_.begin(), forms_.end(),
+                       [&](const form & f) { return f.small == small && f.large->type == small->type; });
+}
+
+void large_weights::load(const mapped_file & map, bool map_plain) {
+    for (size_t i = 0; i < forms_.size(); ++i) {
+        const form & f = forms_[i];
+        const bool is_copy = f.large->type == f.small->type;
+        if (is_copy && map_plain) {
+            buffers_.emplace_back(ggml_backend_cpu_buffer_from_ptr(map.data(), map.size()));
+            ggml_backend_tensor_alloc(buffers_.back().get(), f.large, map.data() + f.offset);
+        } else {
+            buffers_.emplace_back(ggml_backend_alloc_ctx_tensors_from_buft(ctxs_[i].get(), plain_));
+            if (!buffers_.back()) {
+                fail(LAZY_STATUS_NO_MEMORY, format("cannot allocate %zu bytes for weights in a faster type; "
+                                                   "weights='as-is' needs none",
+                                                   ggml_nbytes(f.large)));
+            }
+            if (is_copy) {
+                std::memcpy(f.large->data, map.data() + f.offset, ggml_nbytes(f.large));
+            } else {
+                convert(f, map.data() + f.offset);
+            }
+        }
+        ggml_backend_buffer_set_usage(buffers_.back().get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    }
+}
+
+// Dequantises the matrix row by row, on every core.
+void large_weights::convert(const form & f, const char * data) const {
+    const int64_t n_in = f.large->ne[0];
+    const int64_t n_out = f.large->ne[1];
+    const size_t row_size = ggml_row_size(f.small->type, n_in);
+    const ggml_to_float_t to_float = ggml_get_type_traits(f.small->type)->to_float;
+    const auto rows = [&](int64_t begin, int64_t end) {
+        std::vector<float> values(static_cast<size_t>(n_in));
+        for (int64_t i = begin; i < end; ++i) {
+            to_float(data + static_cast<size_t>(i) * row_size, values.data(), n_in);
+            to_16_bit(values.data(), static_cast<char *>(f.large->data) + static_cast<size_t>(i) * f.large->nb[1], n_in,
+                      f.large->type);
+        }
+    };
+    const auto n_threads = static_cast<int64_t>(std::max(1U, std::thread::hardware_concurrency()));
+    std::vector<std::thread> threads;
+    for (int64_t t = 1; t < n_threads; ++t) {
+        threads.emplace_back(rows, n_out * t / n_threads, n_out * (t + 1) / n_threads);
+    }
+    rows(0, n_out / n_threads);
+    for (std::thread & thread : threads) {
+        thread.join();
+    }
+}
+
+std::string large_weights::describe() const {
+    std::map<std::string, size_t> bytes;
+    for (const form & f : forms_) {
+        const bool is_copy = f.large->type == f.small->type;
+        const std::string what = is_copy ? " as it lies in the file" : format(" as %s", ggml_type_name(f.large->type));
+        bytes[ggml_type_name(f.small->type) + what] += ggml_nbytes(f.large);
+    }
+    std::string text;
+    for (const auto & [what, n] : bytes) {
+        text += format("%s%s %.1f MiB", text.empty() ? "" : ", ", what.c_str(), static_cast<double>(n) / 1048576.0);
+    }
+    return text;
+}
+
+} // namespace lazygguf
