@@ -77,7 +77,7 @@ class LazyModel:
             file.check()
             self.metadata: dict[str, Any] = file.metadata
         self._options = chosen
-        self._native = NativeModel(self.model_path, chosen.n_gpu_layers, chosen.use_mmap, chosen.weights)
+        self._native = load_weights(self.model_path, chosen)
         try:
             self._set_up(chosen)
         except BaseException:
@@ -110,18 +110,7 @@ class LazyModel:
                 logger.warning("the file's %s_token_id is %d, outside the vocabulary: ignored", name, token)
         if chosen.n_ctx > native.n_ctx_train:
             logger.warning("n_ctx is %d, above the %d the model was trained with", chosen.n_ctx, native.n_ctx_train)
-        n_threads = chosen.n_threads or physical_cores()
-        session = NativeSession(
-            native,
-            n_ctx=chosen.n_ctx,
-            n_ubatch=min(chosen.n_ubatch, chosen.n_batch),
-            n_threads=n_threads,
-            n_threads_batch=chosen.n_threads_batch or n_threads,
-            type_k=chosen.type_k,
-            type_v=chosen.type_v,
-            schedule=self.schedule,
-        )
-        self._context = TokenContext(session, native.n_layer, chosen.progress_callback)
+        self._context = open_context(native, chosen, self.schedule)
         self._seeds = None if chosen.seed in (None, -1) else np.random.default_rng(chosen.seed)
 
     # ---- tokens ----------------------------------------------------------------------------------
@@ -373,6 +362,27 @@ class LazyModel:
         if self._seeds is None or params.seed not in (None, -1):
             return params
         return replace(params, seed=int(self._seeds.integers(SEED_MAX)))
+
+
+def load_weights(path: str, options: ModelOptions) -> NativeModel:
+    """The weights of a model file, as the options say."""
+    return NativeModel(path, options.n_gpu_layers, options.use_mmap, options.weights)
+
+
+def open_context(weights: NativeModel, options: ModelOptions, schedule: Optional[KeepSchedule]) -> TokenContext:
+    """An empty context on weights, with its own caches and keep schedule; weights can carry several."""
+    n_threads = options.n_threads or physical_cores()
+    session = NativeSession(
+        weights,
+        n_ctx=options.n_ctx,
+        n_ubatch=min(options.n_ubatch, options.n_batch),
+        n_threads=n_threads,
+        n_threads_batch=options.n_threads_batch or n_threads,
+        type_k=options.type_k,
+        type_v=options.type_v,
+        schedule=schedule,
+    )
+    return TokenContext(session, weights.n_layer, options.progress_callback)
 
 
 def _score_array(scores: Optional[npt.ArrayLike]) -> Optional[npt.NDArray[np.float32]]:

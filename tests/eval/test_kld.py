@@ -13,7 +13,7 @@ from tiny_gguf import TinyConfig
 
 pytest.importorskip("lazygguf.tools.eval", reason="lazygguf is not installed with its tools")
 
-from lazygguf.tools.eval.engine import Engine, EngineOptions
+from lazygguf.tools.eval.engine import Engine
 from lazygguf.tools.eval.haystack import Haystack
 from lazygguf.tools.eval.kld import N_CONTINUATION, Divergence, KldSource, compare, summarize
 from lazygguf.tools.eval.methods import DENSE, Method
@@ -21,6 +21,7 @@ from lazygguf.tools.eval.records import AnswerFile
 from lazygguf.tools.eval.runner import Plan, Run
 
 from lazygguf import KeepSchedule, LazyModel
+from lazygguf.model_options import ModelOptions
 
 TinyModel = Callable[[TinyConfig], tuple[Path, Any]]
 CONFIG = TinyConfig(n_ctx_train=2048)
@@ -29,7 +30,7 @@ SCHEDULE = KeepSchedule.parse("1:0.2,3:0.1", min_prompt=0)
 
 @pytest.fixture(scope="module")
 def engine(tiny_model: TinyModel) -> Iterator[Engine]:
-    with Engine(str(tiny_model(CONFIG)[0]), EngineOptions(n_threads=1)) as opened:
+    with Engine(str(tiny_model(CONFIG)[0]), ModelOptions(n_threads=1)) as opened:
         yield opened
 
 

@@ -12,7 +12,7 @@ from tiny_gguf import TinyConfig
 
 pytest.importorskip("lazygguf.tools.eval", reason="lazygguf is not installed with its tools")
 
-from lazygguf.tools.eval.engine import Engine, EngineOptions
+from lazygguf.tools.eval.engine import Engine
 from lazygguf.tools.eval.methods import (
     BASELINES,
     BaselineOptions,
@@ -26,6 +26,7 @@ from lazygguf.tools.eval.methods import (
 from lazygguf.tools.eval.prompts import Prompt
 
 from lazygguf import KeepSchedule
+from lazygguf.model_options import ModelOptions
 
 N_LAYER = 30
 SHAPE = Shape(N_LAYER, 9, {})
@@ -157,7 +158,7 @@ def test_random_scores_are_the_same_for_a_prompt_and_a_seed() -> None:
 @pytest.fixture(scope="module")
 def engine(tiny_model: TinyModel) -> Iterator[Engine]:
     path = str(tiny_model(TinyConfig(n_ctx_train=2048, n_layer=10))[0])
-    with Engine(path, EngineOptions(n_threads=1)) as opened:
+    with Engine(path, ModelOptions(n_threads=1)) as opened:
         yield opened
 
 

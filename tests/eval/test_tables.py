@@ -158,10 +158,11 @@ def test_the_picture_shows_a_point_with_bars_for_each_method(tmp_path: Path) -> 
     assert "<svg" in text and "2:0.5" in text and "dense" in text
 
 
-def test_a_picture_of_nothing_is_refused(tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib", reason="the extra [plot] is not installed")
-    with pytest.raises(ValueError, match="no method has both a score and a speed-up"):
-        plot.draw(tmp_path / "a.png", [], {}, "title")
+def test_the_picture_is_of_all_tasks_together_where_there_are_several() -> None:
+    one, several = make_rows(pairs(), METHODS), make_rows([*pairs(), *pairs("vt")], METHODS)
+    assert plot.plotted(one) == one
+    assert [row.task for row in plot.plotted(several)] == ["all", "all"]
+    assert plot.plotted([row for row in make_rows([{**r, "score": 0.0} for r in pairs()], METHODS)]) == []
 
 
 def test_a_picture_that_cannot_be_written_is_refused_before_the_run(tmp_path: Path) -> None:

@@ -15,16 +15,17 @@ from typing import Any
 from lazygguf.cli import EXIT_INTERRUPTED
 from lazygguf.demo import model_or_demo
 from lazygguf.errors import Cancelled
+from lazygguf.model_options import ModelOptions
 from lazygguf.printable import printable
 
 from ..progress_bar import step_bar
-from .engine import Engine, EngineOptions
+from .engine import Engine
 from .haystack import Haystack
 from .kld import N_CONTINUATION, KldSource
 from .longbench import N_SPARE, NAMES, LongBenchSource
 from .methods import BaselineOptions, Method, Overrides, make_methods
 from .options import Asked, check_arguments
-from .plot import check_plot, draw
+from .plot import draw, plotted
 from .questions import KLD, Source
 from .records import AnswerFile
 from .runner import Plan, Run
@@ -35,11 +36,15 @@ from .tasks import Form, GeneratedSource
 def run(args: argparse.Namespace) -> int:
     """Runs ``lazygguf eval``; the exit code is 0, or 130 after Ctrl-C, when the table holds what there is."""
     asked = check_arguments(args)
-    if args.plot is not None:
-        check_plot(args.plot)
     haystack = Haystack.read(args.file)
     model_path = model_or_demo(args.model)
-    options = EngineOptions(args.ctx_size, args.ubatch_size, args.threads, args.n_gpu_layers)
+    options = ModelOptions(
+        n_ctx=args.ctx_size,
+        n_ubatch=args.ubatch_size,
+        n_batch=max(args.ubatch_size, 512),
+        n_threads=args.threads,
+        n_gpu_layers=args.n_gpu_layers,
+    )
     with Engine(model_path, options) as engine:
         methods = _methods(args, asked, engine)
         sources = _sources(args, asked, engine, haystack)
@@ -117,5 +122,5 @@ def _report(args: argparse.Namespace, work: Run, methods: list[Method], model: s
         print(json.dumps({**head, "methods": described, **to_json(rows, kld_rows)}, ensure_ascii=False))
     else:
         sys.stdout.write(printable(to_text(rows, kld_rows)))
-    if args.plot is not None:
+    if args.plot is not None and plotted(rows):  # after Ctrl-C there may be nothing
         draw(args.plot, rows, {method.label: method.kind for method in methods}, f"{model}, seed {args.seed}")

@@ -13,12 +13,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
-from lazygguf._ffi import NativeFile, NativeModel, NativeSession
+from lazygguf._ffi import NativeFile
 from lazygguf.context import TokenContext
+from lazygguf.model import load_weights, open_context
+from lazygguf.model_options import ModelOptions
 from lazygguf.terminal import interrupt_cancels
 from lazygguf.threads import physical_cores
 from lazygguf.tokenizer import Tokenizer
@@ -29,16 +31,6 @@ from .prompts import Prompt, Prompter
 
 N_WARM_UP = 64  # tokens read before anything is timed
 _HASHED_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """How the model is run; names as in ``ModelOptions``."""
-
-    n_ctx: int = 0
-    n_ubatch: int = 512
-    n_threads: Optional[int] = None
-    n_gpu_layers: int = 0
 
 
 @dataclass(frozen=True)
@@ -160,30 +152,27 @@ class Engine:
         identity: the file's name, size and a hash of its begin and end: enough to tell models apart.
     """
 
-    def __init__(self, path: str, options: EngineOptions) -> None:
+    def __init__(self, path: str, options: ModelOptions) -> None:
+        """Opens the file; ``keep`` of the options is not looked at, each method has its own.
+
+        Raises:
+            OSError, ModelFileError, UnsupportedModelError, MemoryError: as ``LazyModel``.
+        """
         with NativeFile(path) as file:
             file.check()
             metadata: dict[str, Any] = file.metadata
         self._options = options
-        self._native = NativeModel(path, options.n_gpu_layers)
+        self._weights = load_weights(path, options)
         self._contexts: list[TokenContext] = []
         self._tokenizer = Tokenizer(path)
-        self.shape = Shape(self._native.n_layer, self._native.n_head, metadata)
+        self.shape = Shape(self._weights.n_layer, self._weights.n_head, metadata)
         self.prompter = Prompter(self._tokenizer, metadata)
-        self.n_ctx = options.n_ctx or self._native.n_ctx_train
+        self.n_ctx = options.n_ctx or self._weights.n_ctx_train
         self.identity = _identity(Path(path))
 
     def reader(self, method: Method) -> Reader:
         """A reader with its own context on the shared weights."""
-        options = self._options
-        session = NativeSession(
-            self._native,
-            n_ctx=options.n_ctx,
-            n_ubatch=options.n_ubatch,
-            n_threads=options.n_threads or physical_cores(),
-            schedule=method.schedule,
-        )
-        context = TokenContext(session, self.shape.n_layer)
+        context = open_context(self._weights, self._options, method.schedule)
         self._contexts.append(context)
         return Reader(context, self._tokenizer, method)
 
@@ -191,12 +180,8 @@ class Engine:
     def settings(self) -> dict[str, Any]:
         """What decides times and, within rounding, answers."""
         options = self._options
-        return {
-            "n_ctx": self.n_ctx,
-            "n_ubatch": options.n_ubatch,
-            "n_threads": options.n_threads or physical_cores(),
-            "n_gpu_layers": options.n_gpu_layers,
-        }
+        plain = {name: getattr(options, name) for name in ("n_ubatch", "n_gpu_layers", "weights", "type_k", "type_v")}
+        return {"n_ctx": self.n_ctx, "n_threads": options.n_threads or physical_cores(), **plain}
 
     def __enter__(self) -> Engine:
         return self
@@ -205,7 +190,7 @@ class Engine:
         for context in self._contexts:
             context.close()
         self._tokenizer.close()
-        self._native.close()
+        self._weights.close()
 
 
 def _identity(path: Path) -> str:

@@ -13,6 +13,7 @@ from lazygguf.schedule import QUESTION
 
 from .longbench import NAMES, found_tasks, require_metrics
 from .methods import BASELINES, DENSE, is_spelled
+from .plot import check_plot
 from .questions import KLD
 from .tasks import GENERATED
 
@@ -80,14 +81,22 @@ def check_arguments(args: argparse.Namespace) -> Asked:
     refuse_unknown(baselines, BASELINES, "baseline")
     tasks = _tasks(args)
     keeps = [keep.strip() for given in args.keep or [] for keep in given.split(";") if keep.strip()]
-    if KLD in tasks and DENSE not in baselines:
-        raise UsageError("task kld compares with the dense run: add dense to --baselines")
     asking = next((name for name in ("n_query", "pool") if getattr(args, name) is not None), None)
     if asking and "static" not in baselines and not any(is_spelled(keep) for keep in keeps):
         raise UsageError(f"--{asking.replace('_', '-')} is for schedules spelled with --keep; a profile has its own")
     if not keeps and not baselines:
         raise UsageError("nothing to compare: give --keep or --baselines")
+    if KLD in tasks and DENSE not in baselines:
+        raise UsageError("task kld compares with the dense run: add dense to --baselines")
+    if args.plot is not None:
+        _check_plotted(args.plot, tasks, baselines)
     return Asked(tasks, _lengths(args.length), args.samples, _PLACES[args.question_first], keeps, baselines)
+
+
+def _check_plotted(path: Path, tasks: list[str], baselines: list[str]) -> None:
+    check_plot(path)
+    if DENSE not in baselines or tasks == [KLD]:
+        raise UsageError("--plot shows scores and times against dense: it needs dense in --baselines and a scored task")
 
 
 def _tasks(args: argparse.Namespace) -> list[str]:

@@ -27,23 +27,17 @@ def check_plot(path: Path) -> None:
         raise FileNotFoundError(f"--plot {path}: the folder does not exist")
 
 
-def overall(rows: Sequence[Row]) -> list[Row]:
-    """The rows over all tasks; where there is only one task and length, its rows."""
-    return [row for row in rows if row.task == ALL_TASKS] or list(rows)
+def plotted(rows: Sequence[Row]) -> list[Row]:
+    """The rows over all tasks that have a speed-up and a quality; where there is only one task, its rows."""
+    overall = [row for row in rows if row.task == ALL_TASKS] or list(rows)
+    return [row for row in overall if row.speedup is not None and row.ratio is not None]
 
 
 def draw(path: Path, rows: Sequence[Row], kinds: dict[str, str], title: str) -> None:
-    """Draws the methods that have a speed-up and a quality.
-
-    Raises:
-        ValueError: there is none: no scored answers, or no dense run beside them.
-    """
-    shown = [row for row in overall(rows) if row.speedup is not None and row.ratio is not None]
-    if not shown:
-        raise ValueError(f"--plot {path}: no method has both a score and a speed-up; it needs dense and a scored task")
+    """Draws a point for each of ``plotted(rows)``, in the colour of its kind of method."""
     figure: Any = import_module("matplotlib.figure").Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    for row in shown:
+    for row in plotted(rows):
         marker, color = _KINDS.get(kinds.get(row.method, ""), _BASELINE)
         axes.errorbar(
             row.speedup,
