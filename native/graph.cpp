@@ -5,6 +5,8 @@
 #include <cmath>
 #include <utility>
 
+#include "attention.h"
+
 namespace lazygguf {
 namespace {
 
@@ -13,6 +15,8 @@ constexpr int NODES_PER_SCORED_HEAD = 16;
 // From this many query rows on, ggml's CPU flash attention sums in F32 instead of F16. The model's last layer needs
 // one row, but asks with so many that its result is as good as llama.cpp's.
 constexpr int64_t PRECISE_ROWS = 64;
+// From this many query rows on our own attention is used where it may be.
+constexpr int64_t ATTENTION_ROWS = 8;
 
 int max_nodes(const segment_tensors & seg, const graph_shape & shape) {
     const int n_score_parts = 2 + static_cast<int>(shape.heads.size());
@@ -114,7 +118,7 @@ ggml_tensor * segment_graph::build_layer(ggml_tensor * inp, int il) {
     if (il == seg_.il_end - 1 && shape_.n_query > 0) {
         build_scores(q, kv);
     }
-    cur = build_attention(q, kv, mask);
+    cur = build_attention(q, kv, mask, il);
     if (is_last) {
         cur = last_rows(ctx_.get(), cur, 1);
         inp = last_rows(ctx_.get(), inp, 1);
@@ -142,11 +146,15 @@ ggml_tensor * segment_graph::heads_of(ggml_tensor * cache, int64_t n_rows) const
 }
 
 // q F32 [n_embd_head, n_head, n] -> F32 [n_embd_q, n]
-ggml_tensor * segment_graph::build_attention(ggml_tensor * q, const kv_tensors & kv, ggml_tensor * mask) {
+ggml_tensor * segment_graph::build_attention(ggml_tensor * q, const kv_tensors & kv, ggml_tensor * mask, int il) {
     const int64_t n = q->ne[2];
+    ggml_tensor * k = heads_of(kv.k, shape_.n_kv);
+    ggml_tensor * v = heads_of(kv.v, shape_.n_kv);
+    if (n >= ATTENTION_ROWS && mdl_.has_fast_attention(il) && has_attention_rows(q, k, v)) {
+        return ggml_reshape_2d(ctx_.get(), build_attention_rows(ctx_.get(), q, k, v, mask), mdl_.hp.n_embd_q(), n);
+    }
     const float scale = 1.0F / std::sqrt(static_cast<float>(mdl_.hp.n_embd_head));
-    ggml_tensor * out = ggml_flash_attn_ext(ctx_.get(), ggml_permute(ctx_.get(), q, 0, 2, 1, 3),
-                                            heads_of(kv.k, shape_.n_kv), heads_of(kv.v, shape_.n_kv), mask, scale,
+    ggml_tensor * out = ggml_flash_attn_ext(ctx_.get(), ggml_permute(ctx_.get(), q, 0, 2, 1, 3), k, v, mask, scale,
                                             /*max_bias=*/0.0F, /*logit_softcap=*/0.0F);
     ggml_prec_set_acc(out, GGML_PREC_F32);
     return ggml_reshape_2d(ctx_.get(), out, mdl_.hp.n_embd_q(), n);

@@ -88,7 +88,7 @@ class segment_graph {
     ggml_tensor * build_rope(ggml_tensor * cur, ggml_tensor * pos, const layer_weights & layer, int n_head);
     ggml_tensor * build_layer(ggml_tensor * inp, int il);
     void build_kv(ggml_tensor * cur, const layer_weights & layer, const kv_tensors & kv);
-    ggml_tensor * build_attention(ggml_tensor * q, const kv_tensors & kv, ggml_tensor * mask);
+    ggml_tensor * build_attention(ggml_tensor * q, const kv_tensors & kv, ggml_tensor * mask, int il);
     ggml_tensor * build_ffn(ggml_tensor * cur, const layer_weights & layer);
     void build_scores(ggml_tensor * q, const kv_tensors & kv);
     ggml_tensor * build_probs(ggml_tensor * q, ggml_tensor * k, ggml_tensor * mask);

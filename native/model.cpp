@@ -52,6 +52,7 @@ model::model(const std::string & path, const model_params & params) {
     if (file.has("tokenizer.ggml.model")) { // a file without tokenizer still evaluates token ids
         check_vocab(file, hp.n_vocab);
     }
+    weights_ = params.weights;
     place_layers(params.n_gpu_layers);
     load_weights(file, params);
 }

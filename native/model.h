@@ -56,6 +56,11 @@ struct model {
         return (n_rows < LARGE_ROWS ? layers_ : large_layers_)[static_cast<size_t>(il)];
     }
 
+    // Is the layer's attention ours to choose? Not where the very kernels of llama.cpp are wanted, nor on a GPU.
+    bool has_fast_attention(int il) const {
+        return weights_ != LAZY_WEIGHTS_AS_IS && layer_devs[static_cast<size_t>(il)] == cpu_dev;
+    }
+
     ggml_backend_dev_t cpu_dev = nullptr;
     ggml_backend_dev_t output_dev = nullptr;
     std::vector<ggml_backend_dev_t> layer_devs; // by layer
@@ -66,6 +71,7 @@ struct model {
   private:
     static constexpr int64_t LARGE_ROWS = 8;
 
+    lazy_weights weights_ = LAZY_WEIGHTS_AS_IS;
     std::vector<layer_weights> layers_;
     std::vector<layer_weights> large_layers_;
     std::unique_ptr<mapped_file> map_; // kept while a tensor points into it

@@ -108,6 +108,10 @@ void session::eval(const int32_t * tokens, int32_t n, const eval_params & params
         st.query.push_back(query_of(st, s));
         st.asking.insert(st.asking.end(), st.query.back().begin(), st.query.back().end());
     }
+    if (schedule_.entry) { // the question is read, whoever asks later
+        const std::vector<int32_t> question = range(st.question.begin, st.question.end);
+        st.asking.insert(st.asking.end(), question.begin(), question.end());
+    }
     std::sort(st.asking.begin(), st.asking.end());
     st.added.resize(segments_.size());
     tokens_.insert(tokens_.end(), tokens, tokens + n);

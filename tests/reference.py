@@ -250,6 +250,7 @@ class _Step:
             n_tokens - 1,
             *range(min(self.schedule.n_sink, n_tokens)),
             *(pos for asking in self.asking for pos in asking),
+            *(self.question if held.entry is not None else ()),
         }
         self.revived: set[int] = set()
 

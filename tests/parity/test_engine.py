@@ -29,7 +29,8 @@ def prompt(n: int, seed: int = 0, n_vocab: int = 320) -> list[int]:
 
 def new_session(path: Path, schedule: Optional[KeepSchedule] = None, **kwargs: Any) -> NativeSession:
     settings = {"n_ctx": 512, "n_threads": 2, "type_k": "f32", "type_v": "f32", **kwargs}
-    return NativeSession(NativeModel(path), schedule=schedule, **settings)
+    model = NativeModel(path, weights=settings.pop("weights", "as-is"))
+    return NativeSession(model, schedule=schedule, **settings)
 
 
 def schedule_of(*points: PruningPoint, **settings: Any) -> KeepSchedule:
@@ -71,12 +72,14 @@ def assert_same_step(session: NativeSession, reference: Reference, ids: list[int
     assert nmse(logits_of(session), expected) <= EXACT
 
 
-@pytest.mark.parametrize("arch", ["llama", "qwen2"])
+@pytest.mark.parametrize(("arch", "kernels"), [("llama", "as-is"), ("qwen2", "as-is"), ("llama", "fast")])
 @pytest.mark.parametrize("name", list(SCHEDULES))
-def test_a_session_keeps_computes_and_answers_as_the_reference_does(tiny_model: Write, name: str, arch: str) -> None:
+def test_a_session_keeps_computes_and_answers_as_the_reference_does(
+    tiny_model: Write, name: str, arch: str, kernels: str
+) -> None:
     config = TinyConfig(arch=arch, seed=3)
     path, weights = tiny_model(config)
-    session = new_session(path, SCHEDULES[name], n_ubatch=64)
+    session = new_session(path, SCHEDULES[name], n_ubatch=64, weights=kernels)
     reference = Reference(weights, config, SCHEDULES[name])
 
     assert_same_step(session, reference, prompt(100, seed=5), query_span=(70, 82))
@@ -135,6 +138,51 @@ def test_what_is_not_read_is_not_computed_anywhere(tiny_model: Write) -> None:
     best = sorted(np.argsort(-scores[:76])[:6].tolist() + list(range(76, 100)))  # the last 24 tokens ask
     assert session.live(0).tolist() == session.cached(0).tolist() == best
     assert session.stats().n_computed == [30]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TinyConfig(n_embd=64, n_head=4, n_head_kv=4, n_ctx_train=1024),
+        TinyConfig(n_embd=96, n_head=6, n_head_kv=1, n_ctx_train=1024),
+        TinyConfig(n_embd=128, n_head=4, n_head_kv=2, n_ctx_train=1024),
+        TinyConfig(n_embd=160, n_head=2, n_head_kv=1, n_ctx_train=1024),
+        TinyConfig(n_embd=256, n_head=2, n_head_kv=1, n_ctx_train=1024),
+        TinyConfig(n_embd=48, n_head=2, n_head_kv=1, n_ctx_train=1024),  # heads of 24: ggml's attention
+    ],
+    ids=lambda config: f"{config.n_head}/{config.n_head_kv} heads of {config.n_embd // config.n_head}",
+)
+@pytest.mark.parametrize("kv_type", ["f32", "f16"])
+def test_our_own_attention_is_the_references(tiny_model: Write, config: TinyConfig, kv_type: str) -> None:
+    path, weights = tiny_model(config)
+    session = new_session(path, type_k=kv_type, type_v=kv_type, weights="fast")
+    reference = Reference(weights, config, kv_f16=kv_type == "f16")
+    for ids in (prompt(203, seed=1), prompt(1, seed=2), prompt(9, seed=3), prompt(97, seed=4)):
+        expected = reference.eval(ids)
+        session.eval(ids)
+        # ggml rounds the queries of the one-row step to F16 where K is F16
+        assert nmse(logits_of(session), expected) <= (EXACT if kv_type == "f32" else 5e-5)
+
+
+@pytest.mark.parametrize("kernels", ["fast", "force-bf16"])
+@pytest.mark.parametrize("weight_type", ["Q4_0", "Q4_1", "Q5_0", "Q8_0", "Q4_K"])
+@pytest.mark.parametrize("arch", ["llama", "qwen2"])
+def test_faster_weights_are_no_less_exact_than_the_files_own(
+    tiny_model: Write, arch: str, weight_type: str, kernels: str
+) -> None:
+    config = TinyConfig.for_type(weight_type, arch=arch)
+    path, weights = tiny_model(config)
+    errors = {"as-is": 0.0, kernels: 0.0}
+    for seed in range(4):
+        ids = prompt(120, seed)
+        expected = Reference(weights, config).eval(ids)
+        for form in errors:
+            session = new_session(path, weights=form)
+            session.eval(ids)
+            errors[form] += nmse(logits_of(session), expected) / 4
+    assert errors[kernels] <= 1.1 * errors["as-is"]  # Q4_K as it lies in the file rounds as its repacked form does
+    if kernels == "force-bf16":
+        assert errors[kernels] <= 0.5 * errors["as-is"]
 
 
 @pytest.mark.parametrize("n_ubatch", [1, 7, 32, 512])

@@ -1,0 +1,19 @@
+// attention.h: attention over cached rows for many query rows at once, on the CPU.
+//
+// ggml's own kernel unpacks every K tile again for each head and each 64 queries, which at long contexts costs as much
+// as the arithmetic. Here the heads of a group share a tile. Sums and softmax are F32, as in ggml's.
+#pragma once
+
+#include <ggml-cpp.h>
+
+namespace lazygguf {
+
+// Can build_attention_rows run this?
+bool has_attention_rows(const ggml_tensor * q, const ggml_tensor * k, const ggml_tensor * v);
+
+// q F32 [n_embd_head, n_head, n_rows], k and v F16 or F32 [n_embd_head, n_kv, n_head_kv] (views of the cache), mask F16
+// [n_kv, n_rows] of 0 or -inf -> F32 [n_embd_head, n_head, n_rows]
+ggml_tensor * build_attention_rows(ggml_context * ctx, ggml_tensor * q, ggml_tensor * k, ggml_tensor * v,
+                                   ggml_tensor * mask);
+
+} // namespace lazygguf
