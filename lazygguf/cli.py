@@ -41,6 +41,7 @@ COMMANDS = {
     "chat": Command("lazygguf.chat", "ask a model, about a long text or about anything"),
     "convert": Command("lazygguf.tools.convert", "make a GGUF file from a Llama checkpoint"),
     "quantize": Command("lazygguf.tools.quantize", "make a GGUF file smaller"),
+    "bench": Command("lazygguf.tools.bench", "measure reading and answering, dense and pruned, beside llama.cpp"),
     "eval": Command("lazygguf.tools.eval", "measure what a keep schedule costs in quality, beside baselines"),
     "inspect": Command("lazygguf.tools.inspect", "print what is in a GGUF file"),
 }

@@ -53,8 +53,13 @@ def type_of(tensor: OutTensor, outtype: str) -> Type:
 
 def n_bytes(source: Source, kind: Type) -> int:
     """Bytes of a tensor in the file."""
+    return tensor_bytes(source.n_elements, kind)
+
+
+def tensor_bytes(n_elements: int, kind: Type) -> int:
+    """Bytes of so many elements in a type; they are whole blocks of it."""
     per_block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
-    return source.n_elements // per_block * block_bytes
+    return n_elements // per_block * int(block_bytes)
 
 
 def is_plain_copy(source: Source, kind: Type) -> bool:

@@ -1,4 +1,4 @@
-"""The progress bar of the tools, on stderr; silent where stderr is no terminal."""
+"""The progress bars of the tools, on stderr; silent where stderr is no terminal."""
 
 from __future__ import annotations
 
@@ -44,3 +44,33 @@ def step_bar(title: str, unit: str = "tensors") -> Iterator[Callable[[int, int],
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+class Turns:
+    """Moves a bar of runs: call it with what comes next."""
+
+    def __init__(self, bar: Progress, n_turns: int) -> None:
+        self._bar = bar
+        self._task = bar.add_task("", total=n_turns)
+        self._n_begun = 0
+
+    def __call__(self, what: str) -> None:
+        self._bar.update(self._task, description=what, completed=self._n_begun)
+        self._n_begun += 1
+
+    def say(self, line: str) -> None:
+        """A line above the bar, also where there is no terminal."""
+        self._bar.console.print(line, highlight=False, markup=False)
+
+
+@contextlib.contextmanager
+def turn_bar(n_turns: int) -> Iterator[Turns]:
+    """A bar over runs that take long: what is running, and how many are done."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} runs"),
+    )
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
+        yield Turns(bar, n_turns)

@@ -16,6 +16,7 @@ from typing import Callable, Optional
 from lazygguf.errors import LazyError, UnsupportedModelError
 
 from .atomic_file import atomic_output, check_space, check_target, shown_bytes
+from .child_process import child_command
 from .imatrix_file import read_imatrix
 from .progress_bar import step_bar
 from .quant_types import COPY, QuantType, quant_type, tensor_type
@@ -23,6 +24,7 @@ from .verify import check_input
 
 _STEP = re.compile(r"\[\s*(\d+)/\s*(\d+)\]")
 _SIZE = re.compile(r"quant size\s*=\s*([\d.]+) MiB \(([\d.]+) BPW\)")
+_TYPE = re.compile(r"\[\s*\d+/\s*\d+\] (\S+) .* type =\s*(\w+), size = [^(]*(?:\((\w+)\))?$")
 _FAILED = re.compile(r"failed to quantize: (.*)")
 
 
@@ -44,11 +46,15 @@ class QuantizeOptions:
 
 @dataclass(frozen=True)
 class QuantizeResult:
-    """n_bytes: of the tensors; bits: of a weight, on average; warnings: of the quantizer's log."""
+    """n_bytes: of the tensors; bits: of a weight, on average; warnings: of the quantizer's log.
+
+    types: of a dry run, the type of each tensor, as (name, ggml's name of the type).
+    """
 
     n_bytes: int
     bits: float
     warnings: tuple[str, ...]
+    types: tuple[tuple[str, str], ...] = ()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -141,10 +147,7 @@ def run_quantizer(
         LazyError: It died.
     """
     job = {**asdict(options), "source": str(source), "target": str(target)}
-    # the parent's own module path, so that no module of the current folder takes the place of one of ours
-    start = "from lazygguf.tools.quantize_worker import main; sys.exit(main())"
-    code = f"import sys; sys.path[:] = {sys.path!r}; {start}"
-    command = [sys.executable, "-c", code]
+    command = child_command("lazygguf.tools.quantize_worker")
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdin is not None and process.stdout is not None
     try:
@@ -191,7 +194,8 @@ def _result(status: int, log: list[str], errors: str) -> QuantizeResult:
     if size is None:
         raise LazyError("llama.cpp's quantizer ended without saying the size of its result")
     warnings = tuple(re.sub(r"^\w+: ", "", line) for line in log if "WARNING" in line)
-    return QuantizeResult(int(float(size[1]) * 1024 * 1024), float(size[2]), warnings)
+    types = tuple((m[1], m[3] or m[2]) for m in map(_TYPE.match, log) if m)
+    return QuantizeResult(int(float(size[1]) * 1024 * 1024), float(size[2]), warnings, types)
 
 
 def _say(line: str) -> None:

@@ -3,64 +3,43 @@
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
-from typing import Any
+from dataclasses import replace
 
+from lazygguf.tools.bench.contenders import LLAMA_CPP, Asking, contenders, split_keeps
+from lazygguf.tools.bench.engines import Settings, open_engines
+from lazygguf.tools.bench.facts import model_facts
+from lazygguf.tools.bench.memory import peak_bytes
+from lazygguf.tools.bench.text import text_ids
+from lazygguf.tools.bench.timing import measure
 from report import Report
+
+from lazygguf.tokenizer import Tokenizer
 
 N_TOKENS, N_DECODE = 4096, 8
 
-OURS = """
-import json, resource, sys
-from lazygguf import LazyModel
-path, keep, n, n_decode, text = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
-model = LazyModel(path, keep=keep, n_ctx=n + n_decode + 8)
-ids = model.tokenize(open(text, "rb").read())
-model.eval(ids[:n])
-rows = model.stats.token_share * n  # mean over layers
-for token in ids[n : n + n_decode]:
-    model.eval([token])
-stats = model.stats
-rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-bytes_held = {"kv_bytes": stats.kv_bytes, "aux_bytes": stats.aux_bytes}
-print(json.dumps({"rss": rss, "rows": rows, **bytes_held}))
-"""
-
-THEIRS = """
-import json, resource, sys
-import llama_cpp
-path, keep, n, n_decode, text = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
-model = llama_cpp.Llama(path, n_ctx=n + n_decode + 8, n_ubatch=512, flash_attn=True, verbose=False)
-ids = model.tokenize(open(text, "rb").read())
-model.eval(ids[:n])
-for token in ids[n : n + n_decode]:
-    model.eval([token])
-print(json.dumps({"rss": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
-"""
-
-
-def measure(program: str, path: str, keep: str, text: str) -> dict[str, Any]:
-    command = [sys.executable, "-c", program, path, keep, str(N_TOKENS), str(N_DECODE), text]
-    printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    result: dict[str, Any] = json.loads(printed.splitlines()[-1])
-    return result
-
 
 def run(args: argparse.Namespace, report: Report) -> None:
-    text = str(args.text)
-    theirs, dense = measure(THEIRS, args.model, "off", text), measure(OURS, args.model, "off", text)
-    report.note(
-        f"peak RSS at {N_TOKENS} tokens: dense {dense['rss'] / 1024:.0f} MiB, llama.cpp {theirs['rss'] / 1024:.0f}"
-    )
-    report.at_most(f"{N_TOKENS} tokens, peak RSS, dense / llama.cpp", dense["rss"] / theirs["rss"], 1.10)
-    for keep in args.keep:
-        lazy = measure(OURS, args.model, keep, text)
-        mib = {name: lazy[name] / 2**20 for name in ("kv_bytes", "aux_bytes")}
-        report.note(
-            f"{keep}: K/V {mib['kv_bytes']:.1f} MiB, aux {mib['aux_bytes']:.1f} MiB, RSS {lazy['rss'] / 1024:.0f} MiB"
-        )
+    rows = contenders(split_keeps(args.keep), Asking(), model_facts(args.model).shape, LLAMA_CPP)
+    ids = text_ids(Tokenizer(args.model), N_TOKENS + N_DECODE, str(args.text))
+    # as-is: a second form of the weights is memory that is spent on purpose
+    settings = Settings(n_threads=args.threads, n_ctx=len(ids), weights="as-is")
+    peaks = {row: peak_bytes(args.model, row, settings, ids, N_TOKENS) for row in rows}
+    theirs, dense = peaks[rows[0]], peaks[rows[1]]
+    fast = peak_bytes(args.model, rows[1], replace(settings, weights="fast"), ids, N_TOKENS)
+    report.note(f"peak RSS at {N_TOKENS} tokens, MiB: dense {mib(dense)}, fast {mib(fast)}, llama.cpp {mib(theirs)}")
+    report.at_most(f"{N_TOKENS} tokens, peak RSS, dense / llama.cpp", dense / theirs, 1.10)
+    with open_engines(args.model, rows[1:], settings) as engines:
+        samples = {row: measure(engine, ids, N_TOKENS) for row, engine in engines.items()}
+    dense_kv = samples[rows[1]].kv_bytes or 0
+    for row in rows[2:]:
+        held, label = samples[row], row.label
+        shown = f"K/V {mib(held.kv_bytes)} MiB, aux {mib(held.aux_bytes)} MiB, RSS {mib(peaks[row])} MiB"
+        report.note(f"{label}: {shown}")
         # a segment takes a little ahead, so that it need not grow with every token
-        most = 1.1 * lazy["rows"] / dense["rows"]
-        report.at_most(f"{N_TOKENS} tokens, {keep}: K/V bytes / dense", lazy["kv_bytes"] / dense["kv_bytes"], most)
+        report.at_most(
+            f"{N_TOKENS} tokens, {label}: K/V bytes / dense", (held.kv_bytes or 0) / dense_kv, 1.1 * held.token_share
+        )
+
+
+def mib(n: int | None) -> str:
+    return f"{(n or 0) / 2**20:.1f}"

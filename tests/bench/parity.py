@@ -7,8 +7,8 @@ from typing import Any
 
 import llama_cpp
 import numpy as np
+from lazygguf.tools.bench.text import text_ids
 from report import Report
-from texts import real_tokens
 
 from lazygguf import LazyModel
 
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace, report: Report) -> None:
         flash_attn=True,
         verbose=False,
     )
-    ids = real_tokens(ours, N_PREFILL + N_DECODE)
+    ids = text_ids(ours, N_PREFILL + N_DECODE)
     worst = 0.0
     for step in (ids[:N_PREFILL], *([token] for token in ids[N_PREFILL:])):
         ours.eval(step)

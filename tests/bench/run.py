@@ -7,8 +7,8 @@ import importlib
 import sys
 from pathlib import Path
 
+from lazygguf.tools.bench.text import TEXT
 from report import Report
-from texts import TEXT
 
 PARTS = ("speed", "parity", "memory", "needle")
 

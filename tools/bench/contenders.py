@@ -1,0 +1,162 @@
+"""Who is measured: one contender is one row of each prompt length.
+
+Owns how the command line names keep schedules, lists of them and of prompt lengths. A contender is an engine with
+a keep schedule; what else changes how a prompt is read (a draft model) belongs here too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Optional, Union
+
+from lazygguf.schedule import QUESTION, KeepArgument, KeepSchedule, resolve_keep
+
+LAZYGGUF = "lazygguf"
+LLAMA_CPP = "llama-cpp-python"
+DENSE = "off"
+DEFAULT_KEEPS = ("auto",)  # beside "off"
+
+_RANGE = re.compile(r"(\d+)-(\d+)([+*])(\d+)")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to read a prompt.
+
+    Attributes:
+        engine: LAZYGGUF or LLAMA_CPP.
+        keep: the keep schedule as the command line named it; "off" is dense.
+        schedule: what it came to for the model; None is dense.
+    """
+
+    engine: str
+    keep: str = DENSE
+    schedule: Optional[KeepSchedule] = None
+
+    @property
+    def label(self) -> str:
+        """Its name in tables and plots."""
+        if self.engine == LLAMA_CPP:
+            return "llama.cpp"
+        spelling = str(self.schedule) if self.schedule is not None else DENSE
+        return self.keep if self.keep in (spelling, DENSE) else f"{self.keep} ({spelling})"
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether it is the row that schedules are compared with."""
+        return self.engine == LAZYGGUF and self.keep == DENSE
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values, for a child process."""
+        schedule = None if self.schedule is None else self.schedule.to_dict()
+        return {"engine": self.engine, "keep": self.keep, "schedule": schedule}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Contender:
+        """Reads what ``to_dict`` gives."""
+        schedule = values["schedule"]
+        return cls(values["engine"], values["keep"], None if schedule is None else KeepSchedule.from_dict(schedule))
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Who asks in spelled schedules, and how many pruned tokens may come back; None is the schedule's own."""
+
+    n_query: Union[int, str, None] = None
+    pool: Optional[int] = None
+    max_revive: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What of a model a schedule must fit."""
+
+    n_layer: int
+    n_head: int
+    metadata: Mapping[str, Any]
+
+
+def split_keeps(given: Optional[Iterable[str]]) -> list[str]:
+    """The schedules of repeated --keep options, each a list separated by ";": dense first, each once.
+
+    A comma belongs to a schedule's own spelling and never separates two.
+
+    Raises:
+        ValueError: an empty entry.
+    """
+    keeps = [DENSE]
+    for option in DEFAULT_KEEPS if given is None else given:
+        for part in option.split(";"):
+            keep = part.strip()
+            if not keep:
+                raise ValueError(f'--keep "{option}": an empty schedule, expected such as "10:0.3,13:0.1;auto"')
+            if keep not in keeps:
+                keeps.append(keep)
+    return keeps
+
+
+def parse_lengths(given: Sequence[str]) -> list[int]:
+    """Prompt lengths as llama-bench takes them: "512,2048", "512-2048+512", "512-4096*2"; sorted, each once.
+
+    Raises:
+        ValueError: not a number above 0, or not such a list.
+    """
+    lengths: set[int] = set()
+    for part in (part.strip() for option in given for part in option.split(",")):
+        match = _RANGE.fullmatch(part)
+        if match:
+            lengths.update(_range(part, int(match[1]), int(match[2]), match[3], int(match[4])))
+        elif part.isdigit() and int(part) > 0:
+            lengths.add(int(part))
+        else:
+            raise ValueError(f'-p "{part}": expected tokens above 0, such as 512,2048 or 512-8192*2')
+    return sorted(lengths)
+
+
+def _range(part: str, first: int, last: int, sign: str, step: int) -> list[int]:
+    if not 0 < first <= last or step < (1 if sign == "+" else 2):
+        raise ValueError(f'-p "{part}": expected first-last+step or first-last*factor, rising from above 0')
+    values = [first]
+    while (following := values[-1] + step if sign == "+" else values[-1] * step) <= last:
+        values.append(following)
+    return values
+
+
+def contenders(keeps: Sequence[str], asking: Asking, shape: ModelShape, against: Optional[str]) -> list[Contender]:
+    """The rows of a benchmark, in the order in which they take turns.
+
+    Args:
+        keeps: what ``split_keeps`` gives.
+        asking: how the spelled ones ask.
+        shape: of the model that the schedules must fit.
+        against: LLAMA_CPP or None.
+
+    Raises:
+        ValueError: a schedule is wrong or does not fit the model.
+    """
+    rows = [Contender(LLAMA_CPP)] if against is not None else []
+    return rows + [Contender(LAZYGGUF, keep, _resolved(keep, asking, shape)) for keep in keeps]
+
+
+def _resolved(keep: str, asking: Asking, shape: ModelShape) -> Optional[KeepSchedule]:
+    argument: KeepArgument = keep
+    if keep not in ("auto", DENSE) and not keep.endswith(".json"):
+        given = {key: value for key in ("n_query", "pool") if (value := getattr(asking, key)) is not None}
+        argument = KeepSchedule.parse(keep, **given)
+    schedule = resolve_keep(
+        argument,
+        n_layer=shape.n_layer,
+        n_head=shape.n_head,
+        metadata=shape.metadata,
+        max_revive=asking.max_revive,
+    )
+    if schedule is not None and schedule.points[0].il < 0:
+        raise ValueError(f'keep schedule "{keep}": il is -1, which needs scores from outside; bench has none')
+    return schedule
+
+
+def parse_n_query(text: str) -> Union[int, str]:
+    """--n-query: a number, or "question"."""
+    return text if text == QUESTION else int(text)

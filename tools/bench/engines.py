@@ -1,0 +1,171 @@
+"""lazygguf and llama-cpp-python behind one face: read tokens, give logits, forget.
+
+Owns how both are opened with the same settings. All contenders of lazygguf share one copy of the weights;
+llama-cpp-python holds its own. Both run with flash attention and an F16 K/V cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Optional, Protocol
+
+import llama_cpp
+import numpy as np
+import numpy.typing as npt
+
+from lazygguf._ffi import NativeModel, NativeSession
+from lazygguf.context import TokenContext
+from lazygguf.errors import LazyError
+from lazygguf.schedule import KeepSchedule
+
+from .contenders import LLAMA_CPP, Contender
+
+Logits = npt.NDArray[np.float32]
+TYPE_KV = "f16"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every engine is opened with; ``weights`` is lazygguf's alone (see ``ModelOptions``)."""
+
+    n_threads: int
+    n_ctx: int = 0
+    n_ubatch: int = 512
+    n_gpu_layers: int = 0
+    weights: str = "fast"
+
+
+class Counts(NamedTuple):
+    """What an engine says of its last reads.
+
+    Attributes:
+        token_share: share of the dense work that reading the last tokens took.
+        kv_bytes, aux_bytes: held after them; None where the engine does not tell.
+    """
+
+    token_share: float
+    kv_bytes: Optional[int]
+    aux_bytes: Optional[int]
+
+
+class Engine(Protocol):
+    """What can be measured."""
+
+    def read(self, ids: Sequence[int]) -> None:
+        """Reads tokens after those in the context; returns when the last one's logits are there."""
+
+    def logits(self) -> Logits:
+        """Logits after the newest token, (n_vocab,), a copy."""
+
+    def counts(self) -> Counts:
+        """Of the last read."""
+
+    def reset(self) -> None:
+        """Forgets every token."""
+
+    def cancel(self) -> None:
+        """Stops the read under way where the engine can; from any thread."""
+
+    def close(self) -> None:
+        """Frees it."""
+
+
+class LazyEngine:
+    """A session of lazygguf, read as ``LazyModel.eval`` reads."""
+
+    def __init__(self, model: NativeModel, schedule: Optional[KeepSchedule], settings: Settings) -> None:
+        session = NativeSession(
+            model,
+            n_ctx=settings.n_ctx,
+            n_ubatch=settings.n_ubatch,
+            n_threads=settings.n_threads,
+            schedule=schedule,
+        )
+        self._context = TokenContext(session, model.n_layer)
+
+    def read(self, ids: Sequence[int]) -> None:
+        self._context.append(ids)
+
+    def logits(self) -> Logits:
+        logits = self._context.logits()
+        if logits is None:
+            raise LazyError("no logits: nothing was read")
+        return logits
+
+    def counts(self) -> Counts:
+        stats = self._context.stats
+        return Counts(stats.token_share, stats.kv_bytes, stats.aux_bytes)
+
+    def reset(self) -> None:
+        self._context.reset()
+
+    def cancel(self) -> None:
+        self._context.cancel()
+
+    def close(self) -> None:
+        self._context.close()
+
+
+class LlamaCppEngine:
+    """llama-cpp-python's ``Llama.eval``.
+
+    Its n_batch is n_ubatch, as is its default, so that Ctrl-C waits for one ubatch at most.
+    """
+
+    def __init__(self, path: str, settings: Settings) -> None:
+        self._model: Any = llama_cpp.Llama(
+            path,
+            n_ctx=settings.n_ctx,
+            n_batch=settings.n_ubatch,
+            n_ubatch=settings.n_ubatch,
+            n_threads=settings.n_threads,
+            n_threads_batch=settings.n_threads,
+            n_gpu_layers=settings.n_gpu_layers,
+            flash_attn=True,
+            verbose=False,
+        )
+        self._n_vocab = self._model.n_vocab()
+
+    def read(self, ids: Sequence[int]) -> None:
+        self._model.eval(ids)
+        llama_cpp.llama_synchronize(self._model.ctx)  # a GPU may still be at work
+
+    def logits(self) -> Logits:
+        pointer = llama_cpp.llama_get_logits_ith(self._model.ctx, -1)
+        return np.array(np.ctypeslib.as_array(pointer, (self._n_vocab,)), np.float32)
+
+    def counts(self) -> Counts:
+        return Counts(1.0, None, None)
+
+    def reset(self) -> None:
+        self._model.reset()
+
+    def cancel(self) -> None:
+        pass
+
+    def close(self) -> None:
+        self._model.close()
+
+
+@contextlib.contextmanager
+def open_engines(path: str, contenders: Sequence[Contender], settings: Settings) -> Iterator[dict[Contender, Engine]]:
+    """Opens every contender, in order, for the block.
+
+    Raises:
+        LazyError, ValueError, OSError, MemoryError: an engine cannot be opened; its own words say why.
+    """
+    with contextlib.ExitStack() as stack:
+        shared: Optional[NativeModel] = None
+        engines: dict[Contender, Any] = {}
+        for contender in contenders:
+            if contender.engine == LLAMA_CPP:
+                engines[contender] = LlamaCppEngine(path, settings)
+            else:
+                if shared is None:
+                    shared = NativeModel(path, settings.n_gpu_layers, weights=settings.weights)
+                    stack.callback(shared.close)
+                engines[contender] = LazyEngine(shared, contender.schedule, settings)
+            stack.callback(engines[contender].close)
+        yield engines

@@ -1,0 +1,103 @@
+"""The whole benchmark: memory first, then every prompt length with all contenders in turn.
+
+Memory comes first and in processes of their own, while this one holds no model yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from typing import Callable
+
+from lazygguf.terminal import interrupt_cancels
+
+from .contenders import Contender
+from .engines import Engine, Settings, open_engines
+from .memory import peak_bytes
+from .rows import Row, make_rows
+from .timing import interleave
+
+OnTurn = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured.
+
+    Attributes:
+        path: the model.
+        contenders: the rows of each length, in turn.
+        ids: tokens of the longest prompt and those after it.
+        lengths: prompt lengths.
+        n_gen: tokens read one at a time after each prompt.
+        repeats: runs that count.
+        settings: of every engine.
+        with_memory: measure peak memory too.
+    """
+
+    path: str
+    contenders: Sequence[Contender]
+    ids: Sequence[int]
+    lengths: Sequence[int]
+    n_gen: int
+    repeats: int
+    settings: Settings
+    with_memory: bool = True
+
+    @property
+    def n_turns(self) -> int:
+        """Runs in all, warm-ups and those of memory included."""
+        return len(self.lengths) * len(self.contenders) * (self.repeats + 1 + self.with_memory)
+
+
+def run_plan(plan: Plan, on_turn: OnTurn = lambda what: None) -> Iterator[list[Row]]:
+    """Gives the rows of each prompt length as soon as it is complete.
+
+    Args:
+        plan: what to measure.
+        on_turn: told what comes before each run.
+
+    Raises:
+        KeyboardInterrupt, Cancelled: Ctrl-C, at once in lazygguf and after an ubatch in llama.cpp.
+    """
+    peaks = _peaks(plan, on_turn)
+    settings = replace(plan.settings, n_ctx=_n_ctx(plan, max(plan.lengths)))
+    with open_engines(plan.path, plan.contenders, settings) as engines, interrupt_cancels(lambda: _cancel(engines)):
+        for n_prompt in plan.lengths:
+            yield _measure_length(plan, n_prompt, engines, peaks.get(n_prompt, {}), on_turn)
+
+
+def _measure_length(
+    plan: Plan, n_prompt: int, engines: dict[Contender, Engine], peaks: dict[Contender, int], on_turn: OnTurn
+) -> list[Row]:
+    test_time = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    ids = plan.ids[: n_prompt + plan.n_gen]
+
+    def on_contender(contender: Contender) -> None:
+        on_turn(f"{n_prompt:,} tokens, {contender.label}")
+
+    samples = interleave(engines, ids, n_prompt, plan.repeats, on_contender)
+    return make_rows(samples, n_prompt, plan.n_gen, peaks, test_time)
+
+
+def _peaks(plan: Plan, on_turn: OnTurn) -> dict[int, dict[Contender, int]]:
+    """Peak bytes by prompt length and contender; empty without memory."""
+    peaks: dict[int, dict[Contender, int]] = {}
+    for n_prompt in plan.lengths if plan.with_memory else ():
+        settings = replace(plan.settings, n_ctx=_n_ctx(plan, n_prompt))
+        ids = plan.ids[: n_prompt + plan.n_gen]
+        peaks[n_prompt] = {}
+        for contender in plan.contenders:
+            on_turn(f"{n_prompt:,} tokens, {contender.label}, memory")
+            peaks[n_prompt][contender] = peak_bytes(plan.path, contender, settings, ids, n_prompt)
+    return peaks
+
+
+def _n_ctx(plan: Plan, n_prompt: int) -> int:
+    return n_prompt + plan.n_gen
+
+
+def _cancel(engines: dict[Contender, Engine]) -> None:
+    for engine in engines.values():
+        engine.cancel()

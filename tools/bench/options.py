@@ -1,0 +1,135 @@
+"""The options of ``lazygguf bench``, spelled as llama-bench spells them where it has them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from lazygguf.cli import UsageError
+
+from .contenders import LLAMA_CPP, Asking, parse_n_query
+from .shapes import SHAPES
+
+_EPILOG = """\
+Every prompt length is read by llama.cpp, dense ("off", always there) and with each schedule, in turn, -r times
+after a warm-up of each: same text, threads, n_ubatch, flash attention, F16 K/V cache. After the prompt the next -n
+tokens of the text are read one at a time. TTFT is everything that is needed to go on decoding: the prompt read,
+its logits, the first token sampled. Ratios are medians over the pairs of one round, above 1 is faster than dense
+or llama.cpp. "ideal" is 1 / share of the dense work; "reached" is the share of it that the prefill came to.
+"peak" is the resident memory of a process that does one such run alone. "logits" is a hash of the logits' bits
+after the prompt: equal hashes mean equal to the last bit, as dense and llama.cpp are with --weights as-is.
+
+A schedule has commas of its own, so --keep takes a list separated by ";", and may be repeated:
+  --keep "10:0.3,13:0.1;auto" --keep profile.json"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the options of ``lazygguf bench``."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    _add_model_arguments(parser.add_argument_group("model"))
+    _add_run_arguments(parser.add_argument_group("what is measured"))
+    _add_schedule_arguments(parser.add_argument_group("keep schedules"))
+    _add_output_arguments(parser.add_argument_group("output"))
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    """Raises UsageError or ValueError for options that do not fit together or are out of range."""
+    if args.shape is not None and args.model is not None:
+        raise UsageError("-m and --shape exclude each other")
+    if args.shape is not None and args.file is not None:
+        raise UsageError("-f and --shape exclude each other: a random model reads random tokens")
+    if args.shape is None and args.shape_dir is not None:
+        raise UsageError("--shape-dir is for --shape")
+    for option, least in (("n_gen", 1), ("repetitions", 1), ("threads", 1), ("ubatch_size", 1)):
+        value = getattr(args, option)
+        if value is not None and value < least:
+            raise ValueError(f"--{option.replace('_', '-')} {value}: expected {least} or more")
+
+
+def asking_of(args: argparse.Namespace) -> Asking:
+    """Who asks in spelled schedules."""
+    return Asking(args.n_query, args.pool, args.max_revive)
+
+
+def _add_model_arguments(group: Any) -> None:
+    group.add_argument("-m", "--model", metavar="FILE", help="a GGUF file (default: the demo model)")
+    group.add_argument(
+        "--shape",
+        choices=sorted(SHAPES),
+        help="a model of this shape with random weights: speed and memory of a model that is not at hand. "
+        "It reads pseudo-random tokens",
+    )
+    group.add_argument("--type", metavar="TYPE", default="Q4_K_M", help="of --shape, as for quantize (Q4_K_M)")
+    group.add_argument(
+        "--shape-dir", metavar="DIR", type=Path, help="keep the file of --shape here, and use it again (default: gone)"
+    )
+    group.add_argument(
+        "--weights",
+        choices=("fast", "as-is"),
+        default="fast",
+        help="how lazygguf keeps them: as-is computes with the file's types only, as llama.cpp does (fast)",
+    )
+    group.add_argument("-t", "--threads", type=int, metavar="N", help="threads (default: physical cores)")
+    group.add_argument("-ub", "--ubatch-size", type=int, default=512, metavar="N", help="tokens read at once (512)")
+    group.add_argument("-ngl", "--n-gpu-layers", type=_layers, default=0, metavar="N", help='GPU layers, or "all" (0)')
+
+
+def _add_run_arguments(group: Any) -> None:
+    group.add_argument(
+        "-p",
+        "--n-prompt",
+        action="append",
+        metavar="N,...",
+        help="prompt lengths in tokens, or a range first-last+step or first-last*factor (512,2048,4096,8192)",
+    )
+    group.add_argument("-n", "--n-gen", type=int, default=64, metavar="N", help="tokens read one at a time after (64)")
+    group.add_argument("-r", "--repetitions", type=int, default=5, metavar="N", help="runs that count (5)")
+    group.add_argument(
+        "--against", choices=(LLAMA_CPP, "none"), default=LLAMA_CPP, help="what to compare with (llama-cpp-python)"
+    )
+    group.add_argument("-f", "--file", metavar="FILE", help="the text to read (default: 13,000 tokens of prose)")
+    group.add_argument(
+        "--no-memory",
+        dest="memory",
+        action="store_false",
+        help="do not measure peak memory, which takes a process for each row",
+    )
+
+
+def _add_schedule_arguments(group: Any) -> None:
+    group.add_argument(
+        "--keep",
+        action="append",
+        metavar="WHAT[;...]",
+        help='schedules: "10:0.3,13:0.1", "auto" or a .json profile; separated by ";", repeatable (auto)',
+    )
+    group.add_argument(
+        "--n-query",
+        type=parse_n_query,
+        metavar="N",
+        help='how many of the newest tokens ask in spelled schedules, or "question": in plain text, the last few (1)',
+    )
+    group.add_argument("--pool", type=int, metavar="N", help="average scores over N neighbours in spelled ones (1)")
+    group.add_argument(
+        "--max-revive", type=int, metavar="N", help="tokens brought back per step, -1 no limit (the schedule's)"
+    )
+
+
+def _add_output_arguments(group: Any) -> None:
+    group.add_argument(
+        "-o", "--output", choices=("table", "md", "json", "jsonl"), default="table", help="on stdout (table)"
+    )
+    group.add_argument(
+        "--json",
+        dest="output",
+        action="store_const",
+        const="json",
+        help="as -o json: llama-bench's fields, and ours",
+    )
+    group.add_argument("--plot", metavar="PNG", type=Path, help="TTFT against the prompt's length (extra: [plot])")
+
+
+def _layers(text: str) -> int:
+    return -1 if text == "all" else int(text)

@@ -1,0 +1,182 @@
+"""Models of a known shape with random weights, to measure what is not at hand.
+
+Owns the shapes and the file: every tensor in the type that llama.cpp's quantizer would give it, a vocabulary that
+loads and has no words, and weights from ``random_blocks``. What such a model says means nothing; how long it takes
+and what it holds are those of a real one.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Callable
+
+import gguf
+from gguf import GGMLQuantizationType as Type
+
+from ..atomic_file import atomic_output, check_space, scratch_file, shown_bytes
+from ..gguf_output import ALIGNMENT, Header, gguf_file, pad_tensor, table_bytes
+from ..model_plan import Hparams, Vocab, expected_tensors
+from ..payload import tensor_bytes
+from ..progress_bar import byte_bar
+from ..quant_types import COPY, QuantType
+from ..quantize import QuantizeOptions, run_quantizer
+from ..verify import check_input
+from .random_blocks import RandomBlocks
+
+Shapes = dict[str, tuple[int, ...]]
+Types = dict[str, Type]
+
+SHAPES = {
+    "llama2-7b": Hparams(
+        arch="llama",
+        n_vocab=32000,
+        n_ctx=4096,
+        n_embd=4096,
+        n_ff=11008,
+        n_layer=32,
+        n_head=32,
+        n_head_kv=32,
+        n_embd_head=128,
+        rms_eps=1e-5,
+        rope_theta=10000.0,
+    ),
+    "llama3-8b": Hparams(
+        arch="llama",
+        n_vocab=128256,
+        n_ctx=8192,
+        n_embd=4096,
+        n_ff=14336,
+        n_layer=32,
+        n_head=32,
+        n_head_kv=8,
+        n_embd_head=128,
+        rms_eps=1e-5,
+        rope_theta=500000.0,
+    ),
+    "tinyllama-1.1b": Hparams(
+        arch="llama",
+        n_vocab=32000,
+        n_ctx=2048,
+        n_embd=2048,
+        n_ff=5632,
+        n_layer=22,
+        n_head=32,
+        n_head_kv=4,
+        n_embd_head=64,
+        rms_eps=1e-5,
+        rope_theta=10000.0,
+    ),
+}
+
+
+def shape_file(name: str, hparams: Hparams, kind: QuantType, folder: Path) -> Path:
+    """The model of a shape in a folder, made where it is not there yet.
+
+    Raises:
+        ValueError: a type that is none, or that the gguf package does not know.
+        OSError: the folder does not exist, the disk is too small, or a file that is no such model is in the way.
+    """
+    if kind.name == COPY:
+        raise ValueError(f"--type {COPY}: random weights have no type of their own, name one such as Q4_K_M")
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder}: no such folder")
+    path = folder / f"{name}.{kind.name}.random.gguf"
+    if path.exists():
+        check_input(path)
+        print(f"{path}: there already, used again", file=sys.stderr)
+        return path
+    vocab, shapes = make_vocab(hparams.n_vocab), tensor_shapes(hparams)
+    types = mixed_types(hparams, vocab, kind, path)
+    n_bytes = sum(tensor_bytes(math.prod(shape), types[tensor]) for tensor, shape in shapes.items())
+    check_space(folder, n_bytes + ALIGNMENT * len(shapes) + table_bytes(vocab, len(shapes)))
+    print(f"making {path}: random weights, {shown_bytes(n_bytes)}", file=sys.stderr)
+    header = _header(path.name, hparams, vocab, kind, [(tensor, shapes[tensor], types[tensor]) for tensor in shapes])
+    with atomic_output(path, force=False) as scratch:
+        with byte_bar("writing", n_bytes) as progress:
+            write_random(header, scratch, progress)
+        check_input(scratch)
+    return path
+
+
+def tensor_shapes(hparams: Hparams) -> Shapes:
+    """Name and NumPy shape of every tensor, in file order, with an output matrix of its own."""
+    return {**dict(expected_tensors(hparams)), "output.weight": (hparams.n_vocab, hparams.n_embd)}
+
+
+def make_vocab(n_vocab: int) -> Vocab:
+    """A SentencePiece vocabulary: three specials, the bytes, and names that no text has; all different."""
+    tokens = [b"<unk>", b"<s>", b"</s>", *(f"<0x{byte:02X}>".encode() for byte in range(256))]
+    n_base = len(tokens)
+    if n_vocab < n_base:
+        raise ValueError(f"n_vocab is {n_vocab}, expected at least {n_base}: the specials and the bytes")
+    tokens += [f"<random{i}>".encode() for i in range(n_base, n_vocab)]
+    kinds = gguf.TokenType
+    types = [kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *[kinds.BYTE] * 256, *[kinds.NORMAL] * (n_vocab - n_base)]
+    return Vocab(
+        model="llama",
+        pre="default",
+        tokens=tokens,
+        types=[int(kind) for kind in types],
+        scores=[0.0] * n_base + [-float(i) for i in range(n_base, n_vocab)],
+        special_ids={"unk": 0, "bos": 1, "eos": 2},
+        add_special={"bos": True},
+    )
+
+
+def mixed_types(hparams: Hparams, vocab: Vocab, kind: QuantType, beside: Path) -> Types:
+    """The type that llama.cpp's quantizer gives each tensor.
+
+    It is asked itself, in a dry run over a stand-in whose matrices have two rows: the rule looks at names, layers
+    and the length of rows.
+
+    Args:
+        hparams: of the model.
+        vocab: of the model.
+        kind: what the quantizer is asked for.
+        beside: a path in the folder where the stand-in may be, for a moment.
+    """
+    small = [
+        (name, shape if len(shape) == 1 else (2, *shape[1:]), Type.F32 if len(shape) == 1 else Type.F16)
+        for name, shape in tensor_shapes(hparams).items()
+    ]
+    with scratch_file(beside.with_name(f"{beside.name}.types")) as stand_in:
+        with gguf_file(stand_in, _header(beside.name, hparams, vocab, kind, small)) as file:
+            for _, shape, tensor_kind in small:
+                n_bytes = tensor_bytes(math.prod(shape), tensor_kind)
+                file.write(bytes(n_bytes))
+                pad_tensor(file, n_bytes)
+        options = QuantizeOptions(ftype=kind.ftype, dry_run=True)
+        result = run_quantizer(stand_in, stand_in.with_suffix(".none"), options, lambda done, total: None)
+    found = {name: _type(type_name) for name, type_name in result.types}
+    missing = [name for name, _, _ in small if name not in found]
+    if missing:
+        raise ValueError(f"llama.cpp's quantizer gave no type for {missing[0]}")
+    return found
+
+
+def write_random(header: Header, path: Path, progress: Callable[[int], None]) -> None:
+    """Writes and fsyncs a model of random weights."""
+    blocks = RandomBlocks(std=header.hparams.n_embd**-0.5)
+    with gguf_file(path, header) as file:
+        for name, shape, kind in header.tensors:
+            written = 0
+            for piece in blocks.pieces(name, shape, kind):
+                file.write(piece)
+                written += len(piece)
+                progress(len(piece))
+            pad_tensor(file, written)
+
+
+def _header(
+    name: str, hparams: Hparams, vocab: Vocab, kind: QuantType, tensors: list[tuple[str, tuple[int, ...], Type]]
+) -> Header:
+    return Header(hparams, vocab, gguf.Metadata(name=name), kind.ftype, tensors)
+
+
+def _type(name: str) -> Type:
+    try:
+        return Type[name.upper()]
+    except KeyError:
+        raise ValueError(f"the installed gguf package does not know the type {name}") from None
