@@ -269,6 +269,7 @@ def _native_schedule(schedule: Optional[KeepSchedule]) -> tuple[Any, list[Any]]:
         schedule.min_prompt,
         schedule.max_revive,
     )
+    native.revive_margin = schedule.revive_margin
     return native, keep_alive
 
 

@@ -8,6 +8,7 @@ native core.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,7 @@ INT32_MAX = 2**31 - 1
 PROFILE_KEY = "lazygguf.profile"
 
 _POINT_KEYS = ("il", "keep", "heads", "n_query", "pool")
-_SCHEDULE_KEYS = ("n_sink", "min_prompt", "max_revive")
+_SCHEDULE_KEYS = ("n_sink", "min_prompt", "max_revive", "revive_margin")
 _PROFILE_NOTES = ("model", "measurements")  # of a profile; kept in the file, not used here
 
 
@@ -72,12 +73,15 @@ class KeepSchedule:
         min_prompt: contexts shorter than this many tokens run dense.
         max_revive: pruned tokens brought back per decode step and segment, highest scores first; -1 is no
             limit (the paper's rule). A later prompt on the same session is not limited by it.
+        revive_margin: a decode step brings a token back only where its score is this share above the lowest one
+            that was selected (4.0 is five times it); 0 is no such rule (the paper's).
     """
 
     points: tuple[PruningPoint, ...]
     n_sink: int = 4
     min_prompt: int = 256
     max_revive: int = 4
+    revive_margin: float = 4.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "points", tuple(self.points))
@@ -95,7 +99,7 @@ class KeepSchedule:
 
         Args:
             spelling: comma-separated ``il:keep`` pairs.
-            **settings: ``n_sink``, ``min_prompt``, ``max_revive`` of the schedule, and ``heads``,
+            **settings: ``n_sink``, ``min_prompt``, ``max_revive``, ``revive_margin`` of the schedule, and ``heads``,
                 ``n_query``, ``pool``, which then hold for every point.
 
         Raises:
@@ -113,7 +117,7 @@ class KeepSchedule:
         Mean over the heads, the last token asks, no pooling, no protected tokens, every length pruned, and
         pruned tokens come back without limit.
         """
-        return cls.parse(spelling, n_sink=0, min_prompt=0, max_revive=-1)
+        return cls.parse(spelling, n_sink=0, min_prompt=0, max_revive=-1, revive_margin=0.0)
 
     @classmethod
     def auto(cls, n_layer: int) -> Optional[KeepSchedule]:
@@ -320,6 +324,9 @@ def _schedule_problem(schedule: KeepSchedule) -> Optional[str]:
         value = getattr(schedule, key)
         if not _is_int(value, least, INT32_MAX):
             return f"{key} is {value!r}, expected an integer >= {least}"
+    margin = schedule.revive_margin
+    if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 <= margin < math.inf:
+        return f"revive_margin is {margin!r}, expected a number >= 0"
     return None
 
 

@@ -42,6 +42,7 @@ keep_schedule read_schedule(const lazy_schedule * schedule, const hparams & hp) 
     check(schedule->n_sink >= 0, format("n_sink is %d, expected at least 0", schedule->n_sink));
     check(schedule->min_prompt >= 0, format("min_prompt is %d, expected at least 0", schedule->min_prompt));
     check(schedule->max_revive >= -1, format("max_revive is %d, expected at least -1", schedule->max_revive));
+    check(schedule->revive_margin >= 0.0, format("revive_margin is %g, expected at least 0", schedule->revive_margin));
     for (int i = 0; i < schedule->n_points; ++i) {
         const pruning_point p = read_point(schedule->points[i], hp);
         if (i > 0) {
@@ -58,6 +59,7 @@ keep_schedule read_schedule(const lazy_schedule * schedule, const hparams & hp) 
     out.n_sink = schedule->n_sink;
     out.min_prompt = schedule->min_prompt;
     out.max_revive = schedule->max_revive;
+    out.revive_margin = schedule->revive_margin;
     return out;
 }
 

@@ -24,6 +24,7 @@ struct keep_schedule {
     int n_sink = 0;
     int min_prompt = 0;
     int max_revive = -1; // -1: unlimited
+    double revive_margin = 0.0;
 };
 
 // Checks every number against the model; fails with INVALID_ARGUMENT and the value. NULL gives a dense schedule.

@@ -46,6 +46,18 @@ int32_t keep_count(double keep, int32_t n_tokens) {
     return static_cast<int32_t>(std::floor(keep * static_cast<double>(n_tokens) + 1e-6));
 }
 
+float worst_score(const std::vector<candidate> & tokens) {
+    float worst = 0.0F;
+    bool is_first = true;
+    for (const candidate & t : tokens) {
+        if (!t.is_protected && (is_first || t.score < worst)) {
+            worst = t.score;
+            is_first = false;
+        }
+    }
+    return worst;
+}
+
 std::vector<candidate> best(const std::vector<candidate> & tokens, int32_t n_max) {
     std::vector<candidate> out = tokens;
     if (n_max >= 0 && out.size() > static_cast<size_t>(n_max)) {

@@ -27,6 +27,9 @@ int32_t keep_count(double keep, int32_t n_tokens);
 // Ascends by position, as the input does.
 std::vector<candidate> select(const std::vector<candidate> & tokens, int32_t n_keep);
 
+// The lowest score among those that are not protected; 0 where all are.
+float worst_score(const std::vector<candidate> & tokens);
+
 // The n_max best of the candidates, ascending by position. A negative n_max means all.
 std::vector<candidate> best(const std::vector<candidate> & tokens, int32_t n_max);
 

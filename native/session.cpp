@@ -331,14 +331,17 @@ std::vector<candidate> session::select_live(const step & st, int s) const {
 }
 
 // Which old positions of `live` are computed in the next segment: adds to st.revived. A decode step revives at most
-// max_revive at each pruning point, the best ones; what came back at an earlier point goes on beside them.
+// max_revive at each pruning point, the best ones, and only what is clearly above the worst of what was selected; what
+// came back at an earlier point goes on beside them.
 void session::revive(step & st, int s, const std::vector<candidate> & live) const {
     const cell_map & next = segments_[static_cast<size_t>(s) + 1].cells;
+    const bool is_limited = st.is_decode() && !st.is_dense;
+    const float least = is_limited ? static_cast<float>(1.0 + schedule_.revive_margin) * worst_score(live) : 0.0F;
     std::vector<candidate> fresh;
     std::copy_if(live.begin(), live.end(), std::back_inserter(fresh), [&](const candidate & c) {
-        return c.pos < st.n_past && !next.has(c.pos) && !contains(st.revived, c.pos);
+        return c.pos < st.n_past && !next.has(c.pos) && !contains(st.revived, c.pos) && c.score >= least;
     });
-    for (const candidate & c : best(fresh, st.is_decode() && !st.is_dense ? schedule_.max_revive : -1)) {
+    for (const candidate & c : best(fresh, is_limited ? schedule_.max_revive : -1)) {
         st.revived.push_back(c.pos);
     }
     std::sort(st.revived.begin(), st.revived.end());

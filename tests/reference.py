@@ -38,6 +38,7 @@ class Schedule:
     n_sink: int = 0
     min_prompt: int = 0
     max_revive: int = -1  # -1: unlimited
+    revive_margin: float = 0.0
 
 
 class Reference:
@@ -174,7 +175,12 @@ class Reference:
             kept = select(scores, step.protected, point.keep, step.n_tokens)
             self.margins.append(_margin(scores, kept, step.protected))
         missing = [pos for pos in kept if pos not in held]
-        given_up = step.revive([pos for pos in missing if pos < step.n_past], scores, s)
+        chosen = [scores[pos] for pos in kept if pos not in step.protected] if step.prunes(s, live) else []
+        least = np.float32(1.0 + self.schedule.revive_margin) * np.float32(min(chosen, default=0.0))
+        old = [pos for pos in missing if pos < step.n_past]
+        if step.limited and least > 0.0:  # a score that is nearly the least one may fall either way
+            self.margins[s] = min([self.margins[s], *(abs(scores[pos] - least) / least for pos in old)])
+        given_up = step.revive(old, scores, least)
         return [pos for pos in kept if pos not in given_up], [pos for pos in missing if pos not in given_up]
 
     # ---- the model ----
@@ -244,6 +250,7 @@ class _Step:
         self.n_past, self.n_tokens = n_past, n_tokens
         self.decode = n_past > 0 and n_tokens - n_past == 1
         self.dense = not self.schedule.points or n_tokens < self.schedule.min_prompt
+        self.limited = self.decode and not self.dense  # in what comes back
         self.question = self._question(held.question, span)
         self.asking = [self._asking(point, held.looks[s]) for s, point in enumerate(self.points)]
         self.protected: set[int] = {
@@ -278,18 +285,19 @@ class _Step:
         keep = self.points[s].keep
         return not self.dense and keep < 1.0 and len(live) > int(np.floor(keep * self.n_tokens + 1e-6))
 
-    def revive(self, old: list[int], scores: Mapping[int, float], s: int) -> set[int]:
+    def revive(self, old: list[int], scores: Mapping[int, float], least: float) -> set[int]:
         """Which of the old positions are not computed in this step.
 
-        A decode step revives at most max_revive at each point; what came back at an earlier point of the step goes on
+        A decode step revives at most max_revive at each point, none below the least score; what came back at an earlier point of the step goes on
         beside them.
         """
         fresh = sorted((pos for pos in old if pos not in self.revived), key=lambda pos: (-scores[pos], pos))
-        n_max = len(fresh)
-        if self.decode and not self.dense and self.schedule.max_revive >= 0:
-            n_max = self.schedule.max_revive
-        self.revived.update(fresh[:n_max])
-        return set(fresh[n_max:])
+        back = fresh
+        if self.limited:
+            back = [pos for pos in fresh if scores[pos] >= least]
+            back = back if self.schedule.max_revive < 0 else back[: self.schedule.max_revive]
+        self.revived.update(back)
+        return set(fresh) - set(back)
 
 
 def score(point: Any, live: list[int], looks: Sequence[np.ndarray]) -> np.ndarray:

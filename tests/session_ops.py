@@ -53,6 +53,7 @@ def schedules(draw: st.DrawFn) -> KeepSchedule:
         n_sink=draw(st.sampled_from([0, 0, 1, 4])),
         min_prompt=draw(st.sampled_from([0, 0, 0, 30])),
         max_revive=draw(st.sampled_from([-1, 0, 1, 2, 5])),
+        revive_margin=draw(st.sampled_from([0.0, 0.0, 0.5, 2.0])),
     )
 
 

@@ -34,7 +34,7 @@ def new_session(path: Path, schedule: Optional[KeepSchedule] = None, **kwargs: A
 
 
 def schedule_of(*points: PruningPoint, **settings: Any) -> KeepSchedule:
-    return KeepSchedule(points, **{"n_sink": 0, "min_prompt": 0, "max_revive": -1, **settings})
+    return KeepSchedule(points, **{"n_sink": 0, "min_prompt": 0, "max_revive": -1, "revive_margin": 0.0, **settings})
 
 
 SCHEDULES = {
@@ -47,6 +47,7 @@ SCHEDULES = {
     "question": schedule_of(PruningPoint(1, 0.4, n_query="question", pool=5), PruningPoint(3, 0.2)),
     "sinks": schedule_of(PruningPoint(1, 0.3), PruningPoint(2, 0.1), n_sink=4),
     "budget": schedule_of(PruningPoint(1, 0.5), PruningPoint(3, 0.25), max_revive=2),
+    "margin": schedule_of(PruningPoint(1, 0.5), PruningPoint(3, 0.25), max_revive=3, revive_margin=0.3),
     "no revival": schedule_of(PruningPoint(1, 0.5), PruningPoint(3, 0.25), max_revive=0),
     "keep 1": schedule_of(PruningPoint(1, 1.0), PruningPoint(3, 0.4)),
     "min_prompt": schedule_of(PruningPoint(1, 0.5), PruningPoint(3, 0.25), min_prompt=120),

@@ -72,6 +72,9 @@ def test_a_wrong_spelling_is_refused_with_the_value_and_what_was_expected(spelli
         {"min_prompt": -1},
         {"max_revive": -2},
         {"max_revive": 1.5},
+        {"revive_margin": -0.1},
+        {"revive_margin": float("nan")},
+        {"revive_margin": "2"},
     ],
 )
 def test_a_setting_out_of_range_is_refused(settings: dict[str, Any]) -> None:
