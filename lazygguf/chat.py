@@ -117,6 +117,7 @@ def _model_options(args: argparse.Namespace) -> dict[str, Any]:
         "n_threads": args.threads,
         "n_threads_batch": args.threads_batch,
         "n_gpu_layers": args.n_gpu_layers,
+        "weights": args.weights,
         "type_k": args.cache_type_k,
         "type_v": args.cache_type_v,
         "keep": args.keep,
@@ -151,6 +152,12 @@ def _add_model_arguments(group: Any) -> None:
         default=0,
         metavar="N",
         help='GPU layers, or "all" (0)',
+    )
+    group.add_argument(
+        "--weights",
+        choices=("fast", "as-is"),
+        default="fast",
+        help="fast: a second, faster form of slow weights for reading; as-is: the file's own only (fast)",
     )
     group.add_argument("-ctk", "--cache-type-k", default="f16", metavar="T", help="K cache: f16, f32 or q8_0")
     group.add_argument("-ctv", "--cache-type-v", default="f16", metavar="T", help="V cache: f16, f32 or q8_0")

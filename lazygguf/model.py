@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import fields, replace
@@ -95,6 +96,8 @@ class LazyModel:
 
     def _set_up(self, chosen: ModelOptions) -> None:
         native = self._native
+        if chosen.verbose:
+            print(f"lazygguf: {native.desc}", file=sys.stderr)
         self.schedule: Optional[KeepSchedule] = resolve_keep(
             chosen.keep,
             n_layer=native.n_layer,

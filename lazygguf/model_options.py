@@ -56,7 +56,8 @@ class ModelOptions:
         use_mmap: map the file instead of reading it.
         weights: ``"fast"`` keeps a second form of the matrices for reading prompts where the file's type is slow on
             this CPU and another one that is no less exact is measured to be faster; it takes up to a quarter of the
-            machine's memory. ``"as-is"`` uses the file's types only.
+            machine's memory, which ``verbose`` tells. ``"as-is"`` uses the file's types and ggml's kernels only: the
+            logits are llama.cpp's to the bit.
         keep: ``"auto"``, ``"off"`` (dense), a spelling such as ``"10:0.3,13:0.08"``, a profile's path
             (``.json``), or a ``KeepSchedule``.
         max_revive: pruned tokens brought back per step and pruning point; None is the schedule's own, -1 no limit.
@@ -65,7 +66,7 @@ class ModelOptions:
         type_k: type of the K cache, ``"f16"``, ``"f32"`` or ``"q8_0"``.
         type_v: type of the V cache, likewise.
         chat_template: a Jinja template used instead of the model's own.
-        verbose: llama.cpp's log lines go to stderr.
+        verbose: how the weights lie in memory, and llama.cpp's log lines, go to stderr.
         progress_callback: called while a prompt is read with tokens read and tokens to read; what it raises
             stops the reading, is raised, and leaves the model as it was.
     """

@@ -288,8 +288,8 @@ class _Step:
     def revive(self, old: list[int], scores: Mapping[int, float], least: float) -> set[int]:
         """Which of the old positions are not computed in this step.
 
-        A decode step revives at most max_revive at each point, none below the least score; what came back at an earlier point of the step goes on
-        beside them.
+        A decode step revives at most max_revive at each point, none below the least score; what came back at an
+        earlier point of the step goes on beside them.
         """
         fresh = sorted((pos for pos in old if pos not in self.revived), key=lambda pos: (-scores[pos], pos))
         back = fresh

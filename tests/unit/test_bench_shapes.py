@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+from math import prod
 from pathlib import Path
 
 import llama_cpp
 import numpy as np
 import pytest
+from gguf import GGMLQuantizationType
 
 pytest.importorskip("lazygguf.tools.bench", reason="lazygguf is not installed with its tools")
+
+from lazygguf.tools.bench.random_blocks import RandomBlocks
+from lazygguf.tools.bench.shapes import SHAPES, make_vocab, shape_file, tensor_shapes
+from lazygguf.tools.model_plan import Hparams
+from lazygguf.tools.quant_types import quant_type
 
 from lazygguf import LazyModel
 from lazygguf._ffi import NativeFile
 from lazygguf.cli import main
-from lazygguf.tools.bench.random_blocks import RandomBlocks
-from lazygguf.tools.bench.shapes import SHAPES, make_vocab, shape_file
-from lazygguf.tools.model_plan import Hparams
-from lazygguf.tools.quant_types import quant_type
 
 TINY = Hparams(
     arch="llama",
@@ -36,7 +39,7 @@ TINY = Hparams(
 
 def tensor_types(path: Path) -> dict[str, str]:
     with NativeFile(path) as file:
-        return {tensor.name: tensor.type_name.upper() for tensor in file.tensors()}
+        return {tensor.name: tensor.type_name.upper() for tensor in file.tensors}
 
 
 @pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q5_0", "Q8_0", "Q4_K_M", "F16", "BF16"])
@@ -74,20 +77,13 @@ def test_a_file_that_is_there_is_used_again_and_one_that_is_no_model_is_refused(
 
 def test_tensors_differ_and_the_same_seed_gives_the_same_bytes() -> None:
     blocks, again, other = RandomBlocks(0.1), RandomBlocks(0.1), RandomBlocks(0.1, seed=1)
-    kind = next(iter(blocks_of(quant_name="Q4_0")))
 
     def data(maker: RandomBlocks, name: str) -> bytes:
-        return b"".join(maker.pieces(name, (64, 256), kind))
+        return b"".join(maker.pieces(name, (64, 256), GGMLQuantizationType.Q4_0))
 
     assert data(blocks, "a") == data(again, "a")
     assert data(blocks, "a") != data(blocks, "b")
     assert data(blocks, "a") != data(other, "a")
-
-
-def blocks_of(quant_name: str) -> list[object]:
-    from gguf import GGMLQuantizationType
-
-    return [GGMLQuantizationType[quant_name]]
 
 
 def test_the_vocabulary_has_no_token_twice() -> None:
@@ -98,10 +94,6 @@ def test_the_vocabulary_has_no_token_twice() -> None:
 
 
 def test_the_shapes_have_the_parameters_of_their_names() -> None:
-    from math import prod
-
-    from lazygguf.tools.bench.shapes import tensor_shapes
-
     billions = {name: sum(map(prod, tensor_shapes(hparams).values())) / 1e9 for name, hparams in SHAPES.items()}
     assert billions == pytest.approx({"llama2-7b": 6.738, "llama3-8b": 8.030, "tinyllama-1.1b": 1.100}, abs=1e-3)
 

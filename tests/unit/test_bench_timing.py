@@ -149,8 +149,8 @@ CONDITIONS = Conditions(
 )
 LLAMA_BENCH = (
     "build_commit build_number cpu_info gpu_info backends model_filename model_type model_size model_n_params n_batch "
-    "n_ubatch n_threads type_k type_v n_gpu_layers flash_attn use_mmap n_prompt n_gen n_depth test_time avg_ns stddev_ns "
-    "avg_ts stddev_ts samples_ns samples_ts"
+    "n_ubatch n_threads type_k type_v n_gpu_layers flash_attn use_mmap n_prompt n_gen n_depth test_time avg_ns "
+    "stddev_ns avg_ts stddev_ts samples_ns samples_ts"
 )
 OURS = (
     "ttft_ms tokens_computed_pct keep kv_bytes aux_bytes peak_bytes ideal_speedup reached ratio_dense ratio_llama_cpp "

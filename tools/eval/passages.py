@@ -37,7 +37,7 @@ class FactKind:
 
 KINDS = (
     FactKind("{name} was born in {value}.", "In which city was {name} born?", tuple(WORDS["cities"])),
-    FactKind("{name} earned a living as a {value}.", "What was the profession of {name}?", tuple(WORDS["professions"])),
+    FactKind("{name} worked as a {value}.", "What did {name} work as?", tuple(WORDS["professions"])),
     FactKind(
         "{name} played the {value} every evening.", "Which instrument did {name} play?", tuple(WORDS["instruments"])
     ),
