@@ -17,25 +17,26 @@ from lazygguf.tools.eval.methods import (
     BASELINES,
     BaselineOptions,
     Method,
-    Overrides,
-    Shape,
     make_methods,
     paper_spelling,
     promised_share,
 )
 from lazygguf.tools.eval.prompts import Prompt
+from lazygguf.tools.keep_options import Asking, ModelShape
 
 from lazygguf import KeepSchedule
 from lazygguf.model_options import ModelOptions
 
 N_LAYER = 30
-SHAPE = Shape(N_LAYER, 9, {})
+SHAPE = ModelShape(N_LAYER, 9, {})
 TinyModel = Callable[[TinyConfig], tuple[Path, Any]]
 
 
-def made(keeps: list[str], names: tuple[str, ...] = BASELINES, shape: Shape = SHAPE, **options: Any) -> list[Method]:
-    overrides = Overrides(options.pop("n_query", None), options.pop("pool", None), options.pop("max_revive", None))
-    return make_methods(keeps, overrides, BaselineOptions(names, **options), shape)
+def made(
+    keeps: list[str], names: tuple[str, ...] = BASELINES, shape: ModelShape = SHAPE, **options: Any
+) -> list[Method]:
+    asking = Asking(options.pop("n_query", None), options.pop("pool", None), options.pop("max_revive", None))
+    return make_methods(keeps, asking, BaselineOptions(names, **options), shape)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +118,7 @@ def test_what_decides_answers_decides_the_digest_and_the_label_does_not() -> Non
     "keeps, options, message",
     [
         (["29:0.5"], {}, "il is 29, expected at most 28"),
-        (["-1:0.5"], {}, "--keep -1:0.5: il -1 prunes by scores from outside; --baselines random,recent do that"),
+        (["-1:0.5"], {}, "il is -1, which needs scores from outside"),
         (["14:0.5", "14:0.5"], {}, "14:0.5 and 14:0.5 are the same schedule"),
         ([], {"static_il": 29}, r"--static-il 29, expected a layer in \[0, 28\]"),
         (

@@ -16,6 +16,7 @@ from lazygguf.tools.eval import plot
 from lazygguf.tools.eval.intervals import bootstrap, ratio_of_means, wilson
 from lazygguf.tools.eval.methods import DENSE, Method
 from lazygguf.tools.eval.table import Row, make_kld_rows, make_rows, to_json, to_text
+from lazygguf.tools.plot_file import check_plot
 
 from lazygguf import KeepSchedule
 
@@ -168,6 +169,6 @@ def test_the_picture_is_of_all_tasks_together_where_there_are_several() -> None:
 def test_a_picture_that_cannot_be_written_is_refused_before_the_run(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the extra [plot] is not installed")
     with pytest.raises(ValueError, match=r"expected a name that ends in"):
-        plot.check_plot(tmp_path / "a.txt")
+        check_plot(tmp_path / "a.txt")
     with pytest.raises(FileNotFoundError, match="does not exist"):
-        plot.check_plot(tmp_path / "missing" / "a.png")
+        check_plot(tmp_path / "missing" / "a.png")

@@ -18,14 +18,13 @@ pytest.importorskip("lazygguf.tools.bench", reason="lazygguf is not installed wi
 from lazygguf.tools.bench.contenders import (
     LAZYGGUF,
     LLAMA_CPP,
-    Asking,
     Contender,
-    ModelShape,
     contenders,
     parse_lengths,
     split_keeps,
 )
 from lazygguf.tools.bench.text import random_ids
+from lazygguf.tools.keep_options import Asking, ModelShape
 
 TinyModel = Callable[[TinyConfig], tuple[Path, Any]]
 SHAPE = ModelShape(n_layer=10, n_head=4, metadata={})
@@ -129,7 +128,7 @@ def test_a_plot_that_cannot_be_written_is_refused_before_the_run(
     assert "expected a name that ends in .png" in fails(capsys, "-m", path, "--plot", "a.pdf")[1]
     assert "does not exist" in fails(capsys, "-m", path, "--plot", str(tmp_path / "none" / "a.png"))[1]
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.setattr("lazygguf.tools.bench.plot.find_spec", lambda name: None)
+    monkeypatch.setattr("lazygguf.tools.plot_file.find_spec", lambda name: None)
     code, err = fails(capsys, "-m", path, "--plot", str(tmp_path / "a.png"))
     assert (code, err) == (1, "lazygguf: error: --plot needs matplotlib: pip install 'lazygguf[plot]'\n")
     assert importlib.util.find_spec("json") is not None

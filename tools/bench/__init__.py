@@ -19,6 +19,7 @@ from lazygguf.errors import Cancelled
 from lazygguf.threads import physical_cores
 from lazygguf.tokenizer import Tokenizer
 
+from ..plot_file import check_plot
 from ..progress_bar import turn_bar
 from ..quant_types import quant_type
 from .contenders import LLAMA_CPP, contenders, parse_lengths, split_keeps
@@ -26,7 +27,7 @@ from .engines import Settings
 from .facts import ModelFacts, describe, machine, model_facts
 from .measuring import Plan, run_plan
 from .options import add_arguments, asking_of, check_arguments
-from .plot import check_plot, write_plot
+from .plot import write_plot
 from .records import Conditions, to_records
 from .rows import Row
 from .shapes import SHAPES, shape_file

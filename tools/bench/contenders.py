@@ -9,14 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
-from lazygguf.schedule import QUESTION, KeepArgument, KeepSchedule, resolve_keep
+from lazygguf.schedule import KeepSchedule
+
+from ..keep_options import Asking, ModelShape, schedule_of, split_schedules
 
 LAZYGGUF = "lazygguf"
 LLAMA_CPP = "llama-cpp-python"
 DENSE = "off"
 DEFAULT_KEEPS = ("auto",)  # beside "off"
+DEFAULT_LENGTHS = ("512,2048,4096,8192",)
 
 _RANGE = re.compile(r"(\d+)-(\d+)([+*])(\d+)")
 
@@ -60,51 +63,24 @@ class Contender:
         return cls(values["engine"], values["keep"], None if schedule is None else KeepSchedule.from_dict(schedule))
 
 
-@dataclass(frozen=True)
-class Asking:
-    """Who asks in spelled schedules, and how many pruned tokens may come back; None is the schedule's own."""
-
-    n_query: Union[int, str, None] = None
-    pool: Optional[int] = None
-    max_revive: Optional[int] = None
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """What of a model a schedule must fit."""
-
-    n_layer: int
-    n_head: int
-    metadata: Mapping[str, Any]
-
-
 def split_keeps(given: Optional[Iterable[str]]) -> list[str]:
-    """The schedules of repeated --keep options, each a list separated by ";": dense first, each once.
-
-    A comma belongs to a schedule's own spelling and never separates two.
+    """The schedules of repeated --keep options: dense first, each once.
 
     Raises:
         ValueError: an empty entry.
     """
-    keeps = [DENSE]
-    for option in DEFAULT_KEEPS if given is None else given:
-        for part in option.split(";"):
-            keep = part.strip()
-            if not keep:
-                raise ValueError(f'--keep "{option}": an empty schedule, expected such as "10:0.3,13:0.1;auto"')
-            if keep not in keeps:
-                keeps.append(keep)
-    return keeps
+    keeps = split_schedules(DEFAULT_KEEPS if given is None else given)
+    return [DENSE, *(keep for keep in keeps if keep != DENSE)]
 
 
-def parse_lengths(given: Sequence[str]) -> list[int]:
+def parse_lengths(given: Optional[Sequence[str]]) -> list[int]:
     """Prompt lengths as llama-bench takes them: "512,2048", "512-2048+512", "512-4096*2"; sorted, each once.
 
     Raises:
         ValueError: not a number above 0, or not such a list.
     """
     lengths: set[int] = set()
-    for part in (part.strip() for option in given for part in option.split(",")):
+    for part in (part.strip() for option in given or DEFAULT_LENGTHS for part in option.split(",")):
         match = _RANGE.fullmatch(part)
         if match:
             lengths.update(_range(part, int(match[1]), int(match[2]), match[3], int(match[4])))
@@ -137,26 +113,4 @@ def contenders(keeps: Sequence[str], asking: Asking, shape: ModelShape, against:
         ValueError: a schedule is wrong or does not fit the model.
     """
     rows = [Contender(LLAMA_CPP)] if against is not None else []
-    return rows + [Contender(LAZYGGUF, keep, _resolved(keep, asking, shape)) for keep in keeps]
-
-
-def _resolved(keep: str, asking: Asking, shape: ModelShape) -> Optional[KeepSchedule]:
-    argument: KeepArgument = keep
-    if keep not in ("auto", DENSE) and not keep.endswith(".json"):
-        given = {key: value for key in ("n_query", "pool") if (value := getattr(asking, key)) is not None}
-        argument = KeepSchedule.parse(keep, **given)
-    schedule = resolve_keep(
-        argument,
-        n_layer=shape.n_layer,
-        n_head=shape.n_head,
-        metadata=shape.metadata,
-        max_revive=asking.max_revive,
-    )
-    if schedule is not None and schedule.points[0].il < 0:
-        raise ValueError(f'keep schedule "{keep}": il is -1, which needs scores from outside; bench has none')
-    return schedule
-
-
-def parse_n_query(text: str) -> Union[int, str]:
-    """--n-query: a number, or "question"."""
-    return text if text == QUESTION else int(text)
+    return rows + [Contender(LAZYGGUF, keep, schedule_of(keep, asking, shape)) for keep in keeps]

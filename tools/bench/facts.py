@@ -9,8 +9,9 @@ from importlib.metadata import version
 import lazygguf
 from lazygguf._ffi import NativeFile
 
+from ..keep_options import ModelShape
 from . import ggml_calls
-from .contenders import LLAMA_CPP, ModelShape
+from .contenders import LLAMA_CPP
 from .engines import Settings
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from lazygguf.cli import UsageError
 
-from .contenders import LLAMA_CPP, Asking, parse_n_query
+from ..keep_options import Asking, add_schedule_arguments, parse_layers
+from .contenders import LLAMA_CPP
 from .shapes import SHAPES
 
 _EPILOG = """\
@@ -30,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     _add_model_arguments(parser.add_argument_group("model"))
     _add_run_arguments(parser.add_argument_group("what is measured"))
-    _add_schedule_arguments(parser.add_argument_group("keep schedules"))
+    add_schedule_arguments(parser.add_argument_group("keep schedules"), "auto")
     _add_output_arguments(parser.add_argument_group("output"))
 
 
@@ -73,7 +74,9 @@ def _add_model_arguments(group: Any) -> None:
     )
     group.add_argument("-t", "--threads", type=int, metavar="N", help="threads (default: physical cores)")
     group.add_argument("-ub", "--ubatch-size", type=int, default=512, metavar="N", help="tokens read at once (512)")
-    group.add_argument("-ngl", "--n-gpu-layers", type=_layers, default=0, metavar="N", help='GPU layers, or "all" (0)')
+    group.add_argument(
+        "-ngl", "--n-gpu-layers", type=parse_layers, default=0, metavar="N", help='GPU layers, or "all" (0)'
+    )
 
 
 def _add_run_arguments(group: Any) -> None:
@@ -98,25 +101,6 @@ def _add_run_arguments(group: Any) -> None:
     )
 
 
-def _add_schedule_arguments(group: Any) -> None:
-    group.add_argument(
-        "--keep",
-        action="append",
-        metavar="WHAT[;...]",
-        help='schedules: "10:0.3,13:0.1", "auto" or a .json profile; separated by ";", repeatable (auto)',
-    )
-    group.add_argument(
-        "--n-query",
-        type=parse_n_query,
-        metavar="N",
-        help='how many of the newest tokens ask in spelled schedules, or "question": in plain text, the last few (1)',
-    )
-    group.add_argument("--pool", type=int, metavar="N", help="average scores over N neighbours in spelled ones (1)")
-    group.add_argument(
-        "--max-revive", type=int, metavar="N", help="tokens brought back per step, -1 no limit (the schedule's)"
-    )
-
-
 def _add_output_arguments(group: Any) -> None:
     group.add_argument(
         "-o", "--output", choices=("table", "md", "json", "jsonl"), default="table", help="on stdout (table)"
@@ -129,7 +113,3 @@ def _add_output_arguments(group: Any) -> None:
         help="as -o json: llama-bench's fields, and ours",
     )
     group.add_argument("--plot", metavar="PNG", type=Path, help="TTFT against the prompt's length (extra: [plot])")
-
-
-def _layers(text: str) -> int:
-    return -1 if text == "all" else int(text)

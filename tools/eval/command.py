@@ -18,12 +18,13 @@ from lazygguf.errors import Cancelled
 from lazygguf.model_options import ModelOptions
 from lazygguf.printable import printable
 
+from ..keep_options import Asking
 from ..progress_bar import step_bar
 from .engine import Engine
 from .haystack import Haystack
 from .kld import N_CONTINUATION, KldSource
 from .longbench import N_SPARE, NAMES, LongBenchSource
-from .methods import BaselineOptions, Method, Overrides, make_methods
+from .methods import BaselineOptions, Method, make_methods
 from .options import Asked, check_arguments
 from .plot import draw, plotted
 from .questions import KLD, Source
@@ -67,8 +68,8 @@ def _ask(work: Run) -> int:
 
 def _methods(args: argparse.Namespace, asked: Asked, engine: Engine) -> list[Method]:
     baselines = BaselineOptions(asked.baselines, args.baseline_share, args.static_il, args.paper, args.seed)
-    overrides = Overrides(args.n_query, args.pool, args.max_revive)
-    return make_methods(asked.keeps, overrides, baselines, engine.shape)
+    asking = Asking(args.n_query, args.pool, args.max_revive)
+    return make_methods(asked.keeps, asking, baselines, engine.shape)
 
 
 def _sources(args: argparse.Namespace, asked: Asked, engine: Engine, haystack: Haystack) -> list[Source]:

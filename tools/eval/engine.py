@@ -25,8 +25,9 @@ from lazygguf.terminal import interrupt_cancels
 from lazygguf.threads import physical_cores
 from lazygguf.tokenizer import Tokenizer
 
+from ..keep_options import ModelShape
 from .kld import Logits
-from .methods import Method, Shape
+from .methods import Method
 from .prompts import Prompt, Prompter
 
 N_WARM_UP = 64  # tokens read before anything is timed
@@ -165,7 +166,7 @@ class Engine:
         self._weights = load_weights(path, options)
         self._contexts: list[TokenContext] = []
         self._tokenizer = Tokenizer(path)
-        self.shape = Shape(self._weights.n_layer, self._weights.n_head, metadata)
+        self.shape = ModelShape(self._weights.n_layer, self._weights.n_head, metadata)
         self.prompter = Prompter(self._tokenizer, metadata)
         self.n_ctx = options.n_ctx or self._weights.n_ctx_train
         self.identity = _identity(Path(path))

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Optional, Union
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
 
 import numpy as np
 import numpy.typing as npt
 
-from lazygguf.schedule import BEFORE_LAYER_0, KeepSchedule, PruningPoint, resolve_keep
+from lazygguf.schedule import BEFORE_LAYER_0, KeepSchedule, PruningPoint
 
+from ..keep_options import Asking, ModelShape, schedule_of
 from .prompts import Prompt
 
 BASELINES = ("dense", "random", "recent", "static", "paper")
@@ -91,32 +92,6 @@ def _n_tail(prompt: Prompt) -> int:
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Of the model: what decides whether a schedule fits."""
-
-    n_layer: int
-    n_head: int
-    metadata: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Overrides:
-    """What the command line sets over the schedules under test; None leaves a schedule's own.
-
-    ``n_query`` and ``pool`` are for spelled schedules, which cannot say them, and for the static baseline.
-    """
-
-    n_query: Optional[Union[int, str]] = None
-    pool: Optional[int] = None
-    max_revive: Optional[int] = None
-
-    def on_points(self, schedule: KeepSchedule) -> KeepSchedule:
-        """The schedule with the query window and the pooling that are set."""
-        changed = {key: value for key in ("n_query", "pool") if (value := getattr(self, key)) is not None}
-        return replace(schedule, points=tuple(replace(point, **changed) for point in schedule.points))
-
-
-@dataclass(frozen=True)
 class BaselineOptions:
     """How the baselines are set.
 
@@ -146,14 +121,14 @@ def promised_share(schedule: Optional[KeepSchedule], n_layer: int) -> float:
     return (total + keep * (n_layer - done)) / n_layer
 
 
-def make_methods(keeps: Sequence[str], overrides: Overrides, baselines: BaselineOptions, shape: Shape) -> list[Method]:
+def make_methods(keeps: Sequence[str], asking: Asking, baselines: BaselineOptions, shape: ModelShape) -> list[Method]:
     """All methods, dense first, then the schedules under test, then the other baselines.
 
     Raises:
         ValueError: a schedule or a setting does not fit the model.
         OSError, ModelFileError: a profile cannot be read.
     """
-    tested = [_tested(keep, overrides, shape) for keep in keeps]
+    tested = [_tested(keep, asking, shape) for keep in keeps]
     methods = [Method(DENSE, DENSE, None)] if DENSE in baselines.names or any(m.kind == DENSE for m in tested) else []
     methods += [method for method in tested if method.kind != DENSE]
     share = baselines.share
@@ -161,7 +136,7 @@ def make_methods(keeps: Sequence[str], overrides: Overrides, baselines: Baseline
         share = next((method.promised_share for method in tested if method.promised_share < 1), DEFAULT_SHARE)
     for name in baselines.names:
         if name != DENSE:
-            methods.append(_baseline(name, share, baselines, overrides, shape))
+            methods.append(_baseline(name, share, baselines, asking, shape))
     seen: dict[str, str] = {}
     for method in methods:
         if method.digest in seen:
@@ -170,34 +145,19 @@ def make_methods(keeps: Sequence[str], overrides: Overrides, baselines: Baseline
     return methods
 
 
-def is_spelled(keep: str) -> bool:
-    """Whether a --keep is a spelling such as "10:0.3", and no profile, "auto" or "off"."""
-    return keep not in ("auto", "off") and not keep.endswith(".json")
-
-
-def _tested(keep: str, overrides: Overrides, shape: Shape) -> Method:
-    schedule = resolve_keep(
-        keep,
-        n_layer=shape.n_layer,
-        n_head=shape.n_head,
-        metadata=shape.metadata,
-        max_revive=overrides.max_revive,
-    )
+def _tested(keep: str, asking: Asking, shape: ModelShape) -> Method:
+    schedule = schedule_of(keep, asking, shape)
     if schedule is None:
         return Method(DENSE, DENSE, None)
-    if schedule.entry is not None:
-        raise ValueError(f"--keep {keep}: il -1 prunes by scores from outside; --baselines random,recent do that")
-    if is_spelled(keep):
-        schedule = overrides.on_points(schedule)
     return Method(keep, "keep", schedule, promised_share(schedule, shape.n_layer))
 
 
-def _baseline(name: str, share: float, options: BaselineOptions, overrides: Overrides, shape: Shape) -> Method:
+def _baseline(name: str, share: float, options: BaselineOptions, asking: Asking, shape: ModelShape) -> Method:
     if name in ("random", "recent"):
         schedule = KeepSchedule((PruningPoint(BEFORE_LAYER_0, share),), n_sink=N_SINK, min_prompt=0, max_revive=0)
         label = f"{name} {share:.2g}"
     elif name == "static":
-        schedule = overrides.on_points(_static(share, options.static_il, shape.n_layer))
+        schedule = _static(share, options.static_il, asking, shape.n_layer)
         label = f"static {schedule.points[0].il}:{schedule.points[0].keep:.2g}"
     else:
         schedule = KeepSchedule.paper(options.paper or paper_spelling(shape.n_layer))
@@ -215,7 +175,7 @@ def paper_spelling(n_layer: int) -> str:
     return ",".join(f"{il}:{keep}" for il, keep in usable)
 
 
-def _static(share: float, il: Optional[int], n_layer: int) -> KeepSchedule:
+def _static(share: float, il: Optional[int], asking: Asking, n_layer: int) -> KeepSchedule:
     """Prunes once after layer ``il`` and brings nothing back; all layers together do ``share`` of the dense work."""
     if il is None:
         il = max(0, round(STATIC_DEPTH * n_layer) - 1)
@@ -228,4 +188,4 @@ def _static(share: float, il: Optional[int], n_layer: int) -> KeepSchedule:
             f"baseline static: {n_before} of {n_layer} layers before the pruning point are more than the share "
             f"{share:.2g} of the work; give an earlier --static-il or a larger --baseline-share"
         )
-    return KeepSchedule((PruningPoint(il, keep),), n_sink=N_SINK, min_prompt=0, max_revive=0)
+    return KeepSchedule((PruningPoint(il, keep, **asking.of_points),), n_sink=N_SINK, min_prompt=0, max_revive=0)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Optional
 
 from lazygguf._names import refuse_unknown
 from lazygguf.cli import UsageError
-from lazygguf.schedule import QUESTION
 
+from ..keep_options import add_schedule_arguments, is_spelled, parse_layers, split_schedules
+from ..plot_file import check_plot
 from .longbench import NAMES, found_tasks, require_metrics
-from .methods import BASELINES, DENSE, is_spelled
-from .plot import check_plot
+from .methods import BASELINES, DENSE
 from .questions import KLD
 from .tasks import GENERATED
 
@@ -80,7 +80,7 @@ def check_arguments(args: argparse.Namespace) -> Asked:
     baselines = _list(args.baselines)
     refuse_unknown(baselines, BASELINES, "baseline")
     tasks = _tasks(args)
-    keeps = [keep.strip() for given in args.keep or [] for keep in given.split(";") if keep.strip()]
+    keeps = split_schedules(args.keep or [])
     asking = next((name for name in ("n_query", "pool") if getattr(args, name) is not None), None)
     if asking and "static" not in baselines and not any(is_spelled(keep) for keep in keeps):
         raise UsageError(f"--{asking.replace('_', '-')} is for schedules spelled with --keep; a profile has its own")
@@ -136,7 +136,9 @@ def _add_model_arguments(group: Any) -> None:
     group.add_argument("-c", "--ctx-size", type=int, default=0, metavar="N", help="context, tokens (0: the model's)")
     group.add_argument("-t", "--threads", type=int, metavar="N", help="threads (default: physical cores)")
     group.add_argument("-ub", "--ubatch-size", type=int, default=512, metavar="N", help="tokens read at once (512)")
-    group.add_argument("-ngl", "--n-gpu-layers", type=_layers, default=0, metavar="N", help='GPU layers, or "all" (0)')
+    group.add_argument(
+        "-ngl", "--n-gpu-layers", type=parse_layers, default=0, metavar="N", help='GPU layers, or "all" (0)'
+    )
 
 
 def _add_task_arguments(group: Any) -> None:
@@ -172,17 +174,7 @@ def _add_task_arguments(group: Any) -> None:
 
 
 def _add_method_arguments(group: Any) -> None:
-    group.add_argument(
-        "--keep",
-        action="append",
-        metavar="WHAT",
-        help='a schedule under test: "10:0.3,13:0.08", "auto", "off" or a .json file; repeatable',
-    )
-    group.add_argument("--max-revive", type=int, metavar="N", help="of --keep: tokens brought back per step")
-    group.add_argument(
-        "--n-query", type=_n_query, metavar="N", help='of spelled ones: newest tokens that ask, or "question"'
-    )
-    group.add_argument("--pool", type=int, metavar="N", help="of spelled ones: neighbours averaged over")
+    add_schedule_arguments(group, "none")
     group.add_argument(
         "--baselines", default=DENSE, metavar="NAMES", help=f"of {','.join(BASELINES)} (default: {DENSE})"
     )
@@ -201,11 +193,3 @@ def _add_output_arguments(group: Any) -> None:
     )
     group.add_argument("--json", action="store_true", help="the table as JSON")
     group.add_argument("--plot", type=Path, metavar="FILE", help="quality against speed-up, a picture")
-
-
-def _layers(text: str) -> int:
-    return -1 if text == "all" else int(text)
-
-
-def _n_query(text: str) -> Union[int, str]:
-    return text if text == QUESTION else int(text)
