@@ -69,7 +69,7 @@ struct model {
     std::vector<ggml_backend_dev_t> devices() const;
 
   private:
-    static constexpr int64_t LARGE_ROWS = 8;
+    static constexpr int64_t LARGE_ROWS = 4;
 
     lazy_weights weights_ = LAZY_WEIGHTS_AS_IS;
     std::vector<layer_weights> layers_;
