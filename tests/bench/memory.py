@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 
-from lazygguf.tools.bench.contenders import LLAMA_CPP, Asking, contenders, split_keeps
+from lazygguf.tools.bench.contenders import LLAMA_CPP, contenders, split_keeps
 from lazygguf.tools.bench.engines import Settings, open_engines
 from lazygguf.tools.bench.facts import model_facts
 from lazygguf.tools.bench.memory import peak_bytes
 from lazygguf.tools.bench.text import text_ids
 from lazygguf.tools.bench.timing import measure
+from lazygguf.tools.keep_options import Asking
 from report import Report
 
 from lazygguf.tokenizer import Tokenizer

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from lazygguf.tools.bench.contenders import LLAMA_CPP, Asking, contenders, split_keeps
+from lazygguf.tools.bench.contenders import LLAMA_CPP, contenders, split_keeps
 from lazygguf.tools.bench.engines import Settings
 from lazygguf.tools.bench.facts import model_facts
 from lazygguf.tools.bench.measuring import Plan, run_plan
 from lazygguf.tools.bench.rows import Row
 from lazygguf.tools.bench.text import text_ids
+from lazygguf.tools.keep_options import Asking
 from report import Report
 
 from lazygguf.tokenizer import Tokenizer
