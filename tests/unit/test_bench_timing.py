@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from lazygguf import KeepSchedule
 
 pytest.importorskip("lazygguf.tools.bench", reason="lazygguf is not installed with its tools")
 
+from lazygguf.tools.bench import measuring
 from lazygguf.tools.bench.contenders import LAZYGGUF, LLAMA_CPP, Contender
 from lazygguf.tools.bench.engines import Counts, Settings
 from lazygguf.tools.bench.facts import Machine, ModelFacts
@@ -88,6 +90,34 @@ def test_engines_take_turns_after_a_warm_up_that_does_not_count() -> None:
         "c": [6.0, 6.0],
     }
     assert all(engine.log == ["reset", [1, 2], [3], "reset"] * 3 for engine in engines.values())
+
+
+def test_each_length_reads_its_own_prompt_and_as_many_tokens_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    engines = {contender: FakeEngine(Clock(), 1.0, 1.0) for contender in (THEIRS, DENSE)}
+    opened: list[Settings] = []
+
+    @contextlib.contextmanager
+    def fakes(path: str, rows: Any, settings: Settings) -> Iterator[Any]:
+        opened.append(settings)
+        yield engines
+
+    monkeypatch.setattr(measuring, "open_engines", fakes)
+    plan = measuring.Plan(
+        path="m.gguf",
+        contenders=list(engines),
+        ids=[1, 2, 3, 4, 5],
+        lengths=[2, 3],
+        n_gen=2,
+        repeats=1,
+        settings=Settings(n_threads=1),
+        with_memory=False,
+    )
+    turns: list[str] = []
+    rows = list(measuring.run_plan(plan, turns.append))
+    assert [(row.n_prompt, row.n_gen) for finished in rows for row in finished] == [(2, 2)] * 2 + [(3, 2)] * 2
+    two, three = ["reset", [1, 2], [3], [4], "reset"], ["reset", [1, 2, 3], [4], [5], "reset"]
+    assert all(engine.log == two * 2 + three * 2 for engine in engines.values())
+    assert opened[0].n_ctx == 5 and len(turns) == plan.n_turns == 8
 
 
 def test_a_ratio_is_the_median_over_pairs_and_not_the_ratio_of_medians() -> None:
