@@ -75,14 +75,16 @@ def test_the_text_is_what_the_file_says(path: str, tmp_path: Path, capsys: pytes
 
 
 def test_markdown_and_jsonl_are_whole_on_stdout(path: str, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["bench", "-m", path, "-p", "30", *QUICK]
+    arguments = ["bench", "-m", path, "-p", "30,40", *QUICK]
     assert main([*arguments, "-o", "md"]) == 0
     out, err = capsys.readouterr()
-    rows = [line for line in out.splitlines() if line.startswith("|")]
-    assert len(rows) == 3 * (2 + 3) and all(line.endswith("|") for line in rows)
+    tables = [block.splitlines() for block in out.strip().split("\n\n")[1:]]
+    assert [len(table) for table in tables] == [2 + 6] * 3
+    assert all(line.startswith("| ") and line.endswith(" |") for table in tables for line in (table[0], *table[2:]))
+    assert [set(table[1]) for table in tables] == [set("|-")] * 3
     assert "done" in err and "done" not in out
     assert main([*arguments, "-o", "jsonl"]) == 0
-    assert len([json.loads(line) for line in capsys.readouterr().out.splitlines()]) == 9
+    assert len([json.loads(line) for line in capsys.readouterr().out.splitlines()]) == 18
 
 
 def test_a_note_says_that_a_prompt_is_longer_than_the_model_was_trained_for(

@@ -45,8 +45,11 @@ def print_tables(rows: list[Row], title: str, markdown: bool = False) -> None:
         console = Console(highlight=False, markup=False, emoji=False, width=WIDE)
     console.print(Text(printable(title)), soft_wrap=True)
     for table in (speed_table(rows, markdown), ratio_table(rows, markdown), memory_table(rows, markdown)):
-        console.print()
-        console.print(table)
+        with console.capture() as drawn:
+            console.print(table)
+        # rich pads every line, and draws edges of spaces above and below
+        lines = "\n".join(line.rstrip() for line in drawn.get().splitlines())
+        print("\n" + lines.strip("\n"))
 
 
 def speed_table(rows: list[Row], markdown: bool = False) -> Table:
@@ -60,7 +63,7 @@ def speed_table(rows: list[Row], markdown: bool = False) -> Table:
             _spread(row.rate("prefill"), _rate),
             _spread(row.rate("decode"), _rate),
             _seconds(row.spread("total").median),
-            end_section=_ends_length(rows, row),
+            end_section=not markdown and _ends_length(rows, row),
         )
     return table
 
@@ -78,7 +81,7 @@ def ratio_table(rows: list[Row], markdown: bool = False) -> Table:
             f"{row.ideal_speedup:.2f}x",
             NONE if row.reached is None else f"{row.reached:.0%}",
             *("  ".join(_times(ratio(row, part)) for part in _PARTS) for _, ratio in against),
-            end_section=_ends_length(rows, row),
+            end_section=not markdown and _ends_length(rows, row),
         )
     return table
 
@@ -92,13 +95,13 @@ def memory_table(rows: list[Row], markdown: bool = False) -> Table:
             *_names(row),
             *(_mib(n) for n in (last.kv_bytes, last.aux_bytes, row.peak_bytes)),
             row.logits_hash,
-            end_section=_ends_length(rows, row),
+            end_section=not markdown and _ends_length(rows, row),
         )
     return table
 
 
 def _table(titles: Sequence[str], markdown: bool) -> Table:
-    table = Table(box=box.MARKDOWN if markdown else box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    table = Table(box=box.MARKDOWN if markdown else box.SIMPLE_HEAD, header_style="bold", pad_edge=markdown)
     for title in titles:
         table.add_column(title, justify="left" if title in ("keep", "logits") else "right", overflow="fold")
     return table
