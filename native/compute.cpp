@@ -2,6 +2,7 @@
 
 #include "compute.h"
 
+#include "device_proc.h"
 #include "error.h"
 
 namespace lazygguf {
@@ -9,11 +10,6 @@ namespace {
 
 constexpr int SMALL_ROWS = 8; // up to this many rows a graph gets its own scheduler and is kept
 constexpr size_t SCHED_NODES = 8192;
-
-template <typename F> F proc(ggml_backend_t backend, const char * name) {
-    ggml_backend_dev_t dev = ggml_backend_get_device(backend);
-    return reinterpret_cast<F>(ggml_backend_reg_get_proc_address(ggml_backend_dev_backend_reg(dev), name));
-}
 
 bool is_cancelled(void * cancel) {
     return static_cast<const std::atomic<bool> *>(cancel)->load(std::memory_order_relaxed);
@@ -28,7 +24,7 @@ compute::compute(const model & mdl, thread_counts n_threads, const std::atomic<b
         if (!backend) {
             fail(LAZY_STATUS_FAILED, format("device %s cannot be started", ggml_backend_dev_name(dev)));
         }
-        auto set_abort = proc<ggml_backend_set_abort_callback_t>(backend.get(), "ggml_backend_set_abort_callback");
+        auto set_abort = device_proc<ggml_backend_set_abort_callback_t>(dev, "ggml_backend_set_abort_callback");
         if (set_abort != nullptr) { // devices without one are cancelled between ubatches
             set_abort(backend.get(), is_cancelled, const_cast<std::atomic<bool> *>(&cancel));
         }
@@ -50,7 +46,8 @@ ggml_backend_sched_ptr compute::new_sched() const {
 
 void compute::set_n_threads(int n) const {
     for (const ggml_backend_ptr & backend : backends_) {
-        auto set = proc<ggml_backend_set_n_threads_t>(backend.get(), "ggml_backend_set_n_threads");
+        auto set = device_proc<ggml_backend_set_n_threads_t>(ggml_backend_get_device(backend.get()),
+                                                             "ggml_backend_set_n_threads");
         if (set != nullptr) {
             set(backend.get(), n);
         }

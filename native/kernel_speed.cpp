@@ -9,6 +9,8 @@
 #include <tuple>
 #include <vector>
 
+#include "device_proc.h"
+
 namespace lazygguf {
 namespace {
 
@@ -34,9 +36,7 @@ double measure(ggml_backend_dev_t dev, const kernel & k) {
         return 0.0;
     }
     ggml_backend_ptr backend(ggml_backend_dev_init(dev, nullptr));
-    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(dev);
-    auto set_n_threads = reinterpret_cast<ggml_backend_set_n_threads_t>(
-        ggml_backend_reg_get_proc_address(reg, "ggml_backend_set_n_threads"));
+    auto set_n_threads = device_proc<ggml_backend_set_n_threads_t>(dev, "ggml_backend_set_n_threads");
     if (backend && set_n_threads != nullptr) {
         set_n_threads(backend.get(), 1);
     }

@@ -39,78 +39,81 @@ large_weights::large_weights(ggml_backend_dev_t cpu_dev, lazy_weights mode)
     : dev_(cpu_dev), plain_(ggml_backend_dev_buffer_type(cpu_dev)), mode_(mode),
       budget_(static_cast<size_t>(static_cast<double>(physical_memory()) * MAX_MEMORY_SHARE)) {}
 
-// The type that is multiplied with fastest in a plain buffer, or the one of `small` where nothing is worth its memory.
-ggml_type large_weights::choose(const kernel & small) {
-    const auto [it, is_new] = chosen_.try_emplace({small.type, small.buft}, small.type);
-    if (!is_new) {
-        return it->second;
-    }
-    if (mode_ == LAZY_WEIGHTS_FORCE_BF16) {
-        return it->second = GGML_TYPE_BF16;
-    }
-    const double as_is = kernel_speed(dev_, small);
-    const double mapped = small.buft == plain_ ? as_is : kernel_speed(dev_, {small.type, plain_});
-    double best = std::max(as_is, mapped);
-    for (const ggml_type type : {GGML_TYPE_BF16, GGML_TYPE_F16}) {
-        const double speed = kernel_speed(dev_, {type, plain_});
-        if (speed > best && speed > MIN_GAIN_COPIED * std::max(as_is, mapped)) {
-            best = speed;
-            it->second = type;
-        }
-    }
-    if (it->second == small.type && mapped < MIN_GAIN_MAPPED * as_is) {
-        it->second = GGML_TYPE_COUNT; // none
+std::optional<ggml_type> large_weights::choose(const kernel & small) {
+    const auto [it, is_new] = chosen_.try_emplace({small.type, small.buft});
+    if (is_new) {
+        it->second = mode_ == LAZY_WEIGHTS_FORCE_BF16 ? GGML_TYPE_BF16 : fastest(small);
     }
     return it->second;
+}
+
+std::optional<ggml_type> large_weights::fastest(const kernel & small) const {
+    const double as_is = kernel_speed(dev_, small);
+    const double mapped = small.buft == plain_ ? as_is : kernel_speed(dev_, {small.type, plain_});
+    double best = MIN_GAIN_COPIED * std::max(as_is, mapped);
+    std::optional<ggml_type> type;
+    for (const ggml_type copied : {GGML_TYPE_BF16, GGML_TYPE_F16}) {
+        if (const double speed = kernel_speed(dev_, {copied, plain_}); speed > best) {
+            best = speed;
+            type = copied;
+        }
+    }
+    if (!type && small.buft != plain_ && mapped >= MIN_GAIN_MAPPED * as_is) {
+        type = small.type;
+    }
+    return type;
 }
 
 ggml_tensor * large_weights::add(ggml_tensor * small, ggml_backend_buffer_type_t small_buft, size_t offset) {
     if (mode_ == LAZY_WEIGHTS_AS_IS || !ggml_is_quantized(small->type)) {
         return small;
     }
-    const ggml_type type = choose({small->type, small_buft});
-    if (type == GGML_TYPE_COUNT || (type == small->type && small_buft == plain_)) {
+    const std::optional<ggml_type> type = choose({small->type, small_buft});
+    if (!type) {
         return small;
     }
-    const size_t n_bytes = ggml_row_size(type, small->ne[0]) * static_cast<size_t>(small->ne[1]);
+    const size_t n_bytes = ggml_row_size(*type, small->ne[0]) * static_cast<size_t>(small->ne[1]);
     if (n_bytes > budget_) {
         return small; // the first layers come first: they see the most tokens
     }
     budget_ -= n_bytes;
     ggml_init_params params = {ggml_tensor_overhead(), nullptr, /*no_alloc=*/true};
     ctxs_.emplace_back(ggml_init(params));
-    ggml_tensor * large = ggml_new_tensor_2d(ctxs_.back().get(), type, small->ne[0], small->ne[1]);
+    ggml_tensor * large = ggml_new_tensor_2d(ctxs_.back().get(), *type, small->ne[0], small->ne[1]);
     ggml_set_name(large, small->name);
     forms_.push_back({small, large, offset});
     return large;
 }
 
 bool large_weights::maps(const ggml_tensor * small) const {
-    return std::any_of(forms_.begin(), forms_.end(),
-                       [&](const form & f) { return f.small == small && f.large->type == small->type; });
+    return std::any_of(forms_.begin(), forms_.end(), [&](const form & f) { return f.small == small && f.is_copy(); });
 }
 
 void large_weights::load(const mapped_file & map, bool map_plain) {
+    ggml_backend_buffer_ptr mapping(ggml_backend_cpu_buffer_from_ptr(map.data(), map.size()));
+    ggml_backend_buffer_set_usage(mapping.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
     for (size_t i = 0; i < forms_.size(); ++i) {
         const form & f = forms_[i];
-        const bool is_copy = f.large->type == f.small->type;
-        if (is_copy && map_plain) {
-            buffers_.emplace_back(ggml_backend_cpu_buffer_from_ptr(map.data(), map.size()));
-            ggml_backend_tensor_alloc(buffers_.back().get(), f.large, map.data() + f.offset);
-        } else {
-            buffers_.emplace_back(ggml_backend_alloc_ctx_tensors_from_buft(ctxs_[i].get(), plain_));
-            if (!buffers_.back()) {
-                fail(LAZY_STATUS_NO_MEMORY, format("cannot allocate %zu bytes for weights in a faster type; "
-                                                   "weights='as-is' needs none",
-                                                   ggml_nbytes(f.large)));
-            }
-            if (is_copy) {
-                std::memcpy(f.large->data, map.data() + f.offset, ggml_nbytes(f.large));
-            } else {
-                convert(f, map.data() + f.offset);
-            }
+        const char * data = map.data() + f.offset;
+        if (f.is_copy() && map_plain) {
+            ggml_backend_tensor_alloc(mapping.get(), f.large, map.data() + f.offset);
+            continue;
+        }
+        buffers_.emplace_back(ggml_backend_alloc_ctx_tensors_from_buft(ctxs_[i].get(), plain_));
+        if (!buffers_.back()) {
+            fail(LAZY_STATUS_NO_MEMORY, format("cannot allocate %zu bytes for weights in a faster type; "
+                                               "weights='as-is' needs none",
+                                               ggml_nbytes(f.large)));
         }
         ggml_backend_buffer_set_usage(buffers_.back().get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+        if (f.is_copy()) {
+            std::memcpy(f.large->data, data, ggml_nbytes(f.large));
+        } else {
+            convert(f, data);
+        }
+    }
+    if (map_plain) {
+        buffers_.push_back(std::move(mapping));
     }
 }
 
@@ -142,8 +145,8 @@ void large_weights::convert(const form & f, const char * data) const {
 std::string large_weights::describe() const {
     std::map<std::string, size_t> bytes;
     for (const form & f : forms_) {
-        const bool is_copy = f.large->type == f.small->type;
-        const std::string what = is_copy ? " as it lies in the file" : format(" as %s", ggml_type_name(f.large->type));
+        const std::string what =
+            f.is_copy() ? " as it lies in the file" : format(" as %s", ggml_type_name(f.large->type));
         bytes[ggml_type_name(f.small->type) + what] += ggml_nbytes(f.large);
     }
     std::string text;

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -20,6 +21,11 @@ namespace lazygguf {
 
 class large_weights {
   public:
+    // From how many rows on a second form is the faster one: 16-bit copies soon, since no row is quantized for them;
+    // the file's own bytes where ggml's kernel for batches begins.
+    static constexpr int64_t COPIED_ROWS = 4;
+    static constexpr int64_t MAPPED_ROWS = 16;
+
     // Measures nothing and adds nothing with LAZY_WEIGHTS_AS_IS.
     large_weights(ggml_backend_dev_t cpu_dev, lazy_weights mode);
 
@@ -37,6 +43,8 @@ class large_weights {
         const ggml_tensor * small;
         ggml_tensor * large;
         size_t offset; // of the matrix in the file
+
+        bool is_copy() const { return large->type == small->type; }
     };
 
     ggml_backend_dev_t dev_;
@@ -44,11 +52,13 @@ class large_weights {
     lazy_weights mode_;
     size_t budget_; // bytes that may still be taken
     std::vector<form> forms_;
-    std::map<std::pair<ggml_type, ggml_backend_buffer_type_t>, ggml_type> chosen_;
+    std::map<std::pair<ggml_type, ggml_backend_buffer_type_t>, std::optional<ggml_type>> chosen_;
     std::vector<ggml_context_ptr> ctxs_;
     std::vector<ggml_backend_buffer_ptr> buffers_;
 
-    ggml_type choose(const kernel & small);
+    // The type of the second form in a plain buffer; none where nothing is worth its memory.
+    std::optional<ggml_type> choose(const kernel & small);
+    std::optional<ggml_type> fastest(const kernel & small) const;
     void convert(const form & f, const char * data) const;
 };
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <map>
 
+#include "device_proc.h"
 #include "error.h"
 #include "vocab.h"
 
@@ -14,9 +15,7 @@ namespace {
 // Buffer types with faster kernels than the plain one (CPU_REPACK, AMX, KleidiAI), best first.
 std::vector<ggml_backend_buffer_type_t> extra_bufts(ggml_backend_dev_t dev) {
     std::vector<ggml_backend_buffer_type_t> bufts;
-    ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(dev);
-    auto get = reinterpret_cast<ggml_backend_dev_get_extra_bufts_t>(
-        ggml_backend_reg_get_proc_address(reg, "ggml_backend_dev_get_extra_bufts"));
+    auto get = device_proc<ggml_backend_dev_get_extra_bufts_t>(dev, "ggml_backend_dev_get_extra_bufts");
     for (ggml_backend_buffer_type_t * b = get ? get(dev) : nullptr; b && *b; ++b) {
         bufts.push_back(*b);
     }
@@ -224,12 +223,15 @@ void model::load_weights(const gguf_file & file, const model_params & params) {
         layer.rope_freqs = rope_freqs;
     }
     large_ = std::make_unique<large_weights>(cpu_dev, params.weights);
+    copied_layers_ = layers_;
     large_layers_ = layers_;
     for (const planned_tensor & p : plan.tensors) {
         const bool on_cpu = p.spec.il >= 0 && layer_devs[static_cast<size_t>(p.spec.il)] == cpu_dev;
         if (on_cpu && p.spec.use == tensor_use::matmul) {
-            layer_weights & layer = large_layers_[static_cast<size_t>(p.spec.il)];
-            bind_layer_tensor(layer, p.spec.name, large_->add(p.tensor, p.buft, p.offset));
+            const auto il = static_cast<size_t>(p.spec.il);
+            ggml_tensor * large = large_->add(p.tensor, p.buft, p.offset);
+            bind_layer_tensor(large_layers_[il], p.spec.name, large);
+            bind_layer_tensor(copied_layers_[il], p.spec.name, large->type == p.tensor->type ? p.tensor : large);
         }
     }
 

@@ -53,7 +53,10 @@ struct model {
 
     // The matrices of a layer in the form that is fastest for so many rows at once.
     const layer_weights & layer(int il, int64_t n_rows) const {
-        return (n_rows < LARGE_ROWS ? layers_ : large_layers_)[static_cast<size_t>(il)];
+        const std::vector<layer_weights> & layers = n_rows < large_weights::COPIED_ROWS   ? layers_
+                                                    : n_rows < large_weights::MAPPED_ROWS ? copied_layers_
+                                                                                          : large_layers_;
+        return layers[static_cast<size_t>(il)];
     }
 
     // Is the layer's attention ours to choose? Not where the very kernels of llama.cpp are wanted, nor on a GPU.
@@ -69,12 +72,11 @@ struct model {
     std::vector<ggml_backend_dev_t> devices() const;
 
   private:
-    static constexpr int64_t LARGE_ROWS = 4;
-
     lazy_weights weights_ = LAZY_WEIGHTS_AS_IS;
     std::vector<layer_weights> layers_;
-    std::vector<layer_weights> large_layers_;
-    std::unique_ptr<mapped_file> map_; // kept while a tensor points into it
+    std::vector<layer_weights> copied_layers_; // with the second forms that are copies
+    std::vector<layer_weights> large_layers_;  // with all second forms
+    std::unique_ptr<mapped_file> map_;         // kept while a tensor points into it
     std::unique_ptr<large_weights> large_;
     std::vector<ggml_context_ptr> ctxs_;
     std::vector<ggml_backend_buffer_ptr> buffers_;
