@@ -77,6 +77,13 @@ void check_version(const char * what, int32_t version) {
     }
 }
 
+void check_weights(lazy_weights weights) {
+    const int value = static_cast<int>(weights);
+    if (value < LAZY_WEIGHTS_AS_IS || value > LAZY_WEIGHTS_FORCE_BF16) {
+        fail(LAZY_STATUS_INVALID_ARGUMENT, format("weights is %d, expected a value of lazy_weights", value));
+    }
+}
+
 void check_at_least(const char * what, int32_t value, int32_t low) {
     if (value < low) {
         fail(LAZY_STATUS_INVALID_ARGUMENT, format("%s is %d, expected at least %d", what, value, low));
@@ -189,6 +196,7 @@ lazy_status lazy_model_load(lazy_model ** out, const char * path, const lazy_mod
     return guarded([&] {
         check_version("lazy_model_params", params->version);
         check_at_least("n_gpu_layers", params->n_gpu_layers, -1);
+        check_weights(params->weights);
         *out = new lazy_model(path, {params->n_gpu_layers, params->use_mmap, params->weights});
     });
 }

@@ -44,7 +44,7 @@ struct graph_shape {
 
 // Host copies of a graph's inputs.
 struct graph_inputs {
-    std::vector<int32_t> tokens;     // (n_rows); only where the segment starts from embeddings
+    std::vector<int32_t> tokens;     // (n_rows); read where the segment starts from embeddings
     std::vector<int32_t> pos;        // (n_rows) original positions; also the aux rows
     std::vector<int64_t> kv_rows;    // (n_rows) where K and V are written
     std::vector<ggml_fp16_t> mask;   // (n_rows, n_kv) 0 or -inf

@@ -5,46 +5,11 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
 
 #include "error.h"
+#include "step.h"
 
 namespace lazygguf {
-namespace {
-
-std::vector<int32_t> range(int32_t begin, int32_t end) {
-    std::vector<int32_t> out(static_cast<size_t>(std::max(end - begin, 0)));
-    std::iota(out.begin(), out.end(), begin);
-    return out;
-}
-
-} // namespace
-
-struct session::step {
-    const eval_params & params;
-    int32_t n_past = 0;
-    int32_t n_tokens = 0;
-    bool is_dense = false;
-    position_span question;
-    std::vector<std::vector<int32_t>> query; // by pruning point: positions that ask, ascending
-    std::vector<int32_t> asking;             // all of them and the newest: never pruned
-    std::vector<int32_t> entered;            // positions that live before layer 0, ascending
-    std::vector<int32_t> live;               // candidates of the current segment, ascending
-    std::vector<int32_t> rows;               // positions to compute in it, ascending
-    std::vector<float> logits;
-    std::vector<std::vector<int32_t>> added; // by segment: positions given a K/V row
-    std::vector<segment_report> reports;
-    std::vector<int32_t> revived; // old positions computed in this step, each once
-
-    explicit step(const eval_params & how) : params(how) {}
-    bool is_decode() const { return n_past > 0 && n_tokens - n_past == 1; }
-    // Is there more live than may go on? Known before the segment runs: nobody need ask where all stay.
-    bool prunes(const keep_schedule & schedule, int s) const {
-        const double keep = schedule.points[static_cast<size_t>(s)].keep;
-        return !is_dense && keep < 1.0 && static_cast<int32_t>(live.size()) > keep_count(keep, n_tokens);
-    }
-};
-
 session::session(const model & mdl, const session_params & params, keep_schedule schedule)
     : mdl_(mdl), params_(params), schedule_(std::move(schedule)), compute_(mdl, params.n_threads, cancel_) {
     if (params_.n_ctx == 0) {
@@ -103,16 +68,7 @@ void session::eval(const int32_t * tokens, int32_t n, const eval_params & params
     st.n_tokens = n_tokens_ + n;
     st.is_dense = st.n_tokens < schedule_.min_prompt;
     st.question = question_of(st);
-    st.asking = {st.n_tokens - 1};
-    for (int s = 0; !is_last(s); ++s) {
-        st.query.push_back(query_of(st, s));
-        st.asking.insert(st.asking.end(), st.query.back().begin(), st.query.back().end());
-    }
-    if (schedule_.entry) { // the question is read, whoever asks later
-        const std::vector<int32_t> question = range(st.question.begin, st.question.end);
-        st.asking.insert(st.asking.end(), question.begin(), question.end());
-    }
-    std::sort(st.asking.begin(), st.asking.end());
+    find_asking(st);
     st.added.resize(segments_.size());
     tokens_.insert(tokens_.end(), tokens, tokens + n);
     try {
@@ -122,82 +78,6 @@ void session::eval(const int32_t * tokens, int32_t n, const eval_params & params
         throw;
     }
     commit(st);
-}
-
-// The span given, if any of it is new. Else the last new tokens of a prompt, while an answer goes on asking with the
-// question it answers.
-position_span session::question_of(const step & st) const {
-    const eval_params & p = st.params;
-    if (p.query_begin >= 0 && p.query_end > std::max(p.query_begin, st.n_past)) {
-        const int32_t end = std::min(p.query_end, st.n_tokens);
-        return {std::max(p.query_begin, end - LAZY_MAX_QUERY), end};
-    }
-    if (st.is_decode() && question_.end > question_.begin && question_.end <= st.n_past) {
-        return question_;
-    }
-    return {std::max(st.n_past, st.n_tokens - LAZY_DEFAULT_QUERY), st.n_tokens};
-}
-
-// Who asks at the end of segment s: the newest n_query positions, or the question and the newest one; those that are
-// computed in this step or asked in an earlier one.
-std::vector<int32_t> session::query_of(const step & st, int s) const {
-    const pruning_point & point = schedule_.points[static_cast<size_t>(s)];
-    std::vector<int32_t> wanted;
-    if (point.keep >= 1.0) {
-        return wanted;
-    }
-    if (point.n_query > 0) {
-        wanted = range(std::max(0, st.n_tokens - point.n_query), st.n_tokens);
-    } else {
-        wanted = range(st.question.begin, st.question.end);
-        if (wanted.empty() || wanted.back() != st.n_tokens - 1) {
-            wanted.push_back(st.n_tokens - 1);
-        }
-    }
-    const score_window & window = windows_[static_cast<size_t>(s)];
-    const auto lost = [&](int32_t pos) { return pos < st.n_past && !window.has(pos); };
-    wanted.erase(std::remove_if(wanted.begin(), wanted.end(), lost), wanted.end());
-    return wanted;
-}
-
-// What lives before layer 0: the best by the scores from outside, if any; else all new tokens and what lived before.
-// What was not read yet is read now: a token that waits there has its embedding as aux row.
-void session::enter(step & st) const {
-    if (st.is_dense || !schedule_.entry) {
-        st.entered = range(0, st.n_tokens);
-    } else if (st.params.scores != nullptr) {
-        st.entered = select_entering(st);
-    } else {
-        st.entered = entered_;
-        const std::vector<int32_t> fresh = range(st.n_past, st.n_tokens);
-        st.entered.insert(st.entered.end(), fresh.begin(), fresh.end());
-    }
-    st.live = st.entered;
-    for (const int32_t pos : st.live) {
-        if (!segment(0).cells.has(pos)) {
-            st.rows.push_back(pos);
-            if (pos < st.n_past) {
-                st.revived.push_back(pos);
-            }
-        }
-    }
-}
-
-std::vector<int32_t> session::select_entering(const step & st) const {
-    std::vector<candidate> tokens;
-    for (int32_t pos = 0; pos < st.n_tokens; ++pos) {
-        const float score = st.params.scores[pos];
-        const bool stays = std::isnan(score); // as it is: a new token goes on, an old one if it did
-        if (!stays || pos >= st.n_past || contains(entered_, pos)) {
-            tokens.push_back({pos, stays ? 0.0F : score, stays || pos < schedule_.n_sink || contains(st.asking, pos)});
-        }
-    }
-    pool_scores(tokens, schedule_.entry->pool);
-    std::vector<int32_t> entering;
-    for (const candidate & c : select(tokens, keep_count(schedule_.entry->keep, st.n_tokens))) {
-        entering.push_back(c.pos);
-    }
-    return entering;
 }
 
 void session::run(step & st) {
@@ -233,9 +113,8 @@ void session::run_ubatch(step & st, int s, size_t begin, size_t end) {
         st.added[static_cast<size_t>(s)].push_back(st.rows[i]);
         seg.cells.add(st.rows[i]);
     }
-    static const std::vector<int32_t> nobody;
     const auto first = st.rows.begin() + static_cast<std::ptrdiff_t>(begin);
-    const ubatch u = {seg.cells, tokens_, st.live, is_last(s) ? nobody : st.query[static_cast<size_t>(s)],
+    const ubatch u = {seg.cells, tokens_, st.live, st.query[static_cast<size_t>(s)],
                       std::vector<int32_t>(first, first + static_cast<std::ptrdiff_t>(end - begin))};
     const graph_shape shape = shape_of(st, s, u, end == st.rows.size());
     const segment_cache * next = is_last(s) ? nullptr : &segments_[static_cast<size_t>(s) + 1];
@@ -295,74 +174,6 @@ void session::read_logits(step & st, const segment_graph & graph) const {
     if (!std::all_of(st.logits.begin(), st.logits.end(), [](float x) { return std::isfinite(x); })) {
         fail(LAZY_STATUS_FAILED, "the model's logits are not finite: its weights hold NaN or Inf, "
                                  "or are too large for its type");
-    }
-}
-
-// The scores at the end of segment s, by position; NaN where a position is not live.
-std::vector<float> session::score(const step & st, int s) const {
-    const auto u = static_cast<size_t>(s);
-    const std::vector<float> all = windows_[u].combine(st.query[u], st.n_tokens);
-    std::vector<float> scores(all.size(), std::numeric_limits<float>::quiet_NaN());
-    for (const int32_t pos : st.live) {
-        if (!std::isfinite(all[static_cast<size_t>(pos)])) {
-            fail(LAZY_STATUS_FAILED, "the model's attention is not finite: its weights hold NaN or Inf, "
-                                     "or are too large for its type");
-        }
-        scores[static_cast<size_t>(pos)] = all[static_cast<size_t>(pos)];
-    }
-    return scores;
-}
-
-// What is selected at the end of segment s, by score.
-std::vector<candidate> session::select_live(const step & st, int s) const {
-    const pruning_point & point = schedule_.points[static_cast<size_t>(s)];
-    const bool prunes = st.prunes(schedule_, s);
-    const std::vector<float> & scores = st.reports.back().scores;
-    std::vector<candidate> live;
-    for (const int32_t pos : st.live) {
-        const float score = prunes ? scores[static_cast<size_t>(pos)] : 0.0F;
-        live.push_back({pos, score, !prunes || pos < schedule_.n_sink || contains(st.asking, pos)});
-    }
-    if (!prunes) {
-        return live;
-    }
-    pool_scores(live, point.pool);
-    return select(live, keep_count(point.keep, st.n_tokens));
-}
-
-// Which old positions of `live` are computed in the next segment: adds to st.revived. A decode step revives at most
-// max_revive at each pruning point, the best ones, and only what is clearly above the worst of what was selected; what
-// came back at an earlier point goes on beside them.
-void session::revive(step & st, int s, const std::vector<candidate> & live) const {
-    const cell_map & next = segments_[static_cast<size_t>(s) + 1].cells;
-    const bool is_limited = st.is_decode() && !st.is_dense;
-    const float least = is_limited ? static_cast<float>(1.0 + schedule_.revive_margin) * worst_score(live) : 0.0F;
-    std::vector<candidate> fresh;
-    std::copy_if(live.begin(), live.end(), std::back_inserter(fresh), [&](const candidate & c) {
-        return c.pos < st.n_past && !next.has(c.pos) && !contains(st.revived, c.pos) && c.score >= least;
-    });
-    for (const candidate & c : best(fresh, is_limited ? schedule_.max_revive : -1)) {
-        st.revived.push_back(c.pos);
-    }
-    std::sort(st.revived.begin(), st.revived.end());
-}
-
-// From the scores at the end of segment s: what lives in the next segment, and which of it must be computed there.
-void session::choose(step & st, int s) const {
-    const cell_map & next = segments_[static_cast<size_t>(s) + 1].cells;
-    const std::vector<candidate> selected = select_live(st, s);
-    revive(st, s, selected);
-    st.live.clear();
-    st.rows.clear();
-    for (const candidate & c : selected) {
-        const bool cached = next.has(c.pos);
-        const bool computed = !cached && (c.pos >= st.n_past || contains(st.revived, c.pos));
-        if (computed) {
-            st.rows.push_back(c.pos);
-        }
-        if (computed || cached) { // what the budget leaves out is not seen in this step
-            st.live.push_back(c.pos);
-        }
     }
 }
 

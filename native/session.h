@@ -66,7 +66,7 @@ class session {
     std::atomic_flag busy = ATOMIC_FLAG_INIT; // held by the thread that is inside
 
   private:
-    struct step; // one eval in progress
+    struct step; // one eval in progress: step.h
 
     const model & mdl_;
     session_params params_;
@@ -87,23 +87,26 @@ class session {
 
     void check_arguments(const int32_t * tokens, int32_t n, const eval_params & params) const;
     bool is_last(int s) const { return s == n_segments() - 1; }
-    position_span question_of(const step & st) const;
-    std::vector<int32_t> query_of(const step & st, int s) const;
-    void enter(step & st) const;
-    std::vector<int32_t> select_entering(const step & st) const;
     void run(step & st);
     void run_segment(step & st, int s);
     void run_ubatch(step & st, int s, size_t begin, size_t end);
     graph_shape shape_of(const step & st, int s, const ubatch & u, bool is_last_ubatch) const;
     void read_scores(const step & st, int s, const segment_graph & graph, const graph_inputs & in);
     void read_logits(step & st, const segment_graph & graph) const;
+    void report_progress(step & st, int s, size_t n_done) const;
+    void commit(step & st);
+    void roll_back(const step & st);
+
+    // choices.cpp
+    position_span question_of(const step & st) const;
+    std::vector<int32_t> query_of(const step & st, int s) const;
+    void find_asking(step & st) const;
+    void enter(step & st) const;
+    std::vector<int32_t> select_entering(const step & st) const;
     std::vector<float> score(const step & st, int s) const;
     std::vector<candidate> select_live(const step & st, int s) const;
     void revive(step & st, int s, const std::vector<candidate> & live) const;
     void choose(step & st, int s) const;
-    void report_progress(step & st, int s, size_t n_done) const;
-    void commit(step & st);
-    void roll_back(const step & st);
 };
 
 } // namespace lazygguf

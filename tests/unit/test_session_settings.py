@@ -185,3 +185,15 @@ def test_memory_grows_with_the_rows_and_reset_gives_it_back(model: NativeModel) 
         session.reset()
         assert session.stats().kv_bytes == session.stats().aux_bytes == 0
         assert session.logits() is None and session.n_tokens == 0
+
+
+@pytest.mark.parametrize("weights", [-1, 3])
+def test_a_form_of_weights_that_does_not_exist_is_refused(
+    tiny_model: Callable[[TinyConfig], tuple[Path, Any]], weights: int
+) -> None:
+    params = ffi.new("lazy_model_params *")
+    lib.lazy_model_params_init(params)
+    params.weights = ffi.cast("lazy_weights", weights)
+    out, path = ffi.new("lazy_model **"), str(tiny_model(TinyConfig())[0]).encode()
+    with pytest.raises(ValueError, match=f"weights is {weights}, expected a value of lazy_weights"):
+        check(lib.lazy_model_load(out, path, params))
