@@ -16,6 +16,7 @@ from .chat_session import ChatSession, make_settings
 from .cli import UsageError
 from .demo import model_or_demo
 from .model import LazyModel
+from .model_arguments import add_compute_arguments, add_file_argument, compute_options
 from .repl import Repl
 from .terminal import Screen
 from .text_file import join_prompt, read_text
@@ -113,10 +114,8 @@ def _model_options(args: argparse.Namespace) -> dict[str, Any]:
     template = read_text(args.chat_template_file) if args.chat_template_file else args.chat_template
     return {
         "n_ctx": args.ctx_size,
-        "n_ubatch": args.ubatch_size,
-        "n_threads": args.threads,
+        **compute_options(args),
         "n_threads_batch": args.threads_batch,
-        "n_gpu_layers": args.n_gpu_layers,
         "weights": args.weights,
         "type_k": args.cache_type_k,
         "type_v": args.cache_type_v,
@@ -124,7 +123,6 @@ def _model_options(args: argparse.Namespace) -> dict[str, Any]:
         "max_revive": args.max_revive,
         "chat_template": template,
         "verbose": args.verbose,
-        "n_batch": max(args.ubatch_size, 512),
     }
 
 
@@ -137,22 +135,12 @@ def _add_prompt_arguments(group: Any) -> None:
 
 
 def _add_model_arguments(group: Any) -> None:
-    group.add_argument("-m", "--model", metavar="FILE", help="a GGUF file (default: the demo model)")
+    add_file_argument(group)
     group.add_argument("-c", "--ctx-size", type=int, default=0, metavar="N", help="context, tokens (0: the model's)")
     group.add_argument("--keep", default="auto", metavar="WHAT", help='"auto", "off", "10:0.3,13:0.08" or a .json file')
     group.add_argument("--max-revive", type=int, metavar="N", help="tokens brought back per step, -1 no limit")
-    group.add_argument("-t", "--threads", type=int, metavar="N", help="threads (default: physical cores)")
+    add_compute_arguments(group)
     group.add_argument("-tb", "--threads-batch", type=int, metavar="N", help="threads while reading (default: -t)")
-    group.add_argument("-ub", "--ubatch-size", type=int, default=512, metavar="N", help="tokens read at once (512)")
-    group.add_argument(
-        "-ngl",
-        "--n-gpu-layers",
-        "--gpu-layers",
-        type=_layers,
-        default=0,
-        metavar="N",
-        help='GPU layers, or "all" (0)',
-    )
     group.add_argument(
         "--weights",
         choices=("fast", "as-is"),
@@ -196,7 +184,3 @@ def _add_output_arguments(group: Any) -> None:
     group.add_argument("--no-show-timings", dest="show_timings", action="store_false", help="no footer")
     group.add_argument("-co", "--color", choices=("on", "off", "auto"), default="auto", help="colours on stderr (auto)")
     group.add_argument("-v", "--verbose", action="store_true", help="llama.cpp's log lines")
-
-
-def _layers(text: str) -> int:
-    return -1 if text == "all" else int(text)

@@ -147,10 +147,15 @@ def sample_tokens(
         context.step(token, generation)
 
 
+def log_softmax(logits: Logits) -> npt.NDArray[np.float64]:
+    """Log-probabilities of logits (n_vocab,), float64."""
+    shifted = logits.astype(np.float64) - float(logits.max())
+    return np.asarray(shifted - np.log(np.exp(shifted).sum()), np.float64)
+
+
 def token_logprob(tokenizer: Tokenizer, logits: Logits, token: int, n_top: int) -> TokenLogprob:
     """Log-probabilities of a token and of the ``n_top`` most probable ones, most probable first."""
-    shifted = logits.astype(np.float64) - float(logits.max())
-    logprobs = shifted - np.log(np.exp(shifted).sum())
+    logprobs = log_softmax(logits)
     n_top = min(n_top, len(logprobs))
     top = np.argpartition(-logprobs, n_top - 1)[:n_top] if n_top else np.empty(0, np.int64)
     top = top[np.argsort(-logprobs[top], kind="stable")]

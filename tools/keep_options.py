@@ -65,11 +65,6 @@ def parse_n_query(text: str) -> Union[int, str]:
     return text if text == QUESTION else int(text)
 
 
-def parse_layers(text: str) -> int:
-    """-ngl: a number, or "all"."""
-    return -1 if text == "all" else int(text)
-
-
 def split_schedules(given: Iterable[str]) -> list[str]:
     """The schedules of repeated --keep options, each a list separated by ";", each once.
 

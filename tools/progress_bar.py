@@ -11,18 +11,22 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
 
 
+def _bar(*columns: ProgressColumn) -> Progress:
+    console = Console(stderr=True)
+    return Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+
+
 @contextlib.contextmanager
 def byte_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar over bytes; call the result with the bytes of each piece."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
+    with _bar(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn()) as bar:
         task = bar.add_task(title, total=total)
         yield lambda n: bar.update(task, advance=n)
 
@@ -35,13 +39,8 @@ def step_bar(title: str, unit: str = "tensors") -> Iterator[Callable[[int, int],
         title: what is being done.
         unit: what is counted.
     """
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn(f"{{task.completed}}/{{task.total}} {unit}"),
-    )
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
+    count = TextColumn(f"{{task.completed}}/{{task.total}} {unit}")
+    with _bar(TextColumn("{task.description}"), BarColumn(), count) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
@@ -66,11 +65,6 @@ class Turns:
 @contextlib.contextmanager
 def turn_bar(n_turns: int) -> Iterator[Turns]:
     """A bar over runs that take long: what is running, and how many are done."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.completed}/{task.total} runs"),
-    )
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
+    count = TextColumn("{task.completed}/{task.total} runs")
+    with _bar(TextColumn("{task.description}", markup=False), BarColumn(), count) as bar:
         yield Turns(bar, n_turns)

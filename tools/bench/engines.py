@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Optional, Protocol
 
 import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from lazygguf._ffi import NativeModel, NativeSession
+from lazygguf._ffi import NativeModel
 from lazygguf.context import TokenContext
 from lazygguf.errors import LazyError
-from lazygguf.schedule import KeepSchedule
+from lazygguf.model import load_weights, open_context
+from lazygguf.model_options import ModelOptions
 
 from .contenders import LLAMA_CPP, Contender
 
@@ -35,6 +36,10 @@ class Settings:
     n_ubatch: int = 512
     n_gpu_layers: int = 0
     weights: str = "fast"
+
+    def options(self) -> ModelOptions:
+        """The same for ``LazyModel``."""
+        return ModelOptions(**asdict(self), n_batch=self.n_ubatch)
 
 
 class Counts(NamedTuple):
@@ -75,15 +80,8 @@ class Engine(Protocol):
 class LazyEngine:
     """A session of lazygguf, read as ``LazyModel.eval`` reads."""
 
-    def __init__(self, model: NativeModel, schedule: Optional[KeepSchedule], settings: Settings) -> None:
-        session = NativeSession(
-            model,
-            n_ctx=settings.n_ctx,
-            n_ubatch=settings.n_ubatch,
-            n_threads=settings.n_threads,
-            schedule=schedule,
-        )
-        self._context = TokenContext(session, model.n_layer)
+    def __init__(self, context: TokenContext) -> None:
+        self._context = context
 
     def read(self, ids: Sequence[int]) -> None:
         self._context.append(ids)
@@ -157,6 +155,7 @@ def open_engines(path: str, contenders: Sequence[Contender], settings: Settings)
         LazyError, ValueError, OSError, MemoryError: an engine cannot be opened; its own words say why.
     """
     with contextlib.ExitStack() as stack:
+        options = settings.options()
         shared: Optional[NativeModel] = None
         engines: dict[Contender, Any] = {}
         for contender in contenders:
@@ -164,8 +163,8 @@ def open_engines(path: str, contenders: Sequence[Contender], settings: Settings)
                 engines[contender] = LlamaCppEngine(path, settings)
             else:
                 if shared is None:
-                    shared = NativeModel(path, settings.n_gpu_layers, weights=settings.weights)
+                    shared = load_weights(path, options)
                     stack.callback(shared.close)
-                engines[contender] = LazyEngine(shared, contender.schedule, settings)
+                engines[contender] = LazyEngine(open_context(shared, options, contender.schedule))
             stack.callback(engines[contender].close)
         yield engines

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from lazygguf.cli import UsageError
+from lazygguf.model_arguments import add_compute_arguments, add_file_argument, check_least
 
-from ..keep_options import Asking, add_schedule_arguments, parse_layers
+from ..keep_options import Asking, add_schedule_arguments
 from .contenders import LLAMA_CPP
 from .shapes import SHAPES
 
@@ -43,10 +44,7 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UsageError("-f and --shape exclude each other: a random model reads random tokens")
     if args.shape is None and args.shape_dir is not None:
         raise UsageError("--shape-dir is for --shape")
-    for option, least in (("n_gen", 1), ("repetitions", 1), ("threads", 1), ("ubatch_size", 1)):
-        value = getattr(args, option)
-        if value is not None and value < least:
-            raise ValueError(f"--{option.replace('_', '-')} {value}: expected {least} or more")
+    check_least(args, {"n_gen": 1, "repetitions": 1, "threads": 1, "ubatch_size": 1})
 
 
 def asking_of(args: argparse.Namespace) -> Asking:
@@ -55,7 +53,7 @@ def asking_of(args: argparse.Namespace) -> Asking:
 
 
 def _add_model_arguments(group: Any) -> None:
-    group.add_argument("-m", "--model", metavar="FILE", help="a GGUF file (default: the demo model)")
+    add_file_argument(group)
     group.add_argument(
         "--shape",
         choices=sorted(SHAPES),
@@ -72,11 +70,7 @@ def _add_model_arguments(group: Any) -> None:
         default="fast",
         help="how lazygguf keeps them: as-is computes with the file's types only, as llama.cpp does (fast)",
     )
-    group.add_argument("-t", "--threads", type=int, metavar="N", help="threads (default: physical cores)")
-    group.add_argument("-ub", "--ubatch-size", type=int, default=512, metavar="N", help="tokens read at once (512)")
-    group.add_argument(
-        "-ngl", "--n-gpu-layers", type=parse_layers, default=0, metavar="N", help='GPU layers, or "all" (0)'
-    )
+    add_compute_arguments(group)
 
 
 def _add_run_arguments(group: Any) -> None:

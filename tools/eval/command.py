@@ -15,6 +15,7 @@ from typing import Any
 from lazygguf.cli import EXIT_INTERRUPTED
 from lazygguf.demo import model_or_demo
 from lazygguf.errors import Cancelled
+from lazygguf.model_arguments import compute_options
 from lazygguf.model_options import ModelOptions
 from lazygguf.printable import printable
 
@@ -39,13 +40,7 @@ def run(args: argparse.Namespace) -> int:
     asked = check_arguments(args)
     haystack = Haystack.read(args.file)
     model_path = model_or_demo(args.model)
-    options = ModelOptions(
-        n_ctx=args.ctx_size,
-        n_ubatch=args.ubatch_size,
-        n_batch=max(args.ubatch_size, 512),
-        n_threads=args.threads,
-        n_gpu_layers=args.n_gpu_layers,
-    )
+    options = ModelOptions(n_ctx=args.ctx_size, **compute_options(args))
     with Engine(model_path, options) as engine:
         methods = _methods(args, asked, engine)
         sources = _sources(args, asked, engine, haystack)

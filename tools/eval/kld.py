@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lazygguf.generation import log_softmax
 from lazygguf.tokenizer import encode_text
 
 from .haystack import Haystack, depth_of
@@ -23,12 +24,6 @@ from .questions import KLD, Question
 N_CONTINUATION = 64
 
 Logits = npt.NDArray[np.float32]
-
-
-def log_softmax(logits: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Log-probabilities of logits (n_vocab,), float64."""
-    shifted = logits.astype(np.float64) - float(logits.max())
-    return np.asarray(shifted - np.log(np.exp(shifted).sum()), np.float64)
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from typing import Any, Optional
 
 from lazygguf._names import refuse_unknown
 from lazygguf.cli import UsageError
+from lazygguf.model_arguments import add_compute_arguments, add_file_argument, check_least
 
-from ..keep_options import add_schedule_arguments, is_spelled, parse_layers, split_schedules
+from ..keep_options import add_schedule_arguments, is_spelled, split_schedules
 from ..plot_file import check_plot
 from .longbench import NAMES, found_tasks, require_metrics
 from .methods import BASELINES, DENSE
@@ -71,10 +72,7 @@ def check_arguments(args: argparse.Namespace) -> Asked:
         OSError: a folder or file is missing.
         ImportError: a LongBench metric needs a library that is not installed.
     """
-    for name, least in (("samples", 1), ("max_length", 1), ("ubatch_size", 1), ("threads", 1), ("ctx_size", 0)):
-        value = getattr(args, name)
-        if value is not None and value < least:
-            raise ValueError(f"--{name.replace('_', '-')} {value}: expected {least} or more")
+    check_least(args, {"samples": 1, "max_length": 1, "ubatch_size": 1, "threads": 1, "ctx_size": 0})
     if args.baseline_share is not None and not 0 < args.baseline_share < 1:
         raise ValueError(f"--baseline-share {args.baseline_share:g}: expected a value between 0 and 1")
     baselines = _list(args.baselines)
@@ -132,13 +130,9 @@ def _list(text: str) -> list[str]:
 
 
 def _add_model_arguments(group: Any) -> None:
-    group.add_argument("-m", "--model", metavar="FILE", help="a GGUF file (default: the demo model)")
+    add_file_argument(group)
     group.add_argument("-c", "--ctx-size", type=int, default=0, metavar="N", help="context, tokens (0: the model's)")
-    group.add_argument("-t", "--threads", type=int, metavar="N", help="threads (default: physical cores)")
-    group.add_argument("-ub", "--ubatch-size", type=int, default=512, metavar="N", help="tokens read at once (512)")
-    group.add_argument(
-        "-ngl", "--n-gpu-layers", type=parse_layers, default=0, metavar="N", help='GPU layers, or "all" (0)'
-    )
+    add_compute_arguments(group)
 
 
 def _add_task_arguments(group: Any) -> None:

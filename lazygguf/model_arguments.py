@@ -1,0 +1,50 @@
+"""Options that every command which runs a model has, spelled as llama.cpp spells them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from typing import Any
+
+
+def add_file_argument(group: Any) -> None:
+    """Adds -m."""
+    group.add_argument("-m", "--model", metavar="FILE", help="a GGUF file (default: the demo model)")
+
+
+def add_compute_arguments(group: Any) -> None:
+    """Adds -t, -ub and -ngl."""
+    group.add_argument("-t", "--threads", type=int, metavar="N", help="threads (default: physical cores)")
+    group.add_argument("-ub", "--ubatch-size", type=int, default=512, metavar="N", help="tokens read at once (512)")
+    group.add_argument(
+        "-ngl",
+        "--n-gpu-layers",
+        "--gpu-layers",
+        type=parse_layers,
+        default=0,
+        metavar="N",
+        help='GPU layers, or "all" (0)',
+    )
+
+
+def compute_options(args: argparse.Namespace) -> dict[str, Any]:
+    """What those options are as arguments of ``LazyModel``."""
+    return {
+        "n_threads": args.threads,
+        "n_ubatch": args.ubatch_size,
+        "n_batch": max(args.ubatch_size, 512),
+        "n_gpu_layers": args.n_gpu_layers,
+    }
+
+
+def parse_layers(text: str) -> int:
+    """-ngl: a number, or "all"."""
+    return -1 if text == "all" else int(text)
+
+
+def check_least(args: argparse.Namespace, least: Mapping[str, int]) -> None:
+    """Raises ValueError for an option whose value is below its least; None is no value."""
+    for name, bound in least.items():
+        value = getattr(args, name)
+        if value is not None and value < bound:
+            raise ValueError(f"--{name.replace('_', '-')} {value}: expected {bound} or more")
