@@ -25,6 +25,7 @@ _WEIGHTS = {
     "as-is": lib.LAZY_WEIGHTS_AS_IS,
     "fast": lib.LAZY_WEIGHTS_FAST,
     "force-bf16": lib.LAZY_WEIGHTS_FORCE_BF16,
+    "force-matmul": lib.LAZY_WEIGHTS_FORCE_MATMUL,
 }
 _EXCEPTIONS = {
     lib.LAZY_STATUS_INVALID_ARGUMENT: ValueError,
@@ -170,7 +171,7 @@ class NativeModel:
         n_gpu_layers: layers placed on the first GPU device; 0 none, -1 all.
         use_mmap: map the file instead of reading it.
         weights: ``"as-is"``, ``"fast"`` (a second form of the matrices for prompts, where this CPU gains by one), or
-            ``"force-bf16"`` for tests.
+            ``"force-bf16"`` and ``"force-matmul"`` for tests.
 
     Raises:
         FileNotFoundError, IsADirectoryError, PermissionError, ModelFileError, UnsupportedModelError, MemoryError,

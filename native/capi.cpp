@@ -79,7 +79,7 @@ void check_version(const char * what, int32_t version) {
 
 void check_weights(lazy_weights weights) {
     const int value = static_cast<int>(weights);
-    if (value < LAZY_WEIGHTS_AS_IS || value > LAZY_WEIGHTS_FORCE_BF16) {
+    if (value < LAZY_WEIGHTS_AS_IS || value > LAZY_WEIGHTS_FORCE_MATMUL) {
         fail(LAZY_STATUS_INVALID_ARGUMENT, format("weights is %d, expected a value of lazy_weights", value));
     }
 }

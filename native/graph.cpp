@@ -82,8 +82,16 @@ ggml_tensor * segment_graph::build_norm(ggml_tensor * cur, ggml_tensor * weight)
     return ggml_mul(ctx_.get(), ggml_rms_norm(ctx_.get(), cur, mdl_.hp.rms_eps), weight);
 }
 
-ggml_tensor * segment_graph::build_linear(ggml_tensor * weight, ggml_tensor * bias, ggml_tensor * cur) {
-    cur = ggml_mul_mat(ctx_.get(), weight, cur);
+ggml_tensor * segment_graph::build_linear(ggml_tensor * weight, ggml_tensor * bias, linear_input & in) {
+    ggml_tensor * cur = nullptr;
+    if (mdl_.has_our_matmul(weight, in.rows->ne[1])) {
+        if (in.packed == nullptr) {
+            in.packed = build_packed_rows(ctx_.get(), in.rows);
+        }
+        cur = build_matmul(ctx_.get(), weight, in.packed, queues_.emplace_back());
+    } else {
+        cur = ggml_mul_mat(ctx_.get(), weight, in.rows);
+    }
     return bias ? ggml_add(ctx_.get(), cur, bias) : cur;
 }
 
@@ -104,34 +112,38 @@ ggml_tensor * segment_graph::build_layer(ggml_tensor * inp, int il) {
     ggml_tensor * pos = pos_;
     ggml_tensor * mask = mask_;
 
-    ggml_tensor * cur = build_norm(inp, layer.attn_norm);
-    build_kv(cur, layer, kv);
+    linear_input in(build_norm(inp, layer.attn_norm));
+    build_kv(in, layer, kv);
     if (is_last) {
         if (!shape_.want_logits) {
             return nullptr; // later ubatches attend to these K/V rows; nothing else of this ubatch is read
         }
-        cur = last_rows(ctx_.get(), cur, PRECISE_ROWS);
+        if (shape_.n_rows > PRECISE_ROWS) {
+            in = linear_input(last_rows(ctx_.get(), in.rows, PRECISE_ROWS));
+        }
         mask = last_rows(ctx_.get(), mask_, PRECISE_ROWS);
-        pos = ggml_view_1d(ctx_.get(), pos_, cur->ne[1], static_cast<size_t>(shape_.n_rows - cur->ne[1]) * pos_->nb[0]);
+        const int64_t n = in.rows->ne[1];
+        pos = ggml_view_1d(ctx_.get(), pos_, n, static_cast<size_t>(shape_.n_rows - n) * pos_->nb[0]);
     }
-    ggml_tensor * q = build_rope(build_linear(layer.wq, layer.bq, cur), pos, layer, mdl_.hp.n_head);
+    ggml_tensor * q = build_rope(build_linear(layer.wq, layer.bq, in), pos, layer, mdl_.hp.n_head);
     if (il == seg_.il_end - 1 && shape_.n_query > 0) {
         build_scores(q, kv);
     }
-    cur = build_attention(q, kv, mask, il);
+    ggml_tensor * cur = build_attention(q, kv, mask, il);
     if (is_last) {
         cur = last_rows(ctx_.get(), cur, 1);
         inp = last_rows(ctx_.get(), inp, 1);
     }
     const layer_weights & rest = mdl_.layer(il, cur->ne[1]);
-    cur = ggml_add(ctx_.get(), build_linear(rest.wo, rest.bo, cur), inp);
+    linear_input attended(cur);
+    cur = ggml_add(ctx_.get(), build_linear(rest.wo, rest.bo, attended), inp);
     return ggml_add(ctx_.get(), build_ffn(build_norm(cur, rest.ffn_norm), rest), cur);
 }
 
 // Computes K and V of every row and writes them to their rows of the cache.
-void segment_graph::build_kv(ggml_tensor * cur, const layer_weights & layer, const kv_tensors & kv) {
-    ggml_tensor * k = build_rope(build_linear(layer.wk, layer.bk, cur), pos_, layer, mdl_.hp.n_head_kv);
-    ggml_tensor * v = build_linear(layer.wv, layer.bv, cur);
+void segment_graph::build_kv(linear_input & in, const layer_weights & layer, const kv_tensors & kv) {
+    ggml_tensor * k = build_rope(build_linear(layer.wk, layer.bk, in), pos_, layer, mdl_.hp.n_head_kv);
+    ggml_tensor * v = build_linear(layer.wv, layer.bv, in);
     k = ggml_reshape_2d(ctx_.get(), k, mdl_.hp.n_embd_kv(), shape_.n_rows);
     // expanded at once, so that the writes come before every read of the cache below
     ggml_build_forward_expand(gf_, ggml_set_rows(ctx_.get(), kv.k, k, kv_rows_));
@@ -161,9 +173,11 @@ ggml_tensor * segment_graph::build_attention(ggml_tensor * q, const kv_tensors &
 }
 
 ggml_tensor * segment_graph::build_ffn(ggml_tensor * cur, const layer_weights & layer) {
-    ggml_tensor * up = ggml_mul_mat(ctx_.get(), layer.ffn_up, cur);
-    ggml_tensor * gate = ggml_mul_mat(ctx_.get(), layer.ffn_gate, cur);
-    return ggml_mul_mat(ctx_.get(), layer.ffn_down, ggml_swiglu_split(ctx_.get(), gate, up));
+    linear_input in(cur);
+    ggml_tensor * up = build_linear(layer.ffn_up, nullptr, in);
+    ggml_tensor * gate = build_linear(layer.ffn_gate, nullptr, in);
+    linear_input gated(ggml_swiglu_split(ctx_.get(), gate, up));
+    return build_linear(layer.ffn_down, nullptr, gated);
 }
 
 // q F32 [n_embd_head, n_query, n], k [n_embd_head, n_kv, n or less] -> F32 [n_kv, n_query, n] attention

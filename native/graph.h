@@ -6,10 +6,12 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <vector>
 
 #include <ggml-cpp.h>
 
+#include "matmul.h"
 #include "model.h"
 
 namespace lazygguf {
@@ -40,6 +42,14 @@ struct graph_shape {
         return n_rows == o.n_rows && n_kv == o.n_kv && want_logits == o.want_logits && n_query == o.n_query &&
                heads == o.heads;
     }
+};
+
+// Rows that matrices are multiplied with; packed once for all of them where our kernel does it.
+struct linear_input {
+    ggml_tensor * rows;
+    ggml_tensor * packed = nullptr;
+
+    explicit linear_input(ggml_tensor * cur) : rows(cur) {}
 };
 
 // Host copies of a graph's inputs.
@@ -79,15 +89,16 @@ class segment_graph {
     ggml_tensor * query_rows_ = nullptr; // I32 [n_query]; null where every row asks
     ggml_tensor * logits_ = nullptr;
     std::vector<ggml_tensor *> scores_;
+    std::deque<work_queue> queues_; // one per op of our kernel
 
     ggml_tensor * new_input(ggml_type type, int64_t ne0, int64_t ne1, const char * name);
     void build();
     void build_inputs();
     ggml_tensor * build_norm(ggml_tensor * cur, ggml_tensor * weight);
-    ggml_tensor * build_linear(ggml_tensor * weight, ggml_tensor * bias, ggml_tensor * cur);
+    ggml_tensor * build_linear(ggml_tensor * weight, ggml_tensor * bias, linear_input & in);
     ggml_tensor * build_rope(ggml_tensor * cur, ggml_tensor * pos, const layer_weights & layer, int n_head);
     ggml_tensor * build_layer(ggml_tensor * inp, int il);
-    void build_kv(ggml_tensor * cur, const layer_weights & layer, const kv_tensors & kv);
+    void build_kv(linear_input & in, const layer_weights & layer, const kv_tensors & kv);
     ggml_tensor * build_attention(ggml_tensor * q, const kv_tensors & kv, ggml_tensor * mask, int il);
     ggml_tensor * build_ffn(ggml_tensor * cur, const layer_weights & layer);
     void build_scores(ggml_tensor * q, const kv_tensors & kv);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "device_proc.h"
+#include "matmul.h"
 
 namespace lazygguf {
 namespace {
@@ -45,7 +46,9 @@ double measure(ggml_backend_dev_t dev, const kernel & k) {
     ggml_tensor * w = ggml_new_tensor_2d(weights.get(), k.type, N_IN, N_OUT);
     ggml_tensor * x = ggml_new_tensor_2d(rest.get(), GGML_TYPE_F32, N_IN, N_ROWS);
     ggml_cgraph * gf = ggml_new_graph(rest.get());
-    ggml_build_forward_expand(gf, ggml_mul_mat(rest.get(), w, x));
+    work_queue queue;
+    ggml_build_forward_expand(gf, k.is_ours ? build_matmul(rest.get(), w, build_packed_rows(rest.get(), x), queue)
+                                            : ggml_mul_mat(rest.get(), w, x));
     ggml_backend_buffer_ptr w_buffer(ggml_backend_alloc_ctx_tensors_from_buft(weights.get(), k.buft));
     ggml_backend_buffer_ptr x_buffer(
         ggml_backend_alloc_ctx_tensors_from_buft(rest.get(), ggml_backend_dev_buffer_type(dev)));
@@ -66,6 +69,9 @@ double measure(ggml_backend_dev_t dev, const kernel & k) {
 } // namespace
 
 bool is_supported(ggml_backend_dev_t dev, const kernel & k, int64_t ne0, int64_t ne1) {
+    if (k.is_ours) {
+        return has_matmul(k.type, ne0, ne1);
+    }
     ggml_context_ptr ctx = new_context();
     ggml_tensor * w = ggml_new_tensor_2d(ctx.get(), k.type, ne0, ne1);
     ggml_tensor * op = ggml_mul_mat(ctx.get(), w, ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, ne0, 512));
@@ -79,9 +85,9 @@ bool is_supported(ggml_backend_dev_t dev, const kernel & k, int64_t ne0, int64_t
 
 double kernel_speed(ggml_backend_dev_t dev, const kernel & k) {
     static std::mutex mutex;
-    static std::map<std::tuple<ggml_backend_dev_t, ggml_type, ggml_backend_buffer_type_t>, double> known;
+    static std::map<std::tuple<ggml_backend_dev_t, ggml_type, ggml_backend_buffer_type_t, bool>, double> known;
     const std::lock_guard<std::mutex> lock(mutex);
-    const auto [it, is_new] = known.try_emplace({dev, k.type, k.buft}, 0.0);
+    const auto [it, is_new] = known.try_emplace({dev, k.type, k.buft, k.is_ours}, 0.0);
     if (is_new) {
         it->second = measure(dev, k);
     }

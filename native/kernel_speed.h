@@ -4,6 +4,8 @@
 // is fast where is not written down anywhere.
 #pragma once
 
+#include <cstdint>
+
 #include <ggml-cpp.h>
 
 namespace lazygguf {
@@ -11,6 +13,7 @@ namespace lazygguf {
 struct kernel {
     ggml_type type;
     ggml_backend_buffer_type_t buft;
+    bool is_ours = false; // matmul.h's instead of the device's own
 };
 
 // Would `dev` multiply a matrix [ne0, ne1] of this kind with F32 rows?

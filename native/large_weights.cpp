@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "error.h"
+#include "matmul.h"
 
 namespace lazygguf {
 namespace {
@@ -39,50 +40,82 @@ large_weights::large_weights(ggml_backend_dev_t cpu_dev, lazy_weights mode)
     : dev_(cpu_dev), plain_(ggml_backend_dev_buffer_type(cpu_dev)), mode_(mode),
       budget_(static_cast<size_t>(static_cast<double>(physical_memory()) * MAX_MEMORY_SHARE)) {}
 
-std::optional<ggml_type> large_weights::choose(const kernel & small) {
-    const auto [it, is_new] = chosen_.try_emplace({small.type, small.buft});
-    if (is_new) {
-        it->second = mode_ == LAZY_WEIGHTS_FORCE_BF16 ? GGML_TYPE_BF16 : fastest(small);
+large_weights::choice large_weights::choose(const ggml_tensor * small, ggml_backend_buffer_type_t buft) {
+    if (mode_ == LAZY_WEIGHTS_FORCE_BF16) {
+        return {GGML_TYPE_BF16, false};
     }
-    return it->second;
+    const bool has_ours = has_matmul(small->type, small->ne[0], small->ne[1]);
+    if (mode_ == LAZY_WEIGHTS_FORCE_MATMUL) {
+        return has_ours ? choice{small->type, true} : choice{};
+    }
+    const auto [it, is_new] = chosen_.try_emplace({small->type, buft});
+    if (is_new) {
+        it->second = fastest({small->type, buft});
+    }
+    return it->second.is_ours && !has_ours ? choice{} : it->second;
 }
 
-std::optional<ggml_type> large_weights::fastest(const kernel & small) const {
+large_weights::choice large_weights::fastest(const kernel & small) const {
     const double as_is = kernel_speed(dev_, small);
     const double mapped = small.buft == plain_ ? as_is : kernel_speed(dev_, {small.type, plain_});
-    double best = MIN_GAIN_COPIED * std::max(as_is, mapped);
-    std::optional<ggml_type> type;
-    for (const ggml_type copied : {GGML_TYPE_BF16, GGML_TYPE_F16}) {
-        if (const double speed = kernel_speed(dev_, {copied, plain_}); speed > best) {
+    const double ours = kernel_speed(dev_, {small.type, plain_, true});
+    double best = MIN_GAIN_COPIED * std::max({as_is, mapped, ours});
+    std::optional<ggml_type> copy;
+    for (const ggml_type type : {GGML_TYPE_BF16, GGML_TYPE_F16}) {
+        if (const double speed = kernel_speed(dev_, {type, plain_}); speed > best) {
             best = speed;
-            type = copied;
+            copy = type;
         }
     }
-    if (!type && small.buft != plain_ && mapped >= MIN_GAIN_MAPPED * as_is) {
-        type = small.type;
+    if (copy) {
+        return {copy, false};
     }
-    return type;
+    if (ours >= MIN_GAIN_MAPPED * as_is && ours >= mapped) {
+        return {small.type, true};
+    }
+    return small.buft != plain_ && mapped >= MIN_GAIN_MAPPED * as_is ? choice{small.type, false} : choice{};
 }
 
-ggml_tensor * large_weights::add(ggml_tensor * small, ggml_backend_buffer_type_t small_buft, size_t offset) {
+void large_weights::add(ggml_tensor * small, ggml_backend_buffer_type_t small_buft, size_t offset) {
     if (mode_ == LAZY_WEIGHTS_AS_IS || !ggml_is_quantized(small->type)) {
-        return small;
+        return;
     }
-    const std::optional<ggml_type> type = choose({small->type, small_buft});
-    if (!type) {
-        return small;
+    const choice c = choose(small, small_buft);
+    if (!c.type) {
+        return;
     }
-    const size_t n_bytes = ggml_row_size(*type, small->ne[0]) * static_cast<size_t>(small->ne[1]);
+    const ggml_tensor * large = small;
+    if (c.type != small->type || small_buft != plain_) {
+        large = new_form(small, *c.type, offset, c.is_ours ? LEVELS[0] : c.type != small->type ? LEVELS[1] : LEVELS[2]);
+    }
+    if (c.is_ours && large != nullptr) {
+        ours_.insert(large);
+        ours_bytes_[small->type] += ggml_nbytes(small);
+    }
+}
+
+// Null where the budget is spent: the first layers come first, they see the most tokens.
+ggml_tensor * large_weights::new_form(const ggml_tensor * small, ggml_type type, size_t offset, int64_t min_rows) {
+    const size_t n_bytes = ggml_row_size(type, small->ne[0]) * static_cast<size_t>(small->ne[1]);
     if (n_bytes > budget_) {
-        return small; // the first layers come first: they see the most tokens
+        return nullptr;
     }
     budget_ -= n_bytes;
     ggml_init_params params = {ggml_tensor_overhead(), nullptr, /*no_alloc=*/true};
     ctxs_.emplace_back(ggml_init(params));
-    ggml_tensor * large = ggml_new_tensor_2d(ctxs_.back().get(), *type, small->ne[0], small->ne[1]);
+    ggml_tensor * large = ggml_new_tensor_2d(ctxs_.back().get(), type, small->ne[0], small->ne[1]);
     ggml_set_name(large, small->name);
-    forms_.push_back({small, large, offset});
+    forms_.push_back({small, large, offset, min_rows});
     return large;
+}
+
+ggml_tensor * large_weights::at(ggml_tensor * small, int64_t n_rows) const {
+    for (const form & f : forms_) {
+        if (f.small == small && f.min_rows <= n_rows) {
+            return f.large;
+        }
+    }
+    return small;
 }
 
 bool large_weights::maps(const ggml_tensor * small) const {
@@ -144,10 +177,15 @@ void large_weights::convert(const form & f, const char * data) const {
 
 std::string large_weights::describe() const {
     std::map<std::string, size_t> bytes;
+    for (const auto & [type, n] : ours_bytes_) {
+        bytes[ggml_type_name(type) + std::string(" by our kernel")] += n;
+    }
     for (const form & f : forms_) {
         const std::string what =
             f.is_copy() ? " as it lies in the file" : format(" as %s", ggml_type_name(f.large->type));
-        bytes[ggml_type_name(f.small->type) + what] += ggml_nbytes(f.large);
+        if (!is_ours(f.large)) {
+            bytes[ggml_type_name(f.small->type) + what] += ggml_nbytes(f.large);
+        }
     }
     std::string text;
     for (const auto & [what, n] : bytes) {

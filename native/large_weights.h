@@ -1,13 +1,14 @@
-// large_weights.h: a second form of a layer's matrices, for many rows at once.
+// large_weights.h: how a layer's matrices are multiplied with many rows at once.
 //
-// A file's type is right for decode, where memory is read once per token, and often wrong for a prompt: on x86 a Q4_1
-// kernel reaches a quarter of what BF16 does. Owns which matrix gets which second form, its memory and its filling.
-// No form is less exact than the file's own: 16-bit floats round weights and rows less than the 8-bit rows that every
-// quantized kernel multiplies with.
+// What is right for decode, where memory is read once per token, is often wrong for a prompt: on x86 ggml's Q4_1 kernel
+// reaches a seventh of what ours does on the same bytes. Owns which matrix gets which kernel and, where that kernel
+// wants another form of it, the form's memory and filling. No form is less exact than the file's own: 16-bit floats
+// round weights and rows less than the 8-bit rows that every quantized kernel multiplies with.
 #pragma once
 
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -21,16 +22,19 @@ namespace lazygguf {
 
 class large_weights {
   public:
-    // From how many rows on a second form is the faster one: 16-bit copies soon, since no row is quantized for them;
-    // the file's own bytes where ggml's kernel for batches begins.
-    static constexpr int64_t COPIED_ROWS = 4;
-    static constexpr int64_t MAPPED_ROWS = 16;
+    // The row counts at which a form for more rows may take over, ascending: our kernel as soon as there are two rows;
+    // 16-bit copies soon after, since no row is quantized for them; ggml's kernels for batches last.
+    static constexpr int64_t LEVELS[] = {2, 4, 16};
 
     // Measures nothing and adds nothing with LAZY_WEIGHTS_AS_IS.
     large_weights(ggml_backend_dev_t cpu_dev, lazy_weights mode);
 
-    // A matrix of the file in the buffer type it has for few rows. Returns its second form, or itself.
-    ggml_tensor * add(ggml_tensor * small, ggml_backend_buffer_type_t small_buft, size_t offset);
+    // A matrix of the file in the buffer type it has for few rows: chooses how it is multiplied with more.
+    void add(ggml_tensor * small, ggml_backend_buffer_type_t small_buft, size_t offset);
+    // What stands for a matrix from so many rows on, one of LEVELS: its second form or itself.
+    ggml_tensor * at(ggml_tensor * small, int64_t n_rows) const;
+    // Is this form of a matrix multiplied by our kernel?
+    bool is_ours(const ggml_tensor * weights) const { return ours_.count(weights) > 0; }
     // Is this part of the file used as it lies?
     bool maps(const ggml_tensor * small) const;
     // Gives memory to the second forms and fills them from the file; `map_plain` lets them point into it.
@@ -39,10 +43,17 @@ class large_weights {
     std::string describe() const; // "Q5_0 as BF16 684.2 MiB", "" for none
 
   private:
+    // How a kind of matrix is multiplied best with many rows: none better, the file's bytes by our kernel or by ggml's
+    // for plain buffers, or a copy in another type.
+    struct choice {
+        std::optional<ggml_type> type; // of the form, in a plain buffer; none: as with few rows
+        bool is_ours = false;
+    };
     struct form {
         const ggml_tensor * small;
         ggml_tensor * large;
-        size_t offset; // of the matrix in the file
+        size_t offset;    // of the matrix in the file
+        int64_t min_rows; // from so many rows on
 
         bool is_copy() const { return large->type == small->type; }
     };
@@ -52,13 +63,15 @@ class large_weights {
     lazy_weights mode_;
     size_t budget_; // bytes that may still be taken
     std::vector<form> forms_;
-    std::map<std::pair<ggml_type, ggml_backend_buffer_type_t>, std::optional<ggml_type>> chosen_;
+    std::set<const ggml_tensor *> ours_;
+    std::map<ggml_type, size_t> ours_bytes_;
+    std::map<std::pair<ggml_type, ggml_backend_buffer_type_t>, choice> chosen_;
     std::vector<ggml_context_ptr> ctxs_;
     std::vector<ggml_backend_buffer_ptr> buffers_;
 
-    // The type of the second form in a plain buffer; none where nothing is worth its memory.
-    std::optional<ggml_type> choose(const kernel & small);
-    std::optional<ggml_type> fastest(const kernel & small) const;
+    choice choose(const ggml_tensor * small, ggml_backend_buffer_type_t buft);
+    choice fastest(const kernel & small) const;
+    ggml_tensor * new_form(const ggml_tensor * small, ggml_type type, size_t offset, int64_t min_rows);
     void convert(const form & f, const char * data) const;
 };
 

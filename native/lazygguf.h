@@ -88,7 +88,8 @@ void         lazy_file_tensor(const lazy_file * file, int64_t i, lazy_tensor_inf
 typedef enum lazy_weights {
     LAZY_WEIGHTS_AS_IS = 0,
     LAZY_WEIGHTS_FAST = 1,      // where a form that is no less exact is measured to be faster on this CPU: that one
-    LAZY_WEIGHTS_FORCE_BF16 = 2 // every quantized matrix as BF16, fast here or not; for tests
+    LAZY_WEIGHTS_FORCE_BF16 = 2,  // every quantized matrix as BF16, fast here or not; for tests
+    LAZY_WEIGHTS_FORCE_MATMUL = 3 // every quantized matrix by our kernel, where there is one; for tests
 } lazy_weights;
 
 typedef struct lazy_model_params {

@@ -195,7 +195,8 @@ std::string describe(const hparams & hp, const load_plan & plan) {
 void model::load_weights(const gguf_file & file, const model_params & params) {
     const std::vector<tensor_spec> specs = list_tensors(hp);
     load_plan plan(file, specs.size() + 1);
-    layers_.resize(static_cast<size_t>(hp.n_layer));
+    std::vector<layer_weights> & layers = layers_.front();
+    layers.resize(static_cast<size_t>(hp.n_layer));
     ggml_backend_buffer_type_t plain = ggml_backend_dev_buffer_type(cpu_dev);
     ggml_tensor * rope_freqs = nullptr;
     for (const tensor_spec & spec : specs) {
@@ -205,7 +206,7 @@ void model::load_weights(const gguf_file & file, const model_params & params) {
                                               : cpu_dev;
         ggml_tensor * t = plan.add(spec, spec.name.c_str(), dev);
         if (spec.il >= 0) {
-            bind_layer_tensor(layers_[static_cast<size_t>(spec.il)], spec.name, t);
+            bind_layer_tensor(layers[static_cast<size_t>(spec.il)], spec.name, t);
         } else if (spec.name == "token_embd.weight") {
             tok_embd = t;
         } else if (spec.name == "rope_freqs.weight") {
@@ -219,19 +220,19 @@ void model::load_weights(const gguf_file & file, const model_params & params) {
             output = same ? tok_embd : plan.add(spec, "token_embd.weight", dev);
         }
     }
-    for (layer_weights & layer : layers_) {
+    for (layer_weights & layer : layers) {
         layer.rope_freqs = rope_freqs;
     }
     large_ = std::make_unique<large_weights>(cpu_dev, params.weights);
-    copied_layers_ = layers_;
-    large_layers_ = layers_;
+    layers_.fill(layers);
     for (const planned_tensor & p : plan.tensors) {
         const bool on_cpu = p.spec.il >= 0 && layer_devs[static_cast<size_t>(p.spec.il)] == cpu_dev;
         if (on_cpu && p.spec.use == tensor_use::matmul) {
-            const auto il = static_cast<size_t>(p.spec.il);
-            ggml_tensor * large = large_->add(p.tensor, p.buft, p.offset);
-            bind_layer_tensor(large_layers_[il], p.spec.name, large);
-            bind_layer_tensor(copied_layers_[il], p.spec.name, large->type == p.tensor->type ? p.tensor : large);
+            large_->add(p.tensor, p.buft, p.offset);
+            for (size_t i = 0; i < std::size(large_weights::LEVELS); ++i) {
+                bind_layer_tensor(layers_[i + 1][static_cast<size_t>(p.spec.il)], p.spec.name,
+                                  large_->at(p.tensor, large_weights::LEVELS[i]));
+            }
         }
     }
 

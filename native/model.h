@@ -4,6 +4,8 @@
 // GPU's), and which device runs which layer. After loading, weights are read-only and shared by all sessions.
 #pragma once
 
+#include <array>
+#include <iterator>
 #include <memory>
 #include <string>
 #include <vector>
@@ -53,10 +55,16 @@ struct model {
 
     // The matrices of a layer in the form that is fastest for so many rows at once.
     const layer_weights & layer(int il, int64_t n_rows) const {
-        const std::vector<layer_weights> & layers = n_rows < large_weights::COPIED_ROWS   ? layers_
-                                                    : n_rows < large_weights::MAPPED_ROWS ? copied_layers_
-                                                                                          : large_layers_;
-        return layers[static_cast<size_t>(il)];
+        size_t level = 0;
+        while (level < std::size(large_weights::LEVELS) && n_rows >= large_weights::LEVELS[level]) {
+            ++level;
+        }
+        return layers_[level][static_cast<size_t>(il)];
+    }
+
+    // Are so many rows multiplied with this matrix by our kernel?
+    bool has_our_matmul(const ggml_tensor * weights, int64_t n_rows) const {
+        return n_rows >= large_weights::LEVELS[0] && large_->is_ours(weights);
     }
 
     // Is the layer's attention ours to choose? Not where the very kernels of llama.cpp are wanted, nor on a GPU.
@@ -73,10 +81,9 @@ struct model {
 
   private:
     lazy_weights weights_ = LAZY_WEIGHTS_AS_IS;
-    std::vector<layer_weights> layers_;
-    std::vector<layer_weights> copied_layers_; // with the second forms that are copies
-    std::vector<layer_weights> large_layers_;  // with all second forms
-    std::unique_ptr<mapped_file> map_;         // kept while a tensor points into it
+    // by how many rows they are for: fewer than the first of large_weights::LEVELS, at least the first, ...
+    std::array<std::vector<layer_weights>, std::size(large_weights::LEVELS) + 1> layers_;
+    std::unique_ptr<mapped_file> map_; // kept while a tensor points into it
     std::unique_ptr<large_weights> large_;
     std::vector<ggml_context_ptr> ctxs_;
     std::vector<ggml_backend_buffer_ptr> buffers_;

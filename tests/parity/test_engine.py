@@ -165,25 +165,38 @@ def test_our_own_attention_is_the_references(tiny_model: Write, config: TinyConf
         assert nmse(logits_of(session), expected) <= (EXACT if kv_type == "f32" else 5e-5)
 
 
-@pytest.mark.parametrize("kernels", ["fast", "force-bf16"])
-@pytest.mark.parametrize("weight_type", ["Q4_0", "Q4_1", "Q5_0", "Q8_0", "Q4_K"])
+@pytest.mark.parametrize("weight_type", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"])
 @pytest.mark.parametrize("arch", ["llama", "qwen2"])
-def test_faster_weights_are_no_less_exact_than_the_files_own(
-    tiny_model: Write, arch: str, weight_type: str, kernels: str
+def test_faster_weights_are_no_less_exact_than_the_files_own(tiny_model: Write, arch: str, weight_type: str) -> None:
+    errors = dict.fromkeys(("as-is", "fast", "force-bf16", "force-matmul"), 0.0)
+    for seed in range(3):
+        config = TinyConfig.for_type(weight_type, arch=arch, seed=seed)
+        path, weights = tiny_model(config)
+        for ids in (prompt(120, seed=1), prompt(90, seed=2), prompt(100, seed=3), prompt(110, seed=4)):
+            expected = Reference(weights, config).eval(ids)
+            for form in errors:
+                session = new_session(path, weights=form)
+                session.eval(ids)
+                errors[form] += nmse(logits_of(session), expected) / 12
+    # rows are rounded to 8 bits in other places than ggml's: of two equal means of 12, one is up to a quarter larger
+    assert errors["force-matmul"] <= 1.25 * errors["as-is"]
+    assert errors["fast"] <= 1.25 * errors["as-is"]
+    assert errors["force-bf16"] <= 0.5 * errors["as-is"]
+
+
+@pytest.mark.parametrize("weight_type", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"])
+@pytest.mark.parametrize("n_ubatch", [2, 3, 5, 8, 9, 20])
+def test_our_own_matrix_kernel_multiplies_any_number_of_rows(
+    tiny_model: Write, weight_type: str, n_ubatch: int
 ) -> None:
-    config = TinyConfig.for_type(weight_type, arch=arch)
+    # matrices of 24 rows, no multiple of a vector register's lanes
+    size = 768 if weight_type.endswith("_K") else 96
+    config = TinyConfig.for_type(weight_type, n_embd=size, n_head=size // 24, n_head_kv=1, n_layer=2, n_ff=2 * size)
     path, weights = tiny_model(config)
-    errors = {"as-is": 0.0, kernels: 0.0}
-    for seed in range(4):
-        ids = prompt(120, seed)
-        expected = Reference(weights, config).eval(ids)
-        for form in errors:
-            session = new_session(path, weights=form)
-            session.eval(ids)
-            errors[form] += nmse(logits_of(session), expected) / 4
-    assert errors[kernels] <= 1.1 * errors["as-is"]  # Q4_K as it lies in the file rounds as its repacked form does
-    if kernels == "force-bf16":
-        assert errors[kernels] <= 0.5 * errors["as-is"]
+    session = new_session(path, weights="force-matmul", n_ubatch=n_ubatch)
+    ids = prompt(41, seed=6)
+    session.eval(ids)
+    assert nmse(logits_of(session), Reference(weights, config).eval(ids)) <= 2e-3
 
 
 @pytest.mark.parametrize("n_ubatch", [1, 7, 32, 512])

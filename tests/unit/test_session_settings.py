@@ -187,7 +187,7 @@ def test_memory_grows_with_the_rows_and_reset_gives_it_back(model: NativeModel) 
         assert session.logits() is None and session.n_tokens == 0
 
 
-@pytest.mark.parametrize("weights", [-1, 3])
+@pytest.mark.parametrize("weights", [-1, 4])
 def test_a_form_of_weights_that_does_not_exist_is_refused(
     tiny_model: Callable[[TinyConfig], tuple[Path, Any]], weights: int
 ) -> None:
