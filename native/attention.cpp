@@ -1,5 +1,6 @@
 // attention.cpp: flash attention in tiles. A job is one K/V head and a few query rows; its queries are those rows of
-// every head of the group, so that a tile of K and V is unpacked once for all of them.
+// every head of the group, so that a tile of K and V is unpacked once for all of them. Where there are few jobs, as in
+// decode, each is cut into parts of the cache rows, and a second op merges what they found.
 
 #include "attention.h"
 
@@ -19,7 +20,11 @@ namespace {
 constexpr int LANES = 16;
 constexpr int TILE = 64;       // cache rows unpacked at once
 constexpr int MAX_QUERY = 128; // queries of a job, about
-constexpr int MR = 6;          // rows of the register block of a product
+// With fewer queries of a group, unpacking costs more than it saves.
+constexpr int64_t MIN_QUERIES = 4;
+constexpr int64_t PART_ROWS = 256; // cache rows of a part, at least
+constexpr int64_t MAX_PARTS = 48;  // parts over all rows and K/V heads, about
+constexpr int MR = 6;              // rows of the register block of a product
 using vec = float __attribute__((vector_size(LANES * sizeof(float)), aligned(4)));
 using ivec = int32_t __attribute__((vector_size(LANES * sizeof(int32_t)), aligned(4)));
 
@@ -75,15 +80,25 @@ void product_block(float * c, int ldc, const float * a, int lda, const float * b
     }
 }
 
+// As above with m rows, at most M.
+template <int NV, int M = MR>
+void product_rows(float * c, int ldc, const float * a, int lda, const float * b, int ldb, int m, int n_in, bool add) {
+    if (m == M) {
+        product_block<M, NV>(c, ldc, a, lda, b, ldb, n_in, add);
+    } else if constexpr (M > 1) {
+        product_rows<NV, M - 1>(c, ldc, a, lda, b, ldb, m, n_in, add);
+    }
+}
+
+// Any number of rows, in blocks of nearly the same size: b is read once per block, however small.
 template <int NV>
 void product_columns(float * c, int ldc, const float * a, int lda, const float * b, int ldb, int m, int n_in,
                      bool add) {
-    int i = 0;
-    for (; i + MR <= m; i += MR) {
-        product_block<MR, NV>(c + i * ldc, ldc, a + i * lda, lda, b, ldb, n_in, add);
-    }
-    for (; i < m; ++i) {
-        product_block<1, NV>(c + i * ldc, ldc, a + i * lda, lda, b, ldb, n_in, add);
+    const int n_blocks = (m + MR - 1) / MR;
+    for (int i = 0; i < n_blocks; ++i) {
+        const int begin = m * i / n_blocks;
+        const int end = m * (i + 1) / n_blocks;
+        product_rows<NV>(c + begin * ldc, ldc, a + begin * lda, lda, b, ldb, end - begin, n_in, add);
     }
 }
 
@@ -111,20 +126,23 @@ struct attention_op {
     int n_rows;   // query rows
     int job_rows; // query rows of a job
     int n_kv;
+    int n_parts;   // of the cache rows, each a job of its own
+    int part_rows; // cache rows of a part
     float scale;
 
     explicit attention_op(ggml_tensor * t)
         : q(t->src[0]), k(t->src[1]), v(t->src[2]), mask(t->src[3]), dst(t), n_embd_head(static_cast<int>(q->ne[0])),
           group(static_cast<int>(q->ne[1] / k->ne[2])), n_rows(static_cast<int>(q->ne[2])),
           job_rows(std::max(1, MAX_QUERY / group)), n_kv(static_cast<int>(k->ne[1])),
+          n_parts(static_cast<int>(t->ne[3])), part_rows((n_kv + n_parts * TILE - 1) / (n_parts * TILE) * TILE),
           scale(1.0F / std::sqrt(static_cast<float>(n_embd_head))) {}
     int jobs_per_head() const { return (n_rows + job_rows - 1) / job_rows; }
-    int n_jobs() const { return jobs_per_head() * static_cast<int>(k->ne[2]); }
+    int n_jobs() const { return jobs_per_head() * static_cast<int>(k->ne[2]) * n_parts; }
 };
 
 // Memory of one thread, kept between its jobs.
 struct workspace {
-    std::vector<float> q, scores, out, k, v, row, top, sum, hidden;
+    std::vector<float> q, scores, out, k, v, top, sum, hidden;
 
     void reserve(const attention_op & op) {
         const auto m = static_cast<size_t>(op.job_rows * op.group);
@@ -134,7 +152,6 @@ struct workspace {
         out.resize(m * d);
         k.resize(d * TILE);
         v.resize(d * TILE);
-        row.resize(d);
         top.resize(m);
         sum.resize(m);
         hidden.resize(static_cast<size_t>(op.job_rows) * TILE);
@@ -163,26 +180,58 @@ vec load_half(const ggml_fp16_t * p) {
 #endif
 }
 
-// n a multiple of LANES
-void to_f32(const ggml_tensor * t, const char * row, float * out, int n) {
-    if (t->type == GGML_TYPE_F32) {
-        std::memcpy(out, row, static_cast<size_t>(n) * sizeof(float));
-        return;
+// rows[16] -> columns: four rounds that swap blocks of 8, 4, 2 and 1
+void transpose(vec * x) {
+    static_assert(LANES == 16, "four rounds");
+    using index = int32_t __attribute__((vector_size(LANES * sizeof(int32_t))));
+    const index low[] = {{0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23},
+                         {0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27},
+                         {0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29},
+                         {0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30}};
+    const index high[] = {{8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31},
+                          {4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31},
+                          {2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31},
+                          {1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31}};
+#pragma GCC unroll 4
+    for (int round = 0; round < 4; ++round) {
+        const int step = LANES / 2 >> round;
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; ++i) {
+            if ((i & step) == 0) {
+                const vec a = x[i];
+                const vec b = x[i + step];
+                x[i] = __builtin_shuffle(a, b, low[round]);
+                x[i + step] = __builtin_shuffle(a, b, high[round]);
+            }
+        }
     }
-    for (int i = 0; i < n; i += LANES) {
-        store(out + i, load_half(reinterpret_cast<const ggml_fp16_t *>(row) + i));
-    }
+}
+
+// 16 values of a cache row, from value i on
+vec load_row(const ggml_tensor * t, const char * row, int i) {
+    return t->type == GGML_TYPE_F32 ? load(reinterpret_cast<const float *>(row) + i)
+                                    : load_half(reinterpret_cast<const ggml_fp16_t *>(row) + i);
 }
 
 // Cache rows [begin, begin + n) of a head: K by columns [n_embd_head, TILE], V by rows [TILE, n_embd_head].
 void unpack_tile(const attention_op & op, workspace & w, int head, int begin, int n) {
     const int d = op.n_embd_head;
-    for (int t = 0; t < n; ++t) {
-        to_f32(op.k, at(op.k, begin + t, head), w.row.data(), d);
-        for (int i = 0; i < d; ++i) {
-            w.k[static_cast<size_t>(i * TILE + t)] = w.row[static_cast<size_t>(i)];
+    for (int t = 0; t < n; t += LANES) {
+        for (int i = 0; i < d; i += LANES) {
+            vec block[LANES];
+            for (int j = 0; j < LANES; ++j) {
+                block[j] = t + j < n ? load_row(op.k, at(op.k, begin + t + j, head), i) : vec{};
+            }
+            transpose(block);
+            for (int j = 0; j < LANES; ++j) {
+                store(w.k.data() + (i + j) * TILE + t, block[j]);
+            }
         }
-        to_f32(op.v, at(op.v, begin + t, head), w.v.data() + t * d, d);
+    }
+    for (int t = 0; t < n; ++t) {
+        for (int i = 0; i < d; i += LANES) {
+            store(w.v.data() + t * d + i, load_row(op.v, at(op.v, begin + t, head), i));
+        }
     }
 }
 
@@ -251,39 +300,94 @@ void attend_tile(const attention_op & op, workspace & w, int rows, visibility se
     product(w.out.data(), d, w.scores.data(), TILE, w.v.data(), d, m, TILE, d, true);
 }
 
-void run_job(const attention_op & op, workspace & w, int head, int first_row) {
+struct attention_job {
+    int head;      // K/V head
+    int first_row; // of the query rows
+    int rows;
+    int part;
+};
+
+// Job i: interleaved over rows, since later ones see more.
+attention_job job_at(const attention_op & op, int i) {
+    const int n_head_kv = static_cast<int>(op.k->ne[2]);
+    const int first_row = i / (n_head_kv * op.n_parts) * op.job_rows;
+    return {i % n_head_kv, first_row, std::min(op.job_rows, op.n_rows - first_row), i / n_head_kv % op.n_parts};
+}
+
+void read_queries(const attention_op & op, workspace & w, const attention_job & job) {
     const int d = op.n_embd_head;
-    const int rows = std::min(op.job_rows, op.n_rows - first_row);
-    for (int i = 0; i < rows * op.group; ++i) {
+    for (int i = 0; i < job.rows * op.group; ++i) {
         const auto * q =
-            reinterpret_cast<const float *>(at(op.q, head * op.group + i % op.group, first_row + i / op.group));
+            reinterpret_cast<const float *>(at(op.q, job.head * op.group + i % op.group, job.first_row + i / op.group));
         std::transform(q, q + d, w.q.data() + i * d, [&](float x) { return x * op.scale; });
     }
     std::fill(w.out.begin(), w.out.end(), 0.0F);
     std::fill(w.sum.begin(), w.sum.end(), 0.0F);
     std::fill(w.top.begin(), w.top.end(), -std::numeric_limits<float>::infinity());
-    for (int begin = 0; begin < op.n_kv; begin += TILE) {
-        const int n = std::min(TILE, op.n_kv - begin);
-        const visibility seen = read_mask(op, w, first_row, rows, begin, n);
-        if (seen != visibility::none) {
-            unpack_tile(op, w, head, begin, n);
-            attend_tile(op, w, rows, seen);
+}
+
+// A whole result, or where the cache rows are parts: the sum so far, then its largest score and its weights' sum.
+void write_outputs(const attention_op & op, const workspace & w, const attention_job & job) {
+    const int d = op.n_embd_head;
+    for (int i = 0; i < job.rows * op.group; ++i) {
+        const auto u = static_cast<size_t>(i);
+        char * row = const_cast<char *>(at(op.dst, job.head * op.group + i % op.group, job.first_row + i / op.group));
+        auto * out = reinterpret_cast<float *>(row + static_cast<size_t>(job.part) * op.dst->nb[3]);
+        const float factor = op.n_parts == 1 ? 1.0F / w.sum[u] : 1.0F;
+        std::transform(w.out.data() + i * d, w.out.data() + (i + 1) * d, out, [&](float x) { return x * factor; });
+        if (op.n_parts > 1) {
+            out[d] = w.top[u];
+            out[d + 1] = w.sum[u];
         }
     }
-    for (int i = 0; i < rows * op.group; ++i) {
-        char * out = const_cast<char *>(at(op.dst, head * op.group + i % op.group, first_row + i / op.group));
-        const float inverse = 1.0F / w.sum[static_cast<size_t>(i)];
-        std::transform(w.out.data() + i * d, w.out.data() + (i + 1) * d, reinterpret_cast<float *>(out),
-                       [&](float x) { return x * inverse; });
+}
+
+void run_job(const attention_op & op, workspace & w, const attention_job & job) {
+    read_queries(op, w, job);
+    const int end = std::min(op.n_kv, (job.part + 1) * op.part_rows);
+    for (int begin = job.part * op.part_rows; begin < end; begin += TILE) {
+        const int n = std::min(TILE, end - begin);
+        const visibility seen = read_mask(op, w, job.first_row, job.rows, begin, n);
+        if (seen != visibility::none) {
+            unpack_tile(op, w, job.head, begin, n);
+            attend_tile(op, w, job.rows, seen);
+        }
     }
+    write_outputs(op, w, job);
 }
 
 void attend(ggml_tensor * dst, int ith, int nth, void * /*unused*/) {
     const attention_op op(dst);
     thread_local workspace w;
     w.reserve(op);
-    for (int job = ith; job < op.n_jobs(); job += nth) { // interleaved: later rows see more
-        run_job(op, w, job % static_cast<int>(op.k->ne[2]), job / static_cast<int>(op.k->ne[2]) * op.job_rows);
+    for (int i = ith; i < op.n_jobs(); i += nth) {
+        run_job(op, w, job_at(op, i));
+    }
+}
+
+// parts [n_embd_head + 2, n_head, n_rows, n_parts] -> [n_embd_head, n_head, n_rows]
+void merge_parts(ggml_tensor * dst, int ith, int nth, void * /*unused*/) {
+    const ggml_tensor * parts = dst->src[0];
+    const auto d = static_cast<size_t>(dst->ne[0]);
+    for (int64_t i = ith; i < dst->ne[1] * dst->ne[2]; i += nth) {
+        const char * first = at(parts, i % dst->ne[1], i / dst->ne[1]);
+        const auto part = [&](int64_t p) {
+            return reinterpret_cast<const float *>(first + static_cast<size_t>(p) * parts->nb[3]);
+        };
+        float top = part(0)[d];
+        for (int64_t p = 1; p < parts->ne[3]; ++p) {
+            top = std::max(top, part(p)[d]);
+        }
+        std::vector<float> out(d, 0.0F);
+        float sum = 0.0F;
+        for (int64_t p = 0; p < parts->ne[3]; ++p) {
+            const float weight = std::exp(part(p)[d] - top); // 0 where a part saw nothing
+            sum += weight * part(p)[d + 1];
+            std::transform(out.begin(), out.end(), part(p), out.begin(),
+                           [&](float a, float b) { return a + weight * b; });
+        }
+        char * row = const_cast<char *>(at(dst, i % dst->ne[1], i / dst->ne[1]));
+        std::transform(out.begin(), out.end(), reinterpret_cast<float *>(row), [&](float x) { return x / sum; });
     }
 }
 
@@ -292,13 +396,24 @@ bool is_float(const ggml_tensor * t) { return t->type == GGML_TYPE_F16 || t->typ
 } // namespace
 
 bool has_attention_rows(const ggml_tensor * q, const ggml_tensor * k, const ggml_tensor * v) {
-    return q->ne[0] % LANES == 0 && is_float(k) && is_float(v);
+    const int64_t n_queries = q->ne[2] * q->ne[1] / k->ne[2]; // that share what is unpacked
+    return n_queries >= MIN_QUERIES && q->ne[0] % LANES == 0 && is_float(k) && is_float(v);
 }
 
 ggml_tensor * build_attention_rows(ggml_context * ctx, ggml_tensor * q, ggml_tensor * k, ggml_tensor * v,
                                    ggml_tensor * mask) {
     ggml_tensor * args[] = {q, k, v, mask};
-    return ggml_custom_4d(ctx, GGML_TYPE_F32, q->ne[0], q->ne[1], q->ne[2], 1, args, 4, attend, GGML_N_TASKS_MAX,
+    const auto build = [&](int64_t n_values, int64_t n_parts) {
+        return ggml_custom_4d(ctx, GGML_TYPE_F32, n_values, q->ne[1], q->ne[2], n_parts, args, 4, attend,
+                              GGML_N_TASKS_MAX, nullptr);
+    };
+    // few rows: the cache is cut, so that there is work for every thread
+    const int64_t n_parts = std::min(k->ne[1] / PART_ROWS, MAX_PARTS / (k->ne[2] * q->ne[2]));
+    if (n_parts <= 1) {
+        return build(q->ne[0], 1);
+    }
+    ggml_tensor * parts[] = {build(q->ne[0] + 2, n_parts)};
+    return ggml_custom_4d(ctx, GGML_TYPE_F32, q->ne[0], q->ne[1], q->ne[2], 1, parts, 1, merge_parts, GGML_N_TASKS_MAX,
                           nullptr);
 }
 

@@ -1,4 +1,4 @@
-// attention.h: attention over cached rows for many query rows at once, on the CPU.
+// attention.h: attention over cached rows for several queries at once, on the CPU.
 //
 // ggml's own kernel unpacks every K tile again for each head and each 64 queries, which at long contexts costs as much
 // as the arithmetic. Here the heads of a group share a tile. Sums and softmax are F32, as in ggml's.

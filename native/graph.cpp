@@ -15,8 +15,6 @@ constexpr int NODES_PER_SCORED_HEAD = 16;
 // From this many query rows on, ggml's CPU flash attention sums in F32 instead of F16. The model's last layer needs
 // one row, but asks with so many that its result is as good as llama.cpp's.
 constexpr int64_t PRECISE_ROWS = 64;
-// From this many query rows on our own attention is used where it may be.
-constexpr int64_t ATTENTION_ROWS = 8;
 
 int max_nodes(const segment_tensors & seg, const graph_shape & shape) {
     const int n_score_parts = 2 + static_cast<int>(shape.heads.size());
@@ -162,7 +160,7 @@ ggml_tensor * segment_graph::build_attention(ggml_tensor * q, const kv_tensors &
     const int64_t n = q->ne[2];
     ggml_tensor * k = heads_of(kv.k, shape_.n_kv);
     ggml_tensor * v = heads_of(kv.v, shape_.n_kv);
-    if (n >= ATTENTION_ROWS && mdl_.has_fast_attention(il) && has_attention_rows(q, k, v)) {
+    if (mdl_.has_fast_attention(il) && has_attention_rows(q, k, v)) {
         return ggml_reshape_2d(ctx_.get(), build_attention_rows(ctx_.get(), q, k, v, mask), mdl_.hp.n_embd_q(), n);
     }
     const float scale = 1.0F / std::sqrt(static_cast<float>(mdl_.hp.n_embd_head));
