@@ -156,7 +156,7 @@ def test_what_is_not_read_is_not_computed_anywhere(tiny_model: Write) -> None:
 @pytest.mark.parametrize("kv_type", ["f32", "f16"])
 def test_our_own_attention_is_the_references(tiny_model: Write, config: TinyConfig, kv_type: str) -> None:
     path, weights = tiny_model(config)
-    session = new_session(path, type_k=kv_type, type_v=kv_type, weights="fast")
+    session = new_session(path, n_ctx=1024, type_k=kv_type, type_v=kv_type, weights="fast")
     reference = Reference(weights, config, kv_f16=kv_type == "f16")
     # with 600 rows in the cache, few queries read it in parts
     for seed, n in enumerate((203, 1, 9, 397, 1, 3)):
