@@ -18,8 +18,8 @@ namespace {
 // Large enough that the kernel's own speed shows, small enough to take about a millisecond.
 constexpr int64_t N_IN = 1024; // a multiple of every block size
 constexpr int64_t N_OUT = 256;
-constexpr int64_t N_ROWS = 128;
-constexpr int N_RUNS = 3;
+constexpr double MIN_SECONDS = 2e-3;
+constexpr int MIN_RUNS = 3;
 
 ggml_context_ptr new_context() {
     ggml_init_params params = {ggml_tensor_overhead() * 8 + ggml_graph_overhead(), nullptr, /*no_alloc=*/true};
@@ -32,7 +32,7 @@ double run_seconds(ggml_backend_t backend, ggml_cgraph * gf) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
-double measure(ggml_backend_dev_t dev, const kernel & k) {
+double measure(ggml_backend_dev_t dev, const kernel & k, int64_t n_rows) {
     if (!is_supported(dev, k, N_IN, N_OUT)) {
         return 0.0;
     }
@@ -44,7 +44,7 @@ double measure(ggml_backend_dev_t dev, const kernel & k) {
     ggml_context_ptr weights = new_context();
     ggml_context_ptr rest = new_context();
     ggml_tensor * w = ggml_new_tensor_2d(weights.get(), k.type, N_IN, N_OUT);
-    ggml_tensor * x = ggml_new_tensor_2d(rest.get(), GGML_TYPE_F32, N_IN, N_ROWS);
+    ggml_tensor * x = ggml_new_tensor_2d(rest.get(), GGML_TYPE_F32, N_IN, n_rows);
     ggml_cgraph * gf = ggml_new_graph(rest.get());
     work_queue queue;
     ggml_build_forward_expand(gf, k.is_ours ? build_matmul(rest.get(), w, build_packed_rows(rest.get(), x), queue)
@@ -60,10 +60,13 @@ double measure(ggml_backend_dev_t dev, const kernel & k) {
     ggml_backend_buffer_clear(x_buffer.get(), 0);
     run_seconds(backend.get(), gf); // warm-up
     double best = run_seconds(backend.get(), gf);
-    for (int i = 1; i < N_RUNS; ++i) {
-        best = std::min(best, run_seconds(backend.get(), gf));
+    double total = best;
+    for (int i = 1; i < MIN_RUNS || total < MIN_SECONDS; ++i) {
+        const double seconds = run_seconds(backend.get(), gf);
+        best = std::min(best, seconds);
+        total += seconds;
     }
-    return 2.0 * static_cast<double>(N_IN * N_OUT * N_ROWS) / best;
+    return 2.0 * static_cast<double>(N_IN * N_OUT * n_rows) / best;
 }
 
 } // namespace
@@ -83,13 +86,13 @@ bool is_supported(ggml_backend_dev_t dev, const kernel & k, int64_t ne0, int64_t
     return ok;
 }
 
-double kernel_speed(ggml_backend_dev_t dev, const kernel & k) {
+double kernel_speed(ggml_backend_dev_t dev, const kernel & k, int64_t n_rows) {
     static std::mutex mutex;
-    static std::map<std::tuple<ggml_backend_dev_t, ggml_type, ggml_backend_buffer_type_t, bool>, double> known;
+    static std::map<std::tuple<ggml_backend_dev_t, ggml_type, ggml_backend_buffer_type_t, bool, int64_t>, double> known;
     const std::lock_guard<std::mutex> lock(mutex);
-    const auto [it, is_new] = known.try_emplace({dev, k.type, k.buft, k.is_ours}, 0.0);
+    const auto [it, is_new] = known.try_emplace({dev, k.type, k.buft, k.is_ours, n_rows}, 0.0);
     if (is_new) {
-        it->second = measure(dev, k);
+        it->second = measure(dev, k, n_rows);
     }
     return it->second;
 }

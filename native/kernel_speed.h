@@ -19,7 +19,11 @@ struct kernel {
 // Would `dev` multiply a matrix [ne0, ne1] of this kind with F32 rows?
 bool is_supported(ggml_backend_dev_t dev, const kernel & k, int64_t ne0, int64_t ne1);
 
+// How many rows are multiplied at once: those of a prompt, or the one of a decode step.
+constexpr int64_t MANY_ROWS = 128;
+constexpr int64_t ONE_ROW = 1;
+
 // Floating point operations per second of one thread; 0 where the device lacks the kernel.
-double kernel_speed(ggml_backend_dev_t dev, const kernel & k);
+double kernel_speed(ggml_backend_dev_t dev, const kernel & k, int64_t n_rows = MANY_ROWS);
 
 } // namespace lazygguf

@@ -46,7 +46,7 @@ large_weights::choice large_weights::choose(const ggml_tensor * small, ggml_back
     }
     const bool has_ours = has_matmul(small->type, small->ne[0], small->ne[1]);
     if (mode_ == LAZY_WEIGHTS_FORCE_MATMUL) {
-        return has_ours ? choice{small->type, true} : choice{};
+        return has_ours ? choice{small->type, true, true} : choice{};
     }
     const auto [it, is_new] = chosen_.try_emplace({small->type, buft});
     if (is_new) {
@@ -71,7 +71,8 @@ large_weights::choice large_weights::fastest(const kernel & small) const {
         return {copy, false};
     }
     if (ours >= MIN_GAIN_MAPPED * as_is && ours >= mapped) {
-        return {small.type, true};
+        const double one = kernel_speed(dev_, {small.type, plain_, true}, ONE_ROW);
+        return {small.type, true, one >= MIN_GAIN_MAPPED * kernel_speed(dev_, small, ONE_ROW)};
     }
     return small.buft != plain_ && mapped >= MIN_GAIN_MAPPED * as_is ? choice{small.type, false} : choice{};
 }
@@ -89,7 +90,7 @@ void large_weights::add(ggml_tensor * small, ggml_backend_buffer_type_t small_bu
         large = new_form(small, *c.type, offset, c.is_ours ? LEVELS[0] : c.type != small->type ? LEVELS[1] : LEVELS[2]);
     }
     if (c.is_ours && large != nullptr) {
-        ours_.insert(large);
+        ours_[large] = c.is_ours_for_one ? 1 : LEVELS[0];
         ours_bytes_[small->type] += ggml_nbytes(small);
     }
 }
@@ -183,7 +184,7 @@ std::string large_weights::describe() const {
     for (const form & f : forms_) {
         const std::string what =
             f.is_copy() ? " as it lies in the file" : format(" as %s", ggml_type_name(f.large->type));
-        if (!is_ours(f.large)) {
+        if (ours_.count(f.large) == 0) {
             bytes[ggml_type_name(f.small->type) + what] += ggml_nbytes(f.large);
         }
     }

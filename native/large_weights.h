@@ -8,7 +8,6 @@
 
 #include <map>
 #include <optional>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -22,8 +21,9 @@ namespace lazygguf {
 
 class large_weights {
   public:
-    // The row counts at which a form for more rows may take over, ascending: our kernel as soon as there are two rows;
-    // 16-bit copies soon after, since no row is quantized for them; ggml's kernels for batches last.
+    // The row counts at which a form for more rows may take over, ascending: the file's bytes by our kernel as soon as
+    // there are two rows; 16-bit copies soon after, since no row is quantized for them; ggml's kernels for batches
+    // last.
     static constexpr int64_t LEVELS[] = {2, 4, 16};
 
     // Measures nothing and adds nothing with LAZY_WEIGHTS_AS_IS.
@@ -33,8 +33,11 @@ class large_weights {
     void add(ggml_tensor * small, ggml_backend_buffer_type_t small_buft, size_t offset);
     // What stands for a matrix from so many rows on, one of LEVELS: its second form or itself.
     ggml_tensor * at(ggml_tensor * small, int64_t n_rows) const;
-    // Is this form of a matrix multiplied by our kernel?
-    bool is_ours(const ggml_tensor * weights) const { return ours_.count(weights) > 0; }
+    // Are so many rows multiplied with this form of a matrix by our kernel?
+    bool is_ours(const ggml_tensor * weights, int64_t n_rows) const {
+        const auto it = ours_.find(weights);
+        return it != ours_.end() && n_rows >= it->second;
+    }
     // Is this part of the file used as it lies?
     bool maps(const ggml_tensor * small) const;
     // Gives memory to the second forms and fills them from the file; `map_plain` lets them point into it.
@@ -48,6 +51,7 @@ class large_weights {
     struct choice {
         std::optional<ggml_type> type; // of the form, in a plain buffer; none: as with few rows
         bool is_ours = false;
+        bool is_ours_for_one = false; // even one row is multiplied faster by our kernel
     };
     struct form {
         const ggml_tensor * small;
@@ -63,7 +67,7 @@ class large_weights {
     lazy_weights mode_;
     size_t budget_; // bytes that may still be taken
     std::vector<form> forms_;
-    std::set<const ggml_tensor *> ours_;
+    std::map<const ggml_tensor *, int64_t> ours_; // from how many rows on
     std::map<ggml_type, size_t> ours_bytes_;
     std::map<std::pair<ggml_type, ggml_backend_buffer_type_t>, choice> chosen_;
     std::vector<ggml_context_ptr> ctxs_;

@@ -118,8 +118,7 @@ void pack_rows(ggml_tensor * dst, int ith, int nth, void * /*unused*/) {
 
 // Adds d * (q . x) for the four-byte groups [J0, J1) of a block: N rows at once, so that no product waits for another.
 template <int N, int J0, int J1>
-[[gnu::always_inline]] inline void add_products(const weight_tile & tile, floats d, const int32_t * q, const float * dx,
-                                                floats * acc) {
+LAZY_INLINE void add_products(const weight_tile & tile, floats d, const int32_t * q, const float * dx, floats * acc) {
     ints sums[N];
     for (int t = 0; t < N; ++t) {
         sums[t] = splat(0);
@@ -138,7 +137,7 @@ template <int N, int J0, int J1>
 }
 
 template <bool HALVES, int N>
-[[gnu::always_inline]] inline void add_block(const weight_tile & tile, const row_group & group, int b, floats * acc) {
+LAZY_INLINE void add_block(const weight_tile & tile, const row_group & group, int b, floats * acc) {
     const int32_t * q = group.q(b);
     const float * dx = group.d(b);
     if constexpr (HALVES) {
@@ -198,7 +197,7 @@ template <ggml_type type, int N> void multiply_few(const matmul_op & op, int til
     std::fill(acc, acc + N, splat(0.0F));
     for (int b = 0; b < group.n_blocks; ++b) {
         for (size_t i = 0; i < ahead; i += 64) {
-            __builtin_prefetch(next + static_cast<size_t>(b) * ahead + i);
+            __builtin_prefetch(next + static_cast<size_t>(b) * ahead + i, 0, PREFETCH_LEVEL);
         }
         weight_tile columns;
         rows.unpack(b, columns);

@@ -63,9 +63,7 @@ struct model {
     }
 
     // Are so many rows multiplied with this matrix by our kernel?
-    bool has_our_matmul(const ggml_tensor * weights, int64_t n_rows) const {
-        return n_rows >= large_weights::LEVELS[0] && large_->is_ours(weights);
-    }
+    bool has_our_matmul(const ggml_tensor * weights, int64_t n_rows) const { return large_->is_ours(weights, n_rows); }
 
     // Is the layer's attention ours to choose? Not where the very kernels of llama.cpp are wanted, nor on a GPU.
     bool has_fast_attention(int il) const {

@@ -31,15 +31,19 @@ template <ggml_type type, int Q_OFFSET, int ZERO> class small_blocks {
     small_blocks(const char * rows, size_t stride, size_t block_size)
         : rows_(rows), stride_(stride), block_size_(block_size) {}
 
-    void unpack(int i, weight_tile & tile) {
+    LAZY_INLINE void unpack(int i, weight_tile & tile) {
         const char * block = rows_ + static_cast<size_t>(i) * block_size_;
         ints bytes[8];
         for (int r = 0; r < 8; ++r) {
             bytes[r] = bytes_of(block + static_cast<size_t>(r) * stride_);
         }
         transpose(bytes, tile.q);
-        tile.d = gather_halves(block, stride_);
-        tile.m = ZERO == 0 ? gather_halves(block + 2, stride_) : mul(tile.d, splat(static_cast<float>(-ZERO)));
+        if constexpr (ZERO == 0) {
+            gather_half_pairs(block, stride_, tile.d, tile.m);
+        } else {
+            tile.d = gather_halves(block, stride_);
+            tile.m = mul(tile.d, splat(static_cast<float>(-ZERO)));
+        }
     }
 
   private:
@@ -47,7 +51,7 @@ template <ggml_type type, int Q_OFFSET, int ZERO> class small_blocks {
     size_t stride_;
     size_t block_size_;
 
-    ints bytes_of(const char * block) const {
+    LAZY_INLINE ints bytes_of(const char * block) const {
         if constexpr (type == GGML_TYPE_Q8_0) {
             return bit_xor(load_bytes(block + Q_OFFSET, stride_), splat_bytes(0x80));
         } else if constexpr (type == GGML_TYPE_Q5_0 || type == GGML_TYPE_Q5_1) {
@@ -75,7 +79,7 @@ template <ggml_type type> class large_blocks {
     large_blocks(const char * rows, size_t stride, size_t block_size)
         : rows_(rows), stride_(stride), block_size_(block_size) {}
 
-    void unpack(int i, weight_tile & tile) {
+    LAZY_INLINE void unpack(int i, weight_tile & tile) {
         const int j = i % 8;
         const char * block = rows_ + static_cast<size_t>(i / 8) * block_size_;
         if (j == 0) {
@@ -135,7 +139,7 @@ template <> class weight_rows<GGML_TYPE_Q6_K> {
     weight_rows(const char * rows, size_t stride, size_t block_size)
         : rows_(rows), stride_(stride), block_size_(block_size) {}
 
-    void unpack(int i, weight_tile & tile) {
+    LAZY_INLINE void unpack(int i, weight_tile & tile) {
         const int half = i % 8 / 4;
         const int j = i % 4;
         const char * block = rows_ + static_cast<size_t>(i / 8) * block_size_;
@@ -173,7 +177,9 @@ template <> class weight_rows<GGML_TYPE_Q6_K> {
         d_ = halves_of(shift_right(gather(block + 206, stride_), 16)); // its last two bytes, none behind them
     }
 
-    floats scale(int i) const { return to_floats(shift_right_signed(shift_left(scales_[i / 4], 24 - i % 4 * 8), 24)); }
+    LAZY_INLINE floats scale(int i) const {
+        return to_floats(shift_right_signed(shift_left(scales_[i / 4], 24 - i % 4 * 8), 24));
+    }
 };
 
 } // namespace lazygguf
