@@ -225,6 +225,18 @@ class StepStats(NamedTuple):
     aux_bytes: int
 
 
+class AttentionRequest(NamedTuple):
+    """Layers, ascending, whose attention is wanted: of every head and asking row, or their mean."""
+
+    layers: tuple[int, ...]
+    by_head: bool = False
+
+
+class _Record(NamedTuple):
+    out: npt.NDArray[np.float32]
+    keep_alive: Any  # what C reads while it fills it
+
+
 class _Progress:
     """Carries a Python callback, and the exception it raises, through C."""
 
@@ -284,6 +296,7 @@ class NativeSession:
         n_threads: threads for one row (decode).
         n_threads_batch: threads for more rows (prefill); None is ``n_threads``.
         type_k, type_v: ``"f16"``, ``"f32"`` or ``"q8_0"``.
+        n_layer: layers read; 0 is all. Fewer give attention but no logits, and take no schedule.
         schedule: None runs dense.
 
     Raises:
@@ -301,6 +314,7 @@ class NativeSession:
         type_k: str = "f16",
         type_v: str = "f16",
         schedule: Optional[KeepSchedule] = None,
+        n_layer: int = 0,
     ) -> None:
         if model._model is None:
             raise RuntimeError("the model is closed")
@@ -310,6 +324,7 @@ class NativeSession:
         params.n_threads_batch = n_threads if n_threads_batch is None else n_threads_batch
         params.type_k = _choice(_KV_DTYPES, "type_k", type_k)
         params.type_v = _choice(_KV_DTYPES, "type_v", type_v)
+        params.n_layer = n_layer
         native, keep_alive = _native_schedule(schedule)
         out = ffi.new("lazy_session **")
         check(lib.lazy_session_new(out, model._model, params, native))
@@ -331,7 +346,8 @@ class NativeSession:
         query_span: Optional[tuple[int, int]] = None,
         progress: Optional[ProgressCallback] = None,
         scores: Optional[npt.NDArray[np.float32]] = None,
-    ) -> None:
+        attention: Optional[AttentionRequest] = None,
+    ) -> Optional[npt.NDArray[np.float32]]:
         """Reads tokens after what the session holds. On any failure the session is as it was before.
 
         Args:
@@ -340,9 +356,14 @@ class NativeSession:
             progress: called after every ubatch with tokens read and tokens to read; what it raises is raised here.
             scores: for a pruning point before layer 0, one for each token in the context, old and new, (n_tokens,);
                 higher is kept. NaN: a new token goes on, an old one stays as it was. None: all new tokens go on.
+            attention: what the rows of ``query_span``, which must be new, look at; only without a schedule.
+
+        Returns:
+            None, or the attention that was asked for, float32: by head (n_layers, n_query, n_head, n_tokens), else
+            the mean over heads and asking rows (n_layers, n_tokens).
 
         Raises:
-            ValueError: no token, an id outside the vocabulary, or scores that do not fit.
+            ValueError: no token, an id outside the vocabulary, or scores or layers that do not fit.
             ContextFullError: the tokens do not fit.
             Cancelled: ``cancel()`` was called.
             RuntimeError: another thread is inside this session.
@@ -359,11 +380,23 @@ class NativeSession:
         if scores is not None:
             scores = np.ascontiguousarray(scores, dtype=np.float32)
             params.scores, params.n_scores = ffi.cast("const float *", ffi.from_buffer(scores)), scores.size
+        record = None if attention is None else self._record(attention, params, tokens.size)
         pointer = ffi.cast("const int32_t *", ffi.from_buffer(tokens))
         status = lib.lazy_session_eval(self._handle, pointer, tokens.size, params)
         if carrier.error is not None:
             raise carrier.error
         check(status)
+        return None if record is None else record.out
+
+    def _record(self, attention: AttentionRequest, params: Any, n_new: int) -> _Record:
+        n_query = max(0, params.query_end - params.query_begin)
+        rows = (n_query, self._model.n_head) if attention.by_head else ()
+        out = np.empty((len(attention.layers), *rows, self.n_tokens + n_new), np.float32)
+        layers, native = ffi.new("int32_t[]", list(attention.layers)), ffi.new("lazy_attention *")
+        native.layers, native.n_layers, native.by_head = layers, len(attention.layers), attention.by_head
+        native.out, native.n_out = ffi.cast("float *", ffi.from_buffer(out)), out.size
+        params.attention = native
+        return _Record(out, (layers, native))
 
     def logits(self) -> Optional[npt.NDArray[np.float32]]:
         """Logits of the newest token, (n_vocab,) float32, a copy; None before the first eval and after a trim."""

@@ -39,7 +39,7 @@ class Session(Protocol):
         query_span: QuerySpan = None,
         progress: Optional[ProgressCallback] = None,
         scores: Scores = None,
-    ) -> None: ...
+    ) -> Any: ...
     def logits(self) -> Optional[npt.NDArray[np.float32]]: ...
     def reset(self) -> None: ...
     def trim(self, n_tokens: int) -> None: ...
@@ -121,7 +121,7 @@ class TokenContext:
         """
         self.check_room(len(ids))
         with self._step() as session:
-            n_common = _common_prefix(self._ids, ids)
+            n_common = common_prefix(self._ids, ids)
             whole = n_common == len(ids) == session.n_tokens
             if whole and session.logits() is not None:
                 self.stats = _all_reused(len(ids), session)
@@ -217,7 +217,8 @@ class TokenContext:
         return self._session
 
 
-def _common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens both begin with."""
     n = min(len(a), len(b))
     differ = np.flatnonzero(np.asarray(a[:n], np.int64) != np.asarray(b[:n], np.int64))
     return int(differ[0]) if differ.size else n

@@ -115,8 +115,24 @@ session_params read_params(const lazy_session_params & in, const hparams & hp) {
     out.n_ctx = in.n_ctx;
     out.n_ubatch = in.n_ubatch;
     out.n_threads = {std::min(in.n_threads, 512), std::min(in.n_threads_batch, 512)}; // ggml's own limit
+    check_at_least("n_layer", in.n_layer, 0);
+    if (in.n_layer > hp.n_layer) {
+        fail(LAZY_STATUS_INVALID_ARGUMENT,
+             format("n_layer is %d, expected at most the model's %d", in.n_layer, hp.n_layer));
+    }
+    out.n_layer = in.n_layer;
     out.types = {read_dtype("type_k", in.type_k, hp), read_dtype("type_v", in.type_v, hp)};
     return out;
+}
+
+attention_request read_attention(const lazy_attention * in) {
+    if (in == nullptr) {
+        return {};
+    }
+    if (in->layers == nullptr || in->n_layers < 1 || in->out == nullptr) {
+        fail(LAZY_STATUS_INVALID_ARGUMENT, "attention is wanted of no layer, or nowhere");
+    }
+    return {std::vector<int>(in->layers, in->layers + in->n_layers), in->by_head, in->out, in->n_out};
 }
 
 int32_t copy_positions(const std::vector<int32_t> & positions, int32_t * out) {
@@ -211,10 +227,10 @@ int32_t lazy_model_n_embd_head(const lazy_model * model) { return model->mdl.hp.
 const char * lazy_model_desc(const lazy_model * model) { return model->mdl.desc.c_str(); }
 
 void lazy_session_params_init(lazy_session_params * params) {
-    *params = {LAZY_VERSION, 0, 512, 1, 1, LAZY_KV_DTYPE_F16, LAZY_KV_DTYPE_F16};
+    *params = {LAZY_VERSION, 0, 512, 1, 1, LAZY_KV_DTYPE_F16, LAZY_KV_DTYPE_F16, 0};
 }
 void lazy_eval_params_init(lazy_eval_params * params) {
-    *params = {LAZY_VERSION, -1, -1, nullptr, nullptr, nullptr, 0};
+    *params = {LAZY_VERSION, -1, -1, nullptr, nullptr, nullptr, 0, nullptr};
 }
 
 lazy_status lazy_session_new(lazy_session ** out, lazy_model * model, const lazy_session_params * params,
@@ -236,6 +252,7 @@ lazy_status lazy_session_eval(lazy_session * session, const int32_t * tokens, in
             p.query_end = params->query_end;
             p.scores = params->scores;
             p.n_scores = params->n_scores;
+            p.attention = read_attention(params->attention);
             if (params->progress != nullptr) {
                 p.progress = [params](int32_t done, int32_t total) {
                     return params->progress(params->user_data, done, total);

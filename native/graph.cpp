@@ -2,6 +2,7 @@
 
 #include "graph.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -17,7 +18,10 @@ constexpr int NODES_PER_SCORED_HEAD = 16;
 constexpr int64_t PRECISE_ROWS = 64;
 
 int max_nodes(const segment_tensors & seg, const graph_shape & shape) {
-    const int n_score_parts = 2 + static_cast<int>(shape.heads.size());
+    int n_score_parts = 2;
+    for (const scored_layer & scored : shape.scored) {
+        n_score_parts += 2 + static_cast<int>(scored.heads.size());
+    }
     return 64 + (seg.il_end - seg.il_begin) * NODES_PER_LAYER + n_score_parts * NODES_PER_SCORED_HEAD;
 }
 
@@ -101,17 +105,26 @@ ggml_tensor * segment_graph::build_rope(ggml_tensor * cur, ggml_tensor * pos, co
                          r.freq_scale, r.ext_factor, r.attn_factor, r.beta_fast, r.beta_slow);
 }
 
-// inp F32 [n_embd, n_rows] -> F32 [n_embd, n_rows]; in the model's last layer only the last row goes on, and none
-// where no logits are wanted.
+// cur F32 [n_embd, n] -> F32 [n_embd_head, n_head, n]
+ggml_tensor * segment_graph::build_q(linear_input & in, ggml_tensor * pos, const layer_weights & layer) {
+    return build_rope(build_linear(layer.wq, layer.bq, in), pos, layer, mdl_.hp.n_head);
+}
+
+// inp F32 [n_embd, n_rows] -> F32 [n_embd, n_rows]; where nothing but logits follows, only the last row goes on, and
+// none where no logits are wanted.
 ggml_tensor * segment_graph::build_layer(ggml_tensor * inp, int il) {
     const layer_weights & layer = mdl_.layer(il, shape_.n_rows);
     const kv_tensors & kv = seg_.kv[static_cast<size_t>(il - seg_.il_begin)];
-    const bool is_last = il == mdl_.hp.n_layer - 1;
-    ggml_tensor * pos = pos_;
+    const scored_layer * scored = find_scored(il);
+    const bool is_last = il == seg_.il_end - 1 && seg_.aux_out == nullptr;
     ggml_tensor * mask = mask_;
 
     linear_input in(build_norm(inp, layer.attn_norm));
     build_kv(in, layer, kv);
+    ggml_tensor * q = !is_last || scored ? build_q(in, pos_, layer) : nullptr;
+    if (scored) {
+        build_scores(q, kv, *scored);
+    }
     if (is_last) {
         if (!shape_.want_logits) {
             return nullptr; // later ubatches attend to these K/V rows; nothing else of this ubatch is read
@@ -121,11 +134,8 @@ ggml_tensor * segment_graph::build_layer(ggml_tensor * inp, int il) {
         }
         mask = last_rows(ctx_.get(), mask_, PRECISE_ROWS);
         const int64_t n = in.rows->ne[1];
-        pos = ggml_view_1d(ctx_.get(), pos_, n, static_cast<size_t>(shape_.n_rows - n) * pos_->nb[0]);
-    }
-    ggml_tensor * q = build_rope(build_linear(layer.wq, layer.bq, in), pos, layer, mdl_.hp.n_head);
-    if (il == seg_.il_end - 1 && shape_.n_query > 0) {
-        build_scores(q, kv);
+        const size_t first = static_cast<size_t>(shape_.n_rows - n) * pos_->nb[0];
+        q = build_q(in, ggml_view_1d(ctx_.get(), pos_, n, first), layer);
     }
     ggml_tensor * cur = build_attention(q, kv, mask, il);
     if (is_last) {
@@ -193,9 +203,28 @@ ggml_tensor * segment_graph::build_head_mean(ggml_tensor * probs) {
     return ggml_scale(ctx_.get(), ggml_sum_rows(ctx_.get(), by_kv), 1.0F / static_cast<float>(n_head));
 }
 
+// probs F32 [n_kv, n_query, n_head] -> F32 [1, n_kv]
+ggml_tensor * segment_graph::build_sum(ggml_tensor * probs) {
+    ggml_tensor * rows = ggml_reshape_2d(ctx_.get(), probs, probs->ne[0], probs->ne[1] * probs->ne[2]);
+    return ggml_sum_rows(ctx_.get(), ggml_cont(ctx_.get(), ggml_transpose(ctx_.get(), rows)));
+}
+
+const scored_layer * segment_graph::find_scored(int il) const {
+    const auto it = std::find_if(shape_.scored.begin(), shape_.scored.end(),
+                                 [il](const scored_layer & scored) { return scored.il == il; });
+    return shape_.n_query > 0 && it != shape_.scored.end() ? &*it : nullptr;
+}
+
+void segment_graph::add_scores(ggml_tensor * scores) {
+    ggml_set_name(scores, "scores");
+    ggml_set_output(scores);
+    ggml_build_forward_expand(gf_, scores);
+    scores_.push_back(scores);
+}
+
 // q F32 [n_embd_head, n_head, n_rows]; how much each asking row looks at every K/V row, by the paper's rule (mean over
 // heads) or by single heads. All that it may look at has its K by now, since rows are computed in position order.
-void segment_graph::build_scores(ggml_tensor * q, const kv_tensors & kv) {
+void segment_graph::build_scores(ggml_tensor * q, const kv_tensors & kv, const scored_layer & scored) {
     const hparams & hp = mdl_.hp;
     ggml_tensor * mask = mask_;
     if (query_rows_ != nullptr) {
@@ -205,20 +234,20 @@ void segment_graph::build_scores(ggml_tensor * q, const kv_tensors & kv) {
     }
     q = ggml_permute(ctx_.get(), q, 0, 2, 1, 3); // [n_embd_head, n_query, n_head]
     ggml_tensor * k = heads_of(kv.k, shape_.n_kv);
-    if (shape_.heads.empty()) {
-        scores_.push_back(build_head_mean(build_probs(q, k, mask)));
+    if (scored.heads.empty()) {
+        ggml_tensor * probs = build_probs(q, k, mask);
+        switch (shape_.form) {
+            case score_form::by_query: add_scores(build_head_mean(probs)); break;
+            case score_form::every_head: add_scores(probs); break;
+            case score_form::sum: add_scores(build_sum(probs)); break;
+        }
     }
-    for (const int h : shape_.heads) {
+    for (const int h : scored.heads) {
         const int h_kv = h / (hp.n_head / hp.n_head_kv);
         ggml_tensor * qh = ggml_view_2d(ctx_.get(), q, q->ne[0], q->ne[1], q->nb[1], static_cast<size_t>(h) * q->nb[2]);
         ggml_tensor * kh =
             ggml_view_2d(ctx_.get(), k, k->ne[0], k->ne[1], k->nb[1], static_cast<size_t>(h_kv) * k->nb[2]);
-        scores_.push_back(build_probs(qh, kh, mask));
-    }
-    for (ggml_tensor * score : scores_) {
-        ggml_set_name(score, "scores");
-        ggml_set_output(score);
-        ggml_build_forward_expand(gf_, score);
+        add_scores(build_probs(qh, kh, mask));
     }
 }
 

@@ -27,20 +27,36 @@ struct segment_tensors {
     int il_end = 0;
     std::vector<kv_tensors> kv;      // by layer of the segment
     ggml_tensor * aux_in = nullptr;  // F32 [n_embd, n_pos]; null: the segment starts from embeddings
-    ggml_tensor * aux_out = nullptr; // F32 [n_embd, n_pos]; null: the segment ends in logits
+    ggml_tensor * aux_out = nullptr; // F32 [n_embd, n_pos]; null: the segment ends in logits, or in nothing
+};
+
+// A layer whose attention leaves the graph.
+struct scored_layer {
+    int il;
+    std::vector<int> heads; // empty: the mean over all heads
+
+    bool operator==(const scored_layer & o) const { return il == o.il && heads == o.heads; }
+};
+
+// In which form it leaves.
+enum class score_form {
+    by_query,   // F32 [n_kv, n_query], one for each layer's mean or for each of its heads
+    every_head, // F32 [n_kv, n_query, n_head], one for each layer
+    sum,        // F32 [1, n_kv], one for each layer: the sum over asking rows and heads
 };
 
 // What a graph computes. Two equal shapes over the same segment_tensors give the same graph.
 struct graph_shape {
-    int n_rows = 0;           // rows of the ubatch
-    int n_kv = 0;             // K/V rows attended to, padded; the mask hides the rest
-    bool want_logits = false; // of the last row; only where the segment ends in logits
-    int n_query = 0;          // rows of the ubatch that ask; 0: no scores
-    std::vector<int> heads;   // empty: mean over all heads
+    int n_rows = 0;                   // rows of the ubatch
+    int n_kv = 0;                     // K/V rows attended to, padded; the mask hides the rest
+    bool want_logits = false;         // of the last row; only where the segment ends in logits
+    int n_query = 0;                  // rows of the ubatch that ask; 0: no scores
+    std::vector<scored_layer> scored; // layers that they ask at, ascending
+    score_form form = score_form::by_query;
 
     bool operator==(const graph_shape & o) const {
         return n_rows == o.n_rows && n_kv == o.n_kv && want_logits == o.want_logits && n_query == o.n_query &&
-               heads == o.heads;
+               scored == o.scored && form == o.form;
     }
 };
 
@@ -72,7 +88,7 @@ class segment_graph {
     void set_inputs(const graph_inputs & in) const;
 
     ggml_tensor * logits() const { return logits_; }                      // F32 [n_vocab, 1] or null
-    const std::vector<ggml_tensor *> & scores() const { return scores_; } // F32 [n_kv, n_query]: one, or one per head
+    const std::vector<ggml_tensor *> & scores() const { return scores_; } // by layer, then by head: see score_form
 
   private:
     const model & mdl_;
@@ -98,12 +114,16 @@ class segment_graph {
     ggml_tensor * build_linear(ggml_tensor * weight, ggml_tensor * bias, linear_input & in);
     ggml_tensor * build_rope(ggml_tensor * cur, ggml_tensor * pos, const layer_weights & layer, int n_head);
     ggml_tensor * build_layer(ggml_tensor * inp, int il);
+    ggml_tensor * build_q(linear_input & in, ggml_tensor * pos, const layer_weights & layer);
     void build_kv(linear_input & in, const layer_weights & layer, const kv_tensors & kv);
     ggml_tensor * build_attention(ggml_tensor * q, const kv_tensors & kv, ggml_tensor * mask, int il);
     ggml_tensor * build_ffn(ggml_tensor * cur, const layer_weights & layer);
-    void build_scores(ggml_tensor * q, const kv_tensors & kv);
+    const scored_layer * find_scored(int il) const;
+    void build_scores(ggml_tensor * q, const kv_tensors & kv, const scored_layer & scored);
+    void add_scores(ggml_tensor * scores);
     ggml_tensor * build_probs(ggml_tensor * q, ggml_tensor * k, ggml_tensor * mask);
     ggml_tensor * build_head_mean(ggml_tensor * probs);
+    ggml_tensor * build_sum(ggml_tensor * probs);
     void build_logits(ggml_tensor * cur);
     ggml_tensor * heads_of(ggml_tensor * cache, int64_t n_rows) const;
 };

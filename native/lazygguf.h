@@ -148,10 +148,21 @@ typedef struct lazy_session_params {
     int32_t       n_threads_batch; // prefill
     lazy_kv_dtype type_k;
     lazy_kv_dtype type_v;
+    int32_t       n_layer;   // layers read; 0 = all. Fewer give no logits, only attention, and take no schedule
 } lazy_session_params;
 
 // Called after every ubatch with work done and work to do, both in prompt tokens. false cancels the step.
 typedef bool (*lazy_progress)(void * user_data, int32_t n_done, int32_t n_total);
+
+// What the rows of the query span look at while they are read, softmax over the tokens up to their own; for sessions
+// without a schedule. The span must lie in the new tokens and hold at most LAZY_MAX_QUERY.
+typedef struct lazy_attention {
+    const int32_t * layers;   // ascending
+    int32_t         n_layers;
+    bool            by_head;  // false: the mean over heads and asking rows
+    float *         out;      // F32, by_head (n_layers, n_query, n_head, n_tokens), else (n_layers, n_tokens)
+    int64_t         n_out;    // floats it has room for: exactly these
+} lazy_attention;
 
 typedef struct lazy_eval_params {
     int32_t       version;     // LAZY_VERSION 1
@@ -162,6 +173,7 @@ typedef struct lazy_eval_params {
     const float * scores;      // for a pruning point before layer 0: one for every position in the context, old and
     int32_t       n_scores;    //   new; higher is kept; NaN: a new token goes on, an old one stays as it was.
                                //   NULL: all new tokens go on, and what went on before
+    const lazy_attention * attention; // what is to be recorded; NULL: nothing
 } lazy_eval_params;
 
 // Of the last eval. Arrays are indexed by segment, n_segments of them are filled.

@@ -15,13 +15,20 @@ session::session(const model & mdl, const session_params & params, keep_schedule
     if (params_.n_ctx == 0) {
         params_.n_ctx = mdl.hp.n_ctx_train;
     }
+    if (params_.n_layer == 0) {
+        params_.n_layer = mdl.hp.n_layer;
+    }
+    if (!gives_logits() && (schedule_.entry || !schedule_.points.empty())) {
+        fail(LAZY_STATUS_INVALID_ARGUMENT,
+             format("n_layer is %d with a keep schedule, which needs all %d layers", params_.n_layer, mdl.hp.n_layer));
+    }
     int il_begin = 0;
     for (const pruning_point & p : schedule_.points) {
         segments_.emplace_back(mdl, il_begin, p.il + 1, params_.types);
         windows_.emplace_back(p.heads.empty() ? 1 : static_cast<int>(p.heads.size()));
         il_begin = p.il + 1;
     }
-    segments_.emplace_back(mdl, il_begin, mdl.hp.n_layer, params_.types);
+    segments_.emplace_back(mdl, il_begin, params_.n_layer, params_.types);
 }
 
 void session::check_arguments(const int32_t * tokens, int32_t n, const eval_params & params) const {
@@ -38,6 +45,7 @@ void session::check_arguments(const int32_t * tokens, int32_t n, const eval_para
         fail(LAZY_STATUS_CONTEXT_FULL, format("%lld tokens do not fit into a context of n_ctx %d (%d held, %d new)",
                                               static_cast<long long>(n_tokens_) + n, params_.n_ctx, n_tokens_, n));
     }
+    check_attention(params, n);
     if (params.scores == nullptr) {
         return;
     }
@@ -69,10 +77,12 @@ void session::eval(const int32_t * tokens, int32_t n, const eval_params & params
     st.is_dense = st.n_tokens < schedule_.min_prompt;
     st.question = question_of(st);
     find_asking(st);
+    begin_recording(st);
     st.added.resize(segments_.size());
     tokens_.insert(tokens_.end(), tokens, tokens + n);
     try {
         run(st);
+        finish_recording(st);
     } catch (...) {
         roll_back(st);
         throw;
@@ -123,7 +133,9 @@ void session::run_ubatch(step & st, int s, size_t begin, size_t end) {
     const graph_inputs in = inputs_of(u, shape);
     graph.set_inputs(in);
     compute_.run();
-    if (shape.n_query > 0) {
+    if (shape.n_query > 0 && is_last(s)) {
+        read_attention(st, s, graph, in);
+    } else if (shape.n_query > 0) {
         read_scores(st, s, graph, in);
     }
     if (shape.want_logits) {
@@ -137,10 +149,18 @@ graph_shape session::shape_of(const step & st, int s, const ubatch & u, bool is_
     shape.n_rows = static_cast<int>(u.pos.size());
     shape.n_kv = segments_[static_cast<size_t>(s)].n_kv_padded();
     if (is_last(s)) {
-        shape.want_logits = is_last_ubatch;
+        shape.want_logits = is_last_ubatch && gives_logits();
+        if (const attention_request & wanted = st.params.attention; !wanted.layers.empty()) {
+            shape.n_query = count_queries(u);
+            shape.form = wanted.by_head ? score_form::every_head : score_form::sum;
+            for (const int il : wanted.layers) {
+                shape.scored.push_back({il, {}});
+            }
+        }
     } else if (st.is_dense || st.prunes(schedule_, s)) { // short contexts ask for the steps to come
         shape.n_query = count_queries(u);
-        shape.heads = schedule_.points[static_cast<size_t>(s)].heads;
+        const pruning_point & point = schedule_.points[static_cast<size_t>(s)];
+        shape.scored = {{point.il, point.heads}};
     }
     return shape;
 }

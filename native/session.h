@@ -23,6 +23,15 @@ struct session_params {
     int n_ubatch = 512;
     thread_counts n_threads;
     cache_types types;
+    int n_layer = 0; // layers read; 0: all. Fewer give no logits
+};
+
+// What the asking rows look at, for those who study it.
+struct attention_request {
+    std::vector<int> layers; // ascending; empty: none
+    bool by_head = false;    // else the mean over heads and asking rows
+    float * out = nullptr;   // by_head (n_layers, n_query, n_head, n_tokens), else (n_layers, n_tokens)
+    int64_t n_out = 0;
 };
 
 struct eval_params {
@@ -31,6 +40,7 @@ struct eval_params {
     std::function<bool(int32_t n_done, int32_t n_total)> progress; // may be empty; false cancels
     const float * scores = nullptr; // (n_scores) by position, for the point before layer 0; null: none
     int32_t n_scores = 0;
+    attention_request attention;
 };
 
 struct position_span {
@@ -57,6 +67,7 @@ class session {
     int32_t n_tokens() const { return n_tokens_; }
     int32_t n_ctx() const { return params_.n_ctx; }
     const float * logits() const { return logits_.empty() ? nullptr : logits_.data(); }
+    bool gives_logits() const { return params_.n_layer == mdl_.hp.n_layer; }
     int n_segments() const { return static_cast<int>(segments_.size()); }
     const segment_cache & segment(int s) const { return segments_[static_cast<size_t>(s)]; }
     const std::vector<segment_report> & reports() const { return reports_; }
@@ -96,6 +107,12 @@ class session {
     void report_progress(step & st, int s, size_t n_done) const;
     void commit(step & st);
     void roll_back(const step & st);
+
+    // recording.cpp
+    void check_attention(const eval_params & params, int32_t n) const;
+    void begin_recording(step & st) const;
+    void read_attention(step & st, int s, const segment_graph & graph, const graph_inputs & in) const;
+    void finish_recording(const step & st) const;
 
     // choices.cpp
     position_span question_of(const step & st) const;

@@ -22,6 +22,7 @@ struct session::step {
     std::vector<std::vector<int32_t>> added; // by segment: positions given a K/V row
     std::vector<segment_report> reports;
     std::vector<int32_t> revived; // old positions computed in this step, each once
+    std::vector<float> attention; // what is recorded, in the form of its request
 
     explicit step(const eval_params & how) : params(how) {}
     bool is_decode() const { return n_past > 0 && n_tokens - n_past == 1; }

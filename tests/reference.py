@@ -51,6 +51,7 @@ class Reference:
             not live; empty where the point was not scored because the step ran dense.
         margins: margins[s], how far the worst kept score is above the best pruned one, as a share of the
             former; inf where there was nothing to choose. A kept set is only as sure as its margin.
+        attention: attention[il], of the rows computed, (n_head, n_compute, n_live).
         n_revived: old positions computed, each counted once.
     """
 
@@ -129,6 +130,7 @@ class Reference:
                 rows = np.stack([self.aux[s][pos] for pos in compute])
             for il in layers:
                 rows, attention = self._layer(il, rows, compute, live)
+                self.attention.append(attention)
             if s + 1 < len(self.segments):
                 self.aux[s + 1].update(zip(compute, rows))
                 known = {**self.looks[s], **_by_position(attention, compute, live)}
@@ -144,6 +146,7 @@ class Reference:
         self.computed: list[list[int]] = []
         self.scores: list[np.ndarray] = []
         self.margins: list[float] = []
+        self.attention: list[np.ndarray] = []
         self.n_revived = 0
 
     # ---- pruning ----
