@@ -271,10 +271,12 @@ def _native_schedule(schedule: Optional[KeepSchedule]) -> tuple[Any, list[Any]]:
     for out, point in zip(points, schedule.points):
         out.il, out.keep, out.pool = point.il, point.keep, point.pool
         out.n_query = 0 if point.n_query == QUESTION else int(point.n_query)
-        if point.heads is not None:
-            heads = ffi.new("int32_t[]", list(point.heads))
-            keep_alive.append(heads)
-            out.heads, out.n_heads = heads, len(point.heads)
+        out.n_layers, out.mass, out.keep_min = point.n_layers, point.mass, point.keep_min
+        if point.layer_heads is not None:
+            layers = ffi.new("int32_t[]", [il for il, _ in point.layer_heads])
+            heads = ffi.new("int32_t[]", [head for _, head in point.layer_heads])
+            keep_alive += [layers, heads]
+            out.heads, out.head_layers, out.n_heads = heads, layers, len(point.layer_heads)
     native = ffi.new("lazy_schedule *")
     native.version, native.points, native.n_points = lib.LAZY_VERSION, points, len(schedule.points)
     native.n_sink, native.min_prompt, native.max_revive = (
@@ -282,7 +284,7 @@ def _native_schedule(schedule: Optional[KeepSchedule]) -> tuple[Any, list[Any]]:
         schedule.min_prompt,
         schedule.max_revive,
     )
-    native.revive_margin = schedule.revive_margin
+    native.revive_margin, native.decode_cached = schedule.revive_margin, schedule.decode_cached
     return native, keep_alive
 
 
@@ -347,6 +349,7 @@ class NativeSession:
         progress: Optional[ProgressCallback] = None,
         scores: Optional[npt.NDArray[np.float32]] = None,
         attention: Optional[AttentionRequest] = None,
+        protect: Sequence[int] = (),
     ) -> Optional[npt.NDArray[np.float32]]:
         """Reads tokens after what the session holds. On any failure the session is as it was before.
 
@@ -356,6 +359,7 @@ class NativeSession:
             progress: called after every ubatch with tokens read and tokens to read; what it raises is raised here.
             scores: for a pruning point before layer 0, one for each token in the context, old and new, (n_tokens,);
                 higher is kept. NaN: a new token goes on, an old one stays as it was. None: all new tokens go on.
+            protect: positions that are never pruned, in this and later steps; ascending.
             attention: what the rows of ``query_span``, which must be new, look at; only without a schedule.
 
         Returns:
@@ -381,6 +385,8 @@ class NativeSession:
             scores = np.ascontiguousarray(scores, dtype=np.float32)
             params.scores, params.n_scores = ffi.cast("const float *", ffi.from_buffer(scores)), scores.size
         record = None if attention is None else self._record(attention, params, tokens.size)
+        protected = np.ascontiguousarray(protect, dtype=np.int32)
+        params.protect, params.n_protect = ffi.cast("const int32_t *", ffi.from_buffer(protected)), protected.size
         pointer = ffi.cast("const int32_t *", ffi.from_buffer(tokens))
         status = lib.lazy_session_eval(self._handle, pointer, tokens.size, params)
         if carrier.error is not None:

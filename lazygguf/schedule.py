@@ -25,9 +25,12 @@ MAX_POOL = 255
 INT32_MAX = 2**31 - 1
 PROFILE_KEY = "lazygguf.profile"
 
-_POINT_KEYS = ("il", "keep", "heads", "n_query", "pool")
-_SCHEDULE_KEYS = ("n_sink", "min_prompt", "max_revive", "revive_margin")
+_POINT_KEYS = ("il", "keep", "heads", "n_query", "pool", "n_layers", "mass", "keep_min")
+_SCHEDULE_KEYS = ("n_sink", "min_prompt", "max_revive", "revive_margin", "decode_cached")
 _PROFILE_NOTES = ("model", "measurements")  # of a profile; kept in the file, not used here
+
+
+Head = Union[int, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -38,18 +41,27 @@ class PruningPoint:
         il: layer after which tokens are dropped, 0-based, at most ``n_layer - 2``; -1 is before layer 0, where the
             scores come from outside (``LazyModel.eval(scores=...)``).
         keep: share of the tokens in the context that go on, in (0, 1].
-        heads: attention heads whose scores decide, combined by the maximum of each head's own softmax;
-            None is the mean over all heads (the LazyLLM paper, arXiv:2407.14057).
+        heads: attention heads whose scores decide, combined by the maximum of each head's own softmax: numbers, heads
+            of layer ``il``, or pairs (layer, head), of layers between the point before and this one. None is the
+            mean over all heads (the LazyLLM paper, arXiv:2407.14057).
         n_query: how many of the newest tokens ask (1 to 128; 1 is the paper), or ``"question"``: the span of
             the last user turn's question.
         pool: scores are averaged over this many neighbours by position; odd, 1 to 255, 1 is none.
+        n_layers: without ``heads``: the maximum over this many layers, ``il`` the last of them, all after the point
+            before (CLAA's cross-layer scores); 1 is the paper.
+        mass: where fewer tokens than ``keep`` allows hold this share of all scores, only those go on, so that an easy
+            prompt costs less; in (0, 1], 1 is no such rule.
+        keep_min: share of the tokens that go on however little of the mass they hold; in [0, ``keep``].
     """
 
     il: int
     keep: float
-    heads: Optional[tuple[int, ...]] = None
+    heads: Optional[tuple[Head, ...]] = None
     n_query: Union[int, str] = 1
     pool: int = 1
+    n_layers: int = 1
+    mass: float = 1.0
+    keep_min: float = 0.0
 
     def __post_init__(self) -> None:
         if self.heads is not None:
@@ -57,7 +69,15 @@ class PruningPoint:
         problem = _point_problem(self)
         if problem:
             raise ValueError(f'keep schedule "{self.il}:{_spell_keep(self.keep)}": {problem}')
-        object.__setattr__(self, "keep", float(self.keep))
+        for name in ("keep", "mass", "keep_min"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+
+    @property
+    def layer_heads(self) -> Optional[tuple[tuple[int, int], ...]]:
+        """The heads as pairs (layer, head)."""
+        if self.heads is None:
+            return None
+        return tuple(head if isinstance(head, tuple) else (self.il, head) for head in self.heads)
 
     def __str__(self) -> str:
         return f"{self.il}:{_spell_keep(self.keep)}"
@@ -76,6 +96,8 @@ class KeepSchedule:
         revive_margin: a decode step brings a token back only where its score is this share above the lowest one
             that was selected (1.0 is twice it); 0 is no such rule (the paper's). It makes decoding faster, and
             lost answers of later turns where we tried it.
+        decode_cached: a decode step attends to every token that a segment has computed, not to the selected ones
+            alone (the paper's rule); which come back is decided as ever.
     """
 
     points: tuple[PruningPoint, ...]
@@ -83,6 +105,7 @@ class KeepSchedule:
     min_prompt: int = 256
     max_revive: int = 4
     revive_margin: float = 0.0
+    decode_cached: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "points", tuple(self.points))
@@ -100,8 +123,9 @@ class KeepSchedule:
 
         Args:
             spelling: comma-separated ``il:keep`` pairs.
-            **settings: ``n_sink``, ``min_prompt``, ``max_revive``, ``revive_margin`` of the schedule, and ``heads``,
-                ``n_query``, ``pool``, which then hold for every point.
+            **settings: ``n_sink``, ``min_prompt``, ``max_revive``, ``revive_margin``, ``decode_cached`` of the
+                schedule, and ``heads``, ``n_query``, ``pool``, ``n_layers``, ``mass``, ``keep_min``, which then hold
+                for every point.
 
         Raises:
             ValueError: the spelling or a setting is wrong; the message holds the value and what was expected.
@@ -155,9 +179,10 @@ class KeepSchedule:
                     f'keep schedule "{self}": il is {point.il}, expected at most {n_layer - 2} '
                     f"(the model has {n_layer} layers, and one must follow)"
                 )
-            if point.heads and max(point.heads) >= n_head:
+            most = max((head for _, head in point.layer_heads or ()), default=0)
+            if most >= n_head:
                 raise ValueError(
-                    f'keep schedule "{self}": head is {max(point.heads)}, expected at most {n_head - 1} '
+                    f'keep schedule "{self}": head is {most}, expected at most {n_head - 1} '
                     f"(the model has {n_head} heads)"
                 )
 
@@ -165,7 +190,8 @@ class KeepSchedule:
         """The schedule as plain JSON values; ``from_dict`` reads it back."""
         points = [{key: getattr(point, key) for key in _POINT_KEYS} for point in self.points]
         for point in points:
-            point["heads"] = None if point["heads"] is None else list(point["heads"])
+            heads = point["heads"]
+            point["heads"] = heads and [list(head) if isinstance(head, tuple) else head for head in heads]
         return {"points": points, **{key: getattr(self, key) for key in _SCHEDULE_KEYS}}
 
     @classmethod
@@ -289,23 +315,38 @@ def _point_from_dict(point: Any) -> PruningPoint:
 def _point_problem(point: PruningPoint) -> Optional[str]:
     if not _is_int(point.il, BEFORE_LAYER_0, INT32_MAX):
         return f"il is {point.il!r}, expected an integer >= 0, or -1 (before layer 0)"
-    if isinstance(point.keep, bool) or not isinstance(point.keep, (int, float)) or not 0 < point.keep <= 1:
+    if not _is_share(point.keep) or point.keep == 0:
         return f"keep is {_spell_keep(point.keep)}, expected a value in (0, 1]"
     if point.n_query != QUESTION and not _is_int(point.n_query, 1, MAX_QUERY):
         return f'n_query is {point.n_query!r}, expected an integer in [1, {MAX_QUERY}] or "{QUESTION}"'
     if not _is_int(point.pool, 1, MAX_POOL) or point.pool % 2 == 0:
         return f"pool is {point.pool!r}, expected an odd integer in [1, {MAX_POOL}]"
+    if not _is_int(point.n_layers, 1, max(1, point.il + 1)):
+        return f"n_layers is {point.n_layers!r}, expected an integer in [1, {max(1, point.il + 1)}]"
+    if not _is_share(point.mass) or point.mass == 0:
+        return f"mass is {point.mass!r}, expected a value in (0, 1]"
+    if not _is_share(point.keep_min) or point.keep_min > point.keep:
+        return f"keep_min is {point.keep_min!r}, expected a value in [0, {_spell_keep(point.keep)}]"
     return None
 
 
-def _heads(point: PruningPoint) -> tuple[int, ...]:
-    heads = point.heads
-    if not isinstance(heads, Iterable) or isinstance(heads, str):
-        raise ValueError(f'keep schedule "{point}": heads is {heads!r}, expected a list of heads or None')
-    heads = tuple(heads)
-    if not heads or not all(_is_int(head, 0, INT32_MAX) for head in heads) or len(set(heads)) != len(heads):
-        raise ValueError(f'keep schedule "{point}": heads is {list(heads)}, expected different integers >= 0')
+def _heads(point: PruningPoint) -> tuple[Head, ...]:
+    given = point.heads
+    if not isinstance(given, Iterable) or isinstance(given, str):
+        raise ValueError(f'keep schedule "{point}": heads is {given!r}, expected a list of heads or None')
+    heads = tuple(tuple(head) if isinstance(head, (list, tuple)) else head for head in given)
+    if not heads or not all(_is_head(head, point.il) for head in heads) or len(set(heads)) != len(heads):
+        raise ValueError(
+            f'keep schedule "{point}": heads is {list(given)}, expected different integers >= 0, or pairs of a layer '
+            f"up to {point.il} and one"
+        )
     return heads
+
+
+def _is_head(head: Any, il: int) -> bool:
+    if isinstance(head, tuple):
+        return len(head) == 2 and _is_int(head[0], 0, il) and _is_int(head[1], 0, INT32_MAX)
+    return _is_int(head, 0, INT32_MAX)
 
 
 def _schedule_problem(schedule: KeepSchedule) -> Optional[str]:
@@ -321,6 +362,9 @@ def _schedule_problem(schedule: KeepSchedule) -> Optional[str]:
         if after.keep > before.keep:
             shares = f"{_spell_keep(after.keep)} after {_spell_keep(before.keep)}"
             return f"keep is {shares}, expected shares that never rise"
+        first = min((il for il, _ in after.layer_heads or ()), default=after.il + 1 - after.n_layers)
+        if first <= before.il:
+            return f"layer {first} scores after {after.il}, expected layers after the point before, {before.il}"
     for key, least in (("n_sink", 0), ("min_prompt", 0), ("max_revive", -1)):
         value = getattr(schedule, key)
         if not _is_int(value, least, INT32_MAX):
@@ -328,11 +372,17 @@ def _schedule_problem(schedule: KeepSchedule) -> Optional[str]:
     margin = schedule.revive_margin
     if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 <= margin < math.inf:
         return f"revive_margin is {margin!r}, expected a number >= 0"
+    if not isinstance(schedule.decode_cached, bool):
+        return f"decode_cached is {schedule.decode_cached!r}, expected true or false"
     return None
 
 
 def _is_int(value: Any, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def _spell_keep(keep: Any) -> str:

@@ -230,7 +230,7 @@ void lazy_session_params_init(lazy_session_params * params) {
     *params = {LAZY_VERSION, 0, 512, 1, 1, LAZY_KV_DTYPE_F16, LAZY_KV_DTYPE_F16, 0};
 }
 void lazy_eval_params_init(lazy_eval_params * params) {
-    *params = {LAZY_VERSION, -1, -1, nullptr, nullptr, nullptr, 0, nullptr};
+    *params = {LAZY_VERSION, -1, -1, nullptr, nullptr, nullptr, 0, nullptr, nullptr, 0};
 }
 
 lazy_status lazy_session_new(lazy_session ** out, lazy_model * model, const lazy_session_params * params,
@@ -253,6 +253,8 @@ lazy_status lazy_session_eval(lazy_session * session, const int32_t * tokens, in
             p.scores = params->scores;
             p.n_scores = params->n_scores;
             p.attention = read_attention(params->attention);
+            check_at_least("n_protect", params->n_protect, 0);
+            p.protect.assign(params->protect, params->protect + params->n_protect);
             if (params->progress != nullptr) {
                 p.progress = [params](int32_t done, int32_t total) {
                     return params->progress(params->user_data, done, total);

@@ -21,6 +21,8 @@ std::vector<int32_t> range(int32_t begin, int32_t end) {
 
 // Who asks at the end of each segment, and who is never pruned for it.
 void session::find_asking(step & st) const {
+    std::set_union(protected_.begin(), protected_.end(), st.params.protect.begin(), st.params.protect.end(),
+                   std::back_inserter(st.kept_out));
     st.asking = {st.n_tokens - 1};
     st.query.resize(segments_.size());
     for (int s = 0; !is_last(s); ++s) {
@@ -54,7 +56,7 @@ position_span session::question_of(const step & st) const {
 std::vector<int32_t> session::query_of(const step & st, int s) const {
     const pruning_point & point = schedule_.points[static_cast<size_t>(s)];
     std::vector<int32_t> wanted;
-    if (point.keep >= 1.0) {
+    if (point.keep >= 1.0 && point.mass >= 1.0) {
         return wanted;
     }
     if (point.n_query > 0) {
@@ -100,7 +102,7 @@ std::vector<int32_t> session::select_entering(const step & st) const {
         const float score = st.params.scores[pos];
         const bool stays = std::isnan(score); // as it is: a new token goes on, an old one if it did
         if (!stays || pos >= st.n_past || contains(entered_, pos)) {
-            tokens.push_back({pos, stays ? 0.0F : score, stays || pos < schedule_.n_sink || contains(st.asking, pos)});
+            tokens.push_back({pos, stays ? 0.0F : score, stays || st.is_protected(pos, schedule_.n_sink)});
         }
     }
     pool_scores(tokens, schedule_.entry->pool);
@@ -134,13 +136,14 @@ std::vector<candidate> session::select_live(const step & st, int s) const {
     std::vector<candidate> live;
     for (const int32_t pos : st.live) {
         const float score = prunes ? scores[static_cast<size_t>(pos)] : 0.0F;
-        live.push_back({pos, score, !prunes || pos < schedule_.n_sink || contains(st.asking, pos)});
+        live.push_back({pos, score, !prunes || st.is_protected(pos, schedule_.n_sink)});
     }
     if (!prunes) {
         return live;
     }
     pool_scores(live, point.pool);
-    return select(live, keep_count(point.keep, st.n_tokens));
+    const int32_t n_most = keep_count(point.keep, st.n_tokens);
+    return select(live, count_mass(live, point.mass, {keep_count(point.keep_min, st.n_tokens), n_most}));
 }
 
 // Which old positions of `live` are computed in the next segment: adds to st.revived. A decode step revives at most
@@ -176,6 +179,12 @@ void session::choose(step & st, int s) const {
         if (computed || cached) { // what the budget leaves out is not seen in this step
             st.live.push_back(c.pos);
         }
+    }
+    if (schedule_.decode_cached && st.is_decode()) {
+        std::vector<int32_t> seen;
+        const std::vector<int32_t> held = next.positions();
+        std::set_union(st.live.begin(), st.live.end(), held.begin(), held.end(), std::back_inserter(seen));
+        st.live = std::move(seen);
     }
 }
 

@@ -13,6 +13,7 @@
 
 #include "matmul.h"
 #include "model.h"
+#include "schedule.h"
 
 namespace lazygguf {
 
@@ -30,15 +31,7 @@ struct segment_tensors {
     ggml_tensor * aux_out = nullptr; // F32 [n_embd, n_pos]; null: the segment ends in logits, or in nothing
 };
 
-// A layer whose attention leaves the graph.
-struct scored_layer {
-    int il;
-    std::vector<int> heads; // empty: the mean over all heads
-
-    bool operator==(const scored_layer & o) const { return il == o.il && heads == o.heads; }
-};
-
-// In which form it leaves.
+// In which form attention leaves a graph.
 enum class score_form {
     by_query,   // F32 [n_kv, n_query], one for each layer's mean or for each of its heads
     every_head, // F32 [n_kv, n_query, n_head], one for each layer

@@ -123,6 +123,11 @@ typedef struct lazy_point {
     int32_t         n_query; // this many of the newest tokens ask; 0: the query span given to eval ("question") and
                              //   the newest token
     int32_t         pool;    // average over this many neighbours by position; odd, 1 = none
+    const int32_t * head_layers; // n_heads; the layer of each head, one of the segment that il ends; NULL: il
+    int32_t         n_layers;    // without heads: the maximum over this many layers, the last ones of the segment
+    double          mass;        // (0, 1]: the fewest tokens that hold this share of the scores go on, if fewer than
+                                 //   keep allows; 1: as many as keep allows
+    double          keep_min;    // [0, keep]: share of the tokens that goes on however little of the mass they hold
 } lazy_point;
 
 typedef struct lazy_schedule {
@@ -134,6 +139,7 @@ typedef struct lazy_schedule {
     int32_t            max_revive; // old tokens revived per decode step and pruning point; -1 = unlimited
     double             revive_margin; // a decode step revives a token only where its score is this share above the
                                       //   lowest one that was selected; 0: any
+    bool               decode_cached; // a decode step attends to all that a segment holds, selected or not
 } lazy_schedule;
 
 // ---- sessions ----------------------------------------------------------------------------------------------------
@@ -174,6 +180,8 @@ typedef struct lazy_eval_params {
     int32_t       n_scores;    //   new; higher is kept; NaN: a new token goes on, an old one stays as it was.
                                //   NULL: all new tokens go on, and what went on before
     const lazy_attention * attention; // what is to be recorded; NULL: nothing
+    const int32_t * protect;   // positions that are never pruned, in this and later steps; ascending, among those in
+    int32_t       n_protect;   //   the context, old and new
 } lazy_eval_params;
 
 // Of the last eval. Arrays are indexed by segment, n_segments of them are filled.

@@ -2,6 +2,8 @@
 
 #include "schedule.h"
 
+#include <map>
+
 #include "error.h"
 
 namespace lazygguf {
@@ -13,7 +15,30 @@ void check(bool ok, const std::string & message) {
     }
 }
 
-pruning_point read_point(const lazy_point & p, const hparams & hp) {
+// Heads grouped by their layers, ascending, or the mean over the last n_layers; il_begin is the segment's first.
+std::vector<scored_layer> read_scored(const lazy_point & p, int il_begin, const hparams & hp) {
+    std::vector<scored_layer> out;
+    for (int il = p.il - p.n_layers + 1; p.n_heads == 0 && il <= p.il; ++il) {
+        out.push_back({il, {}});
+    }
+    std::map<int, std::vector<int>> by_layer;
+    for (int i = 0; i < p.n_heads; ++i) {
+        check(p.heads[i] >= 0 && p.heads[i] < hp.n_head,
+              format("head is %d, expected a value in [0, %d]", p.heads[i], hp.n_head - 1));
+        const int il = p.head_layers == nullptr ? p.il : p.head_layers[i];
+        check(
+            il >= il_begin && il <= p.il,
+            format("a head of layer %d scores after layer %d, expected a layer in [%d, %d]", il, p.il, il_begin, p.il));
+        by_layer[il].push_back(p.heads[i]);
+    }
+    for (auto & [il, heads] : by_layer) {
+        out.push_back({il, std::move(heads)});
+    }
+    return out;
+}
+
+// il_begin: the first layer of the segment that the point ends.
+pruning_point read_point(const lazy_point & p, int il_begin, const hparams & hp) {
     check(p.il >= -1 && p.il <= hp.n_layer - 2,
           format("il is %d, expected a layer in [0, %d] for a model of %d layers, or -1", p.il, hp.n_layer - 2,
                  hp.n_layer));
@@ -22,11 +47,13 @@ pruning_point read_point(const lazy_point & p, const hparams & hp) {
           format("n_query is %d, expected a value in [0, %d]", p.n_query, LAZY_MAX_QUERY));
     check(p.pool >= 1 && p.pool % 2 == 1, format("pool is %d, expected an odd number", p.pool));
     check(p.n_heads >= 0 && (p.heads == nullptr) == (p.n_heads == 0), "heads and n_heads disagree");
-    for (int i = 0; i < p.n_heads; ++i) {
-        check(p.heads[i] >= 0 && p.heads[i] < hp.n_head,
-              format("head is %d, expected a value in [0, %d]", p.heads[i], hp.n_head - 1));
-    }
-    return {p.il, p.keep, std::vector<int>(p.heads, p.heads + p.n_heads), p.n_query, p.pool};
+    check(p.mass > 0.0 && p.mass <= 1.0, format("mass is %g, expected a value in (0, 1]", p.mass));
+    check(p.keep_min >= 0.0 && p.keep_min <= p.keep,
+          format("keep_min is %g, expected a value in [0, %g]", p.keep_min, p.keep));
+    check(p.il < 0 || (p.n_layers >= 1 && p.n_layers <= p.il + 1 - il_begin),
+          format("n_layers is %d after layer %d, expected a value in [1, %d]", p.n_layers, p.il, p.il + 1 - il_begin));
+    const std::vector<scored_layer> scored = p.il < 0 ? std::vector<scored_layer>() : read_scored(p, il_begin, hp);
+    return {p.il, p.keep, scored, p.n_query, p.pool, p.mass, p.keep_min};
 }
 
 } // namespace
@@ -44,7 +71,8 @@ keep_schedule read_schedule(const lazy_schedule * schedule, const hparams & hp) 
     check(schedule->max_revive >= -1, format("max_revive is %d, expected at least -1", schedule->max_revive));
     check(schedule->revive_margin >= 0.0, format("revive_margin is %g, expected at least 0", schedule->revive_margin));
     for (int i = 0; i < schedule->n_points; ++i) {
-        const pruning_point p = read_point(schedule->points[i], hp);
+        const int il_begin = i == 0 ? 0 : schedule->points[i - 1].il + 1;
+        const pruning_point p = read_point(schedule->points[i], il_begin, hp);
         if (i > 0) {
             const lazy_point & before = schedule->points[i - 1];
             check(p.il > before.il, format("il is %d after %d, expected ascending layers", p.il, before.il));
@@ -60,6 +88,7 @@ keep_schedule read_schedule(const lazy_schedule * schedule, const hparams & hp) 
     out.min_prompt = schedule->min_prompt;
     out.max_revive = schedule->max_revive;
     out.revive_margin = schedule->revive_margin;
+    out.decode_cached = schedule->decode_cached;
     return out;
 }
 

@@ -10,12 +10,22 @@
 
 namespace lazygguf {
 
+// A layer whose attention counts.
+struct scored_layer {
+    int il;
+    std::vector<int> heads; // empty: the mean over all heads
+
+    bool operator==(const scored_layer & o) const { return il == o.il && heads == o.heads; }
+};
+
 struct pruning_point {
     int il; // -1: before layer 0, by scores from outside
     double keep;
-    std::vector<int> heads; // empty: mean over all heads
-    int n_query;            // 0: the query span given to eval
+    std::vector<scored_layer> scored; // whose attention counts, by maximum; of the segment that ends here
+    int n_query;                      // 0: the query span given to eval
     int pool;
+    double mass;     // the fewest tokens with this share of the scores go on, at most keep, at least keep_min
+    double keep_min; // share of the tokens in the context
 };
 
 struct keep_schedule {
@@ -25,6 +35,7 @@ struct keep_schedule {
     int min_prompt = 0;
     int max_revive = -1; // -1: unlimited
     double revive_margin = 0.0;
+    bool decode_cached = false; // a decode step attends to all that a segment holds
 };
 
 // Checks every number against the model; fails with INVALID_ARGUMENT and the value. NULL gives a dense schedule.

@@ -12,7 +12,7 @@ namespace lazygguf {
 
 class score_window {
   public:
-    // n_head: attention rows of each asking token, 1 where the graph gives the mean over all heads.
+    // n_head: attention rows of each asking token, 1 for a layer whose mean over all heads counts.
     explicit score_window(int n_head) : n_head_(n_head) {}
 
     bool has(int32_t pos) const { return rows_.count(pos) > 0; }

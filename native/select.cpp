@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
+#include <numeric>
 
 namespace lazygguf {
 namespace {
@@ -44,6 +46,27 @@ void pool_scores(std::vector<candidate> & tokens, int pool) {
 
 int32_t keep_count(double keep, int32_t n_tokens) {
     return static_cast<int32_t>(std::floor(keep * static_cast<double>(n_tokens) + 1e-6));
+}
+
+int32_t count_mass(const std::vector<candidate> & tokens, double mass, count_range range) {
+    if (mass >= 1.0) {
+        return range.most;
+    }
+    std::vector<float> scores;
+    for (const candidate & t : tokens) {
+        if (!t.is_protected) {
+            scores.push_back(t.score);
+        }
+    }
+    std::sort(scores.begin(), scores.end(), std::greater<float>());
+    const double wanted = mass * std::accumulate(scores.begin(), scores.end(), 0.0);
+    auto n_kept = static_cast<int32_t>(tokens.size() - scores.size());
+    double held = 0.0;
+    for (size_t i = 0; i < scores.size() && held < wanted; ++i) {
+        held += scores[i];
+        ++n_kept;
+    }
+    return std::clamp(n_kept, range.least, range.most);
 }
 
 float worst_score(const std::vector<candidate> & tokens) {

@@ -20,6 +20,16 @@ struct candidate {
 // `tokens` ascends by position; pool is odd.
 void pool_scores(std::vector<candidate> & tokens, int pool);
 
+// The least and the most that may be chosen.
+struct count_range {
+    int32_t least;
+    int32_t most;
+};
+
+// How many are to be kept, protected ones included, so that the best of the others hold `mass` of the others' scores;
+// within the range. A mass of 1 is the most.
+int32_t count_mass(const std::vector<candidate> & tokens, double mass, count_range range);
+
 // How many of n_tokens may go on: floor(keep * n_tokens), safe against 0.29 * 100 = 28.999...
 int32_t keep_count(double keep, int32_t n_tokens);
 

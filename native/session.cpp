@@ -10,6 +10,19 @@
 #include "step.h"
 
 namespace lazygguf {
+namespace {
+
+// Attention rows that each asking token gives.
+int n_scores_of(const std::vector<scored_layer> & scored) {
+    int n = 0;
+    for (const scored_layer & layer : scored) {
+        n += layer.heads.empty() ? 1 : static_cast<int>(layer.heads.size());
+    }
+    return n;
+}
+
+} // namespace
+
 session::session(const model & mdl, const session_params & params, keep_schedule schedule)
     : mdl_(mdl), params_(params), schedule_(std::move(schedule)), compute_(mdl, params.n_threads, cancel_) {
     if (params_.n_ctx == 0) {
@@ -25,7 +38,7 @@ session::session(const model & mdl, const session_params & params, keep_schedule
     int il_begin = 0;
     for (const pruning_point & p : schedule_.points) {
         segments_.emplace_back(mdl, il_begin, p.il + 1, params_.types);
-        windows_.emplace_back(p.heads.empty() ? 1 : static_cast<int>(p.heads.size()));
+        windows_.emplace_back(n_scores_of(p.scored));
         il_begin = p.il + 1;
     }
     segments_.emplace_back(mdl, il_begin, params_.n_layer, params_.types);
@@ -46,6 +59,7 @@ void session::check_arguments(const int32_t * tokens, int32_t n, const eval_para
                                               static_cast<long long>(n_tokens_) + n, params_.n_ctx, n_tokens_, n));
     }
     check_attention(params, n);
+    check_protected(params, n);
     if (params.scores == nullptr) {
         return;
     }
@@ -63,6 +77,18 @@ void session::check_arguments(const int32_t * tokens, int32_t n, const eval_para
             fail(LAZY_STATUS_INVALID_ARGUMENT, format("the score at position %d is infinite, expected a number, or NaN "
                                                       "for a token that stays as it is",
                                                       i));
+        }
+    }
+}
+
+void session::check_protected(const eval_params & params, int32_t n) const {
+    for (size_t i = 0; i < params.protect.size(); ++i) {
+        const int32_t pos = params.protect[i];
+        if (pos < (i == 0 ? 0 : params.protect[i - 1] + 1) || pos >= n_tokens_ + n) {
+            fail(LAZY_STATUS_INVALID_ARGUMENT,
+                 format("protected position %d at index %zu, expected ascending positions "
+                        "in [0, %d]",
+                        pos, i, n_tokens_ + n - 1));
         }
     }
 }
@@ -160,7 +186,7 @@ graph_shape session::shape_of(const step & st, int s, const ubatch & u, bool is_
     } else if (st.is_dense || st.prunes(schedule_, s)) { // short contexts ask for the steps to come
         shape.n_query = count_queries(u);
         const pruning_point & point = schedule_.points[static_cast<size_t>(s)];
-        shape.scored = {{point.il, point.heads}};
+        shape.scored = point.scored;
     }
     return shape;
 }
@@ -233,6 +259,7 @@ void session::commit(step & st) {
     n_revived_ = static_cast<int32_t>(st.revived.size());
     question_ = st.question;
     entered_ = std::move(st.entered);
+    protected_ = std::move(st.kept_out);
     logits_ = std::move(st.logits);
     reports_ = std::move(st.reports);
 }
@@ -260,6 +287,7 @@ void session::reset() {
     n_tokens_ = 0;
     tokens_.clear();
     entered_.clear();
+    protected_.clear();
     question_ = {};
     logits_.clear();
     reports_.clear();
@@ -284,6 +312,7 @@ void session::trim(int32_t n_tokens) {
     n_tokens_ = n_tokens;
     tokens_.resize(static_cast<size_t>(n_tokens));
     entered_.erase(std::lower_bound(entered_.begin(), entered_.end(), n_tokens), entered_.end());
+    protected_.erase(std::lower_bound(protected_.begin(), protected_.end(), n_tokens), protected_.end());
     logits_.clear();
     reports_.clear();
 }

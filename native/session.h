@@ -41,6 +41,7 @@ struct eval_params {
     const float * scores = nullptr; // (n_scores) by position, for the point before layer 0; null: none
     int32_t n_scores = 0;
     attention_request attention;
+    std::vector<int32_t> protect; // positions never pruned, in this step and later ones; ascending
 };
 
 struct position_span {
@@ -92,11 +93,13 @@ class session {
     std::vector<int32_t> entered_; // positions that lived before layer 0 in the last eval, ascending
     int32_t n_new_ = 0;            // of the last eval
     int32_t n_revived_ = 0;
-    position_span question_; // who asks where a point's n_query is 0
+    std::vector<int32_t> protected_; // by the caller's word, ascending
+    position_span question_;         // who asks where a point's n_query is 0
     std::vector<float> logits_;
     std::vector<segment_report> reports_;
 
     void check_arguments(const int32_t * tokens, int32_t n, const eval_params & params) const;
+    void check_protected(const eval_params & params, int32_t n) const;
     bool is_last(int s) const { return s == n_segments() - 1; }
     void run(step & st);
     void run_segment(step & st, int s);

@@ -15,6 +15,7 @@ struct session::step {
     position_span question;
     std::vector<std::vector<int32_t>> query; // by segment: positions that ask at its end, ascending; none at the last's
     std::vector<int32_t> asking;             // all of them and the newest: never pruned
+    std::vector<int32_t> kept_out;           // by the caller's word: never pruned, ascending
     std::vector<int32_t> entered;            // positions that live before layer 0, ascending
     std::vector<int32_t> live;               // candidates of the current segment, ascending
     std::vector<int32_t> rows;               // positions to compute in it, ascending
@@ -25,11 +26,15 @@ struct session::step {
     std::vector<float> attention; // what is recorded, in the form of its request
 
     explicit step(const eval_params & how) : params(how) {}
+    bool is_protected(int32_t pos, int32_t n_sink) const {
+        return pos < n_sink || contains(asking, pos) || contains(kept_out, pos);
+    }
     bool is_decode() const { return n_past > 0 && n_tokens - n_past == 1; }
-    // Is there more live than may go on? Known before the segment runs: nobody need ask where all stay.
+    // May fewer go on than live? Known before the segment runs: nobody need ask where all stay.
     bool prunes(const keep_schedule & schedule, int s) const {
-        const double keep = schedule.points[static_cast<size_t>(s)].keep;
-        return !is_dense && keep < 1.0 && static_cast<int32_t>(live.size()) > keep_count(keep, n_tokens);
+        const pruning_point & point = schedule.points[static_cast<size_t>(s)];
+        const double least = point.mass < 1.0 ? point.keep_min : point.keep;
+        return !is_dense && least < 1.0 && static_cast<int32_t>(live.size()) > keep_count(least, n_tokens);
     }
 };
 

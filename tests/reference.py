@@ -25,9 +25,12 @@ class Point:
 
     il: int
     keep: float
-    heads: tuple[int, ...] | None = None  # None: mean over all; else the maximum of these
+    heads: tuple[Any, ...] | None = None  # None: mean over all; else the maximum of these, heads of il or (il, head)
     n_query: int | str = 1  # the newest rows that ask, or "question"
     pool: int = 1
+    n_layers: int = 1  # without heads: the maximum over this many layers, il the last
+    mass: float = 1.0  # the fewest with this share of the scores go on, at most keep and at least keep_min
+    keep_min: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class Schedule:
     min_prompt: int = 0
     max_revive: int = -1  # -1: unlimited
     revive_margin: float = 0.0
+    decode_cached: bool = False  # a decode step attends to all that a segment holds
 
 
 class Reference:
@@ -77,13 +81,14 @@ class Reference:
         self.n_tokens = 0
         self.ids: list[int] = []  # of every token: an unread one's aux row is its embedding
         self.entered: list[int] = []  # positions that lived before layer 0 in the last step
+        self.protected: set[int] = set()  # by the caller's word
         # k[il][pos], v[il][pos]: (n_head_kv, n_embd_head)
         self.k: list[dict[int, np.ndarray]] = [{} for _ in range(self.config.n_layer)]
         self.v: list[dict[int, np.ndarray]] = [{} for _ in range(self.config.n_layer)]
         # aux[s][pos]: (n_embd,), the hidden row at the start of segment s; aux[0] stays empty
         self.aux: list[dict[int, np.ndarray]] = [{} for _ in self.segments]
-        # looks[s][pos]: (n_head, pos + 1), what a position looked at in the layer that ends segment s when it was
-        # computed, 0 where a position was not live; of those that asked last
+        # looks[s][pos]: (n_scored, pos + 1), what a position looked at by all that scores at the end of segment s when
+        # it was computed, 0 where a position was not live; of those that asked last
         self.looks: list[dict[int, np.ndarray]] = [{} for _ in self.segments]
         self.question: range = range(0)
         self._forget_step()
@@ -95,10 +100,15 @@ class Reference:
                 del rows[pos]
         self.n_tokens = min(self.n_tokens, n)
         self.ids, self.entered = self.ids[:n], [pos for pos in self.entered if pos < n]
+        self.protected = {pos for pos in self.protected if pos < n}
         self._forget_step()
 
     def eval(
-        self, ids: Sequence[int], query_span: tuple[int, int] | None = None, scores: np.ndarray | None = None
+        self,
+        ids: Sequence[int],
+        query_span: tuple[int, int] | None = None,
+        scores: np.ndarray | None = None,
+        protect: Sequence[int] = (),
     ) -> np.ndarray:
         """Reads tokens after those held.
 
@@ -107,6 +117,7 @@ class Reference:
             query_span: [begin, end) of the positions that ask at "question" points.
             scores: For a point before layer 0, float32 (n_tokens,), old tokens and new; NaN where a token stays
                 as it is.
+            protect: Positions that are never pruned, in this and later steps.
 
         Returns:
             The logits of the newest token, float32 (n_vocab,).
@@ -116,6 +127,7 @@ class Reference:
             raise ValueError("eval needs at least one token")
         self._forget_step()
         self.n_tokens = n_tokens
+        self.protected |= set(protect)
         step = _Step(self, n_past, n_tokens, query_span)
         self.question = step.question
         self.ids += ids
@@ -133,7 +145,8 @@ class Reference:
                 self.attention.append(attention)
             if s + 1 < len(self.segments):
                 self.aux[s + 1].update(zip(compute, rows))
-                known = {**self.looks[s], **_by_position(attention, compute, live)}
+                scored = scored_rows(self.points[s], self.attention)
+                known = {**self.looks[s], **_by_position(scored, compute, live)}
                 if not step.dense and not step.prunes(s, live):
                     known = self.looks[s]  # where all stay nobody asks
                 self.looks[s] = {pos: known[pos] for pos in step.asking[s] if pos in known}
@@ -175,7 +188,8 @@ class Reference:
             scores = dict(zip(live, score(point, live, list(self.looks[s].values()))))
             by_pos = [scores.get(pos, np.nan) for pos in range(step.n_tokens)]
             self.scores.append(np.array(by_pos, np.float32))
-            kept = select(scores, step.protected, point.keep, step.n_tokens)
+            share = mass_share(scores, step.protected, point, step.n_tokens)
+            kept = select(scores, step.protected, share, step.n_tokens)
             self.margins.append(_margin(scores, kept, step.protected))
         missing = [pos for pos in kept if pos not in held]
         chosen = [scores[pos] for pos in kept if pos not in step.protected] if step.prunes(s, live) else []
@@ -184,7 +198,10 @@ class Reference:
         if step.limited and least > 0.0:  # a score that is nearly the least one may fall either way
             self.margins[s] = min([self.margins[s], *(abs(scores[pos] - least) / least for pos in old)])
         given_up = step.revive(old, scores, least)
-        return [pos for pos in kept if pos not in given_up], [pos for pos in missing if pos not in given_up]
+        live = [pos for pos in kept if pos not in given_up]
+        if self.schedule.decode_cached and step.decode:
+            live = sorted({*live, *held})
+        return live, [pos for pos in missing if pos not in given_up]
 
     # ---- the model ----
 
@@ -259,6 +276,7 @@ class _Step:
         self.protected: set[int] = {
             n_tokens - 1,
             *range(min(self.schedule.n_sink, n_tokens)),
+            *held.protected,
             *(pos for asking in self.asking for pos in asking),
             *(self.question if held.entry is not None else ()),
         }
@@ -275,7 +293,7 @@ class _Step:
 
     def _asking(self, point: Any, held: Mapping[int, np.ndarray]) -> list[int]:
         """The newest n_query positions, or the question and the newest one; those whose look is known."""
-        if point.keep >= 1.0:
+        if point.keep >= 1.0 and point.mass >= 1.0:
             return []
         newest = self.n_tokens - 1
         question = [*self.question, *([] if newest in self.question else [newest])]
@@ -285,7 +303,8 @@ class _Step:
 
     def prunes(self, s: int, live: list[int]) -> bool:
         """Whether more is live than may go on after segment s."""
-        keep = self.points[s].keep
+        point = self.points[s]
+        keep = point.keep_min if point.mass < 1.0 else point.keep
         return not self.dense and keep < 1.0 and len(live) > int(np.floor(keep * self.n_tokens + 1e-6))
 
     def revive(self, old: list[int], scores: Mapping[int, float], least: float) -> set[int]:
@@ -304,12 +323,30 @@ class _Step:
 
 
 def score(point: Any, live: list[int], looks: Sequence[np.ndarray]) -> np.ndarray:
-    """Scores of the live positions from what those who ask looked at, (n_head, up to n_tokens) each."""
+    """Scores of the live positions from what those who ask looked at, (n_scored, up to n_tokens) each."""
     by_head = np.zeros((len(looks[0]), max(live) + 1))
     for look in looks:
         by_head[:, : look.shape[1]] += look / len(looks)
-    by_pos = by_head.mean(axis=0) if point.heads is None else by_head[list(point.heads)].max(axis=0)
-    return np.array(list(pooled(point.pool, live, by_pos[live]).values()), np.float32)
+    return np.array(list(pooled(point.pool, live, by_head.max(axis=0)[live]).values()), np.float32)
+
+
+def scored_rows(point: Any, attention: Sequence[np.ndarray]) -> np.ndarray:
+    """What scores at a point, (n_scored, n_compute, n_live), from the attention of each layer."""
+    if point.heads is None:
+        return np.stack([attention[il].mean(axis=0) for il in range(point.il - point.n_layers + 1, point.il + 1)])
+    pairs = [head if isinstance(head, tuple) else (point.il, head) for head in point.heads]
+    return np.stack([attention[il][head] for il, head in pairs])
+
+
+def mass_share(scores: Mapping[int, float], protected: set[int], point: Any, n_tokens: int) -> float:
+    """The share to keep: as much as holds the point's mass, between its bounds."""
+    if point.mass >= 1.0:
+        return float(point.keep)
+    others = np.sort(np.array([scores[pos] for pos in scores if pos not in protected], np.float64))[::-1]
+    held = np.concatenate([[0.0], np.cumsum(others)])
+    n_best = int(np.searchsorted(held, point.mass * others.sum()))  # the fewest that hold as much
+    share = (len(scores) - len(others) + n_best) / n_tokens
+    return float(min(max(share, point.keep_min), point.keep))
 
 
 def pooled(pool: int, live: list[int], scores: np.ndarray) -> dict[int, float]:

@@ -50,6 +50,19 @@ SCHEDULES = {
     "margin": schedule_of(PruningPoint(1, 0.5), PruningPoint(3, 0.25), max_revive=3, revive_margin=0.3),
     "no revival": schedule_of(PruningPoint(1, 0.5), PruningPoint(3, 0.25), max_revive=0),
     "keep 1": schedule_of(PruningPoint(1, 1.0), PruningPoint(3, 0.4)),
+    "layers": schedule_of(PruningPoint(2, 0.5, n_layers=3), PruningPoint(4, 0.2, n_layers=2, n_query=4, pool=3)),
+    "heads of layers": schedule_of(
+        PruningPoint(2, 0.4, heads=((0, 3), (2, 1), (0, 1)), n_query=5), PruningPoint(4, 0.2, heads=((3, 0), 2))
+    ),
+    "mass": schedule_of(
+        PruningPoint(1, 0.9, mass=0.7, keep_min=0.1), PruningPoint(3, 0.6, mass=0.5, n_query=6, pool=3), n_sink=2
+    ),
+    "mass between bounds": schedule_of(
+        PruningPoint(1, 0.3, mass=0.99, keep_min=0.2), PruningPoint(3, 0.3, mass=0.01, keep_min=0.15)
+    ),
+    "decode cached": schedule_of(
+        PruningPoint(1, 0.4, n_query=3), PruningPoint(3, 0.2), max_revive=2, decode_cached=True
+    ),
     "min_prompt": schedule_of(PruningPoint(1, 0.5), PruningPoint(3, 0.25), min_prompt=120),
 }
 
@@ -129,6 +142,46 @@ def test_scores_from_outside_decide_what_is_read_as_in_the_reference(tiny_model:
     session.trim(90)
     reference.trim(90)
     assert_same_step(session, reference, prompt(30, seed=10), scores=outside_scores(120, 4))
+
+
+def test_protected_positions_are_kept_as_in_the_reference_until_they_are_trimmed(tiny_model: Write) -> None:
+    config = TinyConfig(seed=3)
+    path, weights = tiny_model(config)
+    schedule = schedule_of(PruningPoint(1, 0.2), PruningPoint(3, 0.05))
+    session, reference = new_session(path, schedule), Reference(weights, config, schedule)
+    kept = [3, 17, 18, 60]
+    assert_same_step(session, reference, prompt(100, seed=5), protect=kept)
+    assert set(kept) <= set(session.live(2).tolist())
+    assert_same_step(session, reference, prompt(1, seed=6))
+    assert_same_step(session, reference, prompt(30, seed=7), protect=[110])
+    assert {*kept, 110} <= set(session.live(2).tolist())
+    session.trim(50)
+    reference.trim(50)
+    assert_same_step(session, reference, prompt(60, seed=8))
+    assert {3, 17, 18} <= set(session.live(2).tolist())
+
+
+@pytest.mark.parametrize("protect", [[5, 5], [7, 3], [-1], [100]], ids=str)
+def test_protected_positions_that_are_not_there_are_refused(tiny_model: Write, protect: list[int]) -> None:
+    path, _ = tiny_model(TinyConfig())
+    session = new_session(path, schedule_of(PruningPoint(1, 0.2)))
+    with pytest.raises(ValueError, match=r"protected position -?\d+ at index [01], expected ascending positions"):
+        session.eval(prompt(100), protect=protect)
+    assert session.n_tokens == 0
+
+
+def test_an_adaptive_point_keeps_fewer_where_few_hold_the_scores(tiny_model: Write) -> None:
+    path, _ = tiny_model(TinyConfig(seed=3))
+
+    def n_live(mass: float) -> int:
+        session = new_session(path, schedule_of(PruningPoint(1, 0.8, mass=mass, keep_min=0.05)))
+        session.eval(prompt(100))
+        return len(session.live(1))
+
+    counts = [n_live(mass) for mass in (0.05, 0.3, 0.6, 0.9, 1.0)]
+    assert counts == sorted(counts)
+    assert counts[0] == 5 and counts[-1] == 80
+    assert 5 < counts[2] < 80
 
 
 def test_what_is_not_read_is_not_computed_anywhere(tiny_model: Write) -> None:
