@@ -272,6 +272,7 @@ def _native_schedule(schedule: Optional[KeepSchedule]) -> tuple[Any, list[Any]]:
         out.il, out.keep, out.pool = point.il, point.keep, point.pool
         out.n_query = 0 if point.n_query == QUESTION else int(point.n_query)
         out.n_layers, out.mass, out.keep_min = point.n_layers, point.mass, point.keep_min
+        out.query_max = point.query_max
         if point.layer_heads is not None:
             layers = ffi.new("int32_t[]", [il for il, _ in point.layer_heads])
             heads = ffi.new("int32_t[]", [head for _, head in point.layer_heads])
@@ -284,7 +285,8 @@ def _native_schedule(schedule: Optional[KeepSchedule]) -> tuple[Any, list[Any]]:
         schedule.min_prompt,
         schedule.max_revive,
     )
-    native.revive_margin, native.decode_cached = schedule.revive_margin, schedule.decode_cached
+    native.revive_margin = schedule.revive_margin
+    native.decode_cached, native.dense_unasked = schedule.decode_cached, schedule.dense_unasked
     return native, keep_alive
 
 

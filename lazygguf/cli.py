@@ -43,6 +43,7 @@ COMMANDS = {
     "quantize": Command("lazygguf.tools.quantize", "make a GGUF file smaller"),
     "bench": Command("lazygguf.tools.bench", "measure reading and answering, dense and pruned, beside llama.cpp"),
     "eval": Command("lazygguf.tools.eval", "measure what a keep schedule costs in quality, beside baselines"),
+    "calibrate": Command("lazygguf.tools.calibrate", "find the cheapest keep schedule that keeps a model's answers"),
     "inspect": Command("lazygguf.tools.inspect", "print what is in a GGUF file"),
 }
 

@@ -39,6 +39,8 @@ class Session(Protocol):
         query_span: QuerySpan = None,
         progress: Optional[ProgressCallback] = None,
         scores: Scores = None,
+        attention: Any = None,
+        protect: Sequence[int] = (),
     ) -> Any: ...
     def logits(self) -> Optional[npt.NDArray[np.float32]]: ...
     def reset(self) -> None: ...
@@ -97,13 +99,16 @@ class TokenContext:
         if self._cancelled:
             raise Cancelled("cancelled")
 
-    def append(self, ids: Sequence[int], query_span: QuerySpan = None, scores: Scores = None) -> None:
+    def append(self, ids: Sequence[int], query_span: QuerySpan = None, **how: Any) -> Any:
         """Reads tokens after what is there; generations under way are over.
 
         Args:
             ids: the new tokens.
             query_span: positions [begin, end) of the question.
-            scores: see ``_ffi.NativeSession.eval``.
+            **how: ``scores``, ``protect``, ``attention`` of ``_ffi.NativeSession.eval``.
+
+        Returns:
+            What ``_ffi.NativeSession.eval`` gives: the attention that was asked for, or None.
 
         Raises:
             ContextFullError: they do not fit.
@@ -111,10 +116,15 @@ class TokenContext:
         with self._step() as session:
             self._generation += 1
             self._cancelled = False
-            self._read(session, ids, query_span, scores)
+            return self._read(session, ids, query_span, **how)
 
-    def read_prompt(self, ids: Sequence[int], query_span: QuerySpan = None) -> None:
+    def read_prompt(self, ids: Sequence[int], query_span: QuerySpan = None, protect: Sequence[int] = ()) -> None:
         """Makes the context hold exactly these tokens, with logits, reading only what is not there already.
+
+        Args:
+            ids: all tokens.
+            query_span: positions [begin, end) of the question.
+            protect: positions that are never pruned, ascending.
 
         Raises:
             ContextFullError: they do not fit.
@@ -130,7 +140,7 @@ class TokenContext:
             if n_common < session.n_tokens:
                 session.trim(n_common)
             del self._ids[n_common:]
-            self._read(session, ids[n_common:], _clip(query_span, n_common))
+            self._read(session, ids[n_common:], _clip(query_span, n_common), protect=protect)
 
     def step(self, token: int, generation: int) -> None:
         """Reads one sampled token."""
@@ -173,14 +183,15 @@ class TokenContext:
             self._ids.clear()
             session.close()
 
-    def _read(self, session: Session, ids: Sequence[int], query_span: QuerySpan, scores: Scores = None) -> None:
+    def _read(self, session: Session, ids: Sequence[int], query_span: QuerySpan, **how: Any) -> Any:
         n_reused = session.n_tokens
         if n_reused + len(ids) > self.n_ctx:
             self.check_room(n_reused + len(ids))
         begin = time.perf_counter()
         self._ids.extend(ids)
-        session.eval(np.asarray(ids, np.int32), query_span, self._on_progress, scores)
+        recorded = session.eval(np.asarray(ids, np.int32), query_span, self._on_progress, **how)
         self.stats = _read_stats(session.stats(), n_reused, time.perf_counter() - begin, self._n_layer)
+        return recorded
 
     def _on_progress(self, n_done: int, n_total: int) -> None:
         if self._cancelled:  # also a cancel() that came just before the native read began

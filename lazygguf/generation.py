@@ -33,6 +33,7 @@ class Request:
     Attributes:
         ids: the prompt.
         query_span: token positions [begin, end) of the question, None where nothing is known.
+        protect: positions that are never pruned, ascending.
         max_tokens: at most so many tokens; None is until the context is full.
         sampling: how tokens are chosen.
         grammar: what the text must match.
@@ -46,6 +47,7 @@ class Request:
 
     ids: list[int]
     query_span: QuerySpan = None
+    protect: Sequence[int] = ()
     max_tokens: Optional[int] = None
     sampling: SamplingParams = field(default_factory=SamplingParams)
     grammar: Optional[GrammarLike] = None
@@ -122,7 +124,7 @@ def sample_tokens(
     A token is read into the context when the next one is asked for.
     """
     generation = context.begin()
-    context.read_prompt(request.ids, request.query_span)
+    context.read_prompt(request.ids, request.query_span, request.protect)
     busy_s = 0.0
     begin = time.perf_counter()
     while True:

@@ -34,7 +34,8 @@ from .generation import Request, generate, sample_tokens
 from .llama_log import show_llama_log
 from .model_options import ModelOptions, model_options
 from .sampling import SEED_MAX, Sampler, SamplingParams
-from .schedule import KeepSchedule, resolve_keep
+from .schedule import KeepSchedule, has_profile, resolve_keep
+from .shipped_profiles import fingerprint, shipped_profile
 from .stats import Stats
 from .templates import ChatTemplate
 from .threads import physical_cores
@@ -77,6 +78,7 @@ class LazyModel:
         with NativeFile(self.model_path) as file:
             file.check()
             self.metadata: dict[str, Any] = file.metadata
+            self._shipped = shipped_profile(fingerprint(self.model_path, file))
         self._options = chosen
         self._native = load_weights(self.model_path, chosen)
         try:
@@ -103,8 +105,11 @@ class LazyModel:
             n_layer=native.n_layer,
             n_head=native.n_head,
             metadata=self.metadata,
+            shipped=self._shipped,
             max_revive=chosen.max_revive,
         )
+        if chosen.keep == "auto" and not has_profile(self.metadata, self._shipped):
+            logger.warning("no keep profile for this model, a careful default is used; lazygguf calibrate makes one")
         self._tokenizer = Tokenizer(self.model_path)
         self.chat_template = ChatTemplate(self._tokenizer, self.metadata, chosen.chat_template)
         for name in ("bos", "eos"):
@@ -182,7 +187,7 @@ class LazyModel:
         ids = self._tokenizer.check_ids(tokens)
         if ids.size == 0:
             raise ValueError("tokens is empty, expected at least one")
-        self._ready().append([int(token) for token in ids], query_span, _score_array(scores))
+        self._ready().append([int(token) for token in ids], query_span, scores=_score_array(scores))
 
     @property
     def logits(self) -> Optional[npt.NDArray[np.float32]]:
@@ -279,7 +284,9 @@ class LazyModel:
         context.check_room(len(prompt.ids))
         envelope = Envelope(model=chosen.model or self.model_path, n_prompt=len(prompt.ids), offset=len(prompt.text))
         stops = [*chosen.stops, *prompt.stops]
-        request = self._seeded(chosen).request(prompt.ids, started, query_span=prompt.query_span, stops=stops)
+        request = self._seeded(chosen).request(
+            prompt.ids, started, query_span=prompt.query_span, protect=prompt.protect, stops=stops
+        )
         pieces = generate(context, self._tokenizer, request)
         return chat_chunks(envelope, pieces) if chosen.stream else chat_result(envelope, pieces)
 

@@ -25,8 +25,8 @@ MAX_POOL = 255
 INT32_MAX = 2**31 - 1
 PROFILE_KEY = "lazygguf.profile"
 
-_POINT_KEYS = ("il", "keep", "heads", "n_query", "pool", "n_layers", "mass", "keep_min")
-_SCHEDULE_KEYS = ("n_sink", "min_prompt", "max_revive", "revive_margin", "decode_cached")
+_POINT_KEYS = ("il", "keep", "heads", "n_query", "pool", "query_max", "n_layers", "mass", "keep_min")
+_SCHEDULE_KEYS = ("n_sink", "min_prompt", "max_revive", "revive_margin", "decode_cached", "dense_unasked")
 _PROFILE_NOTES = ("model", "measurements")  # of a profile; kept in the file, not used here
 
 
@@ -47,6 +47,8 @@ class PruningPoint:
         n_query: how many of the newest tokens ask (1 to 128; 1 is the paper), or ``"question"``: the span of
             the last user turn's question.
         pool: scores are averaged over this many neighbours by position; odd, 1 to 255, 1 is none.
+        query_max: the maximum over the tokens that ask, head by head, instead of their mean: one word of the question
+            is enough to find its place.
         n_layers: without ``heads``: the maximum over this many layers, ``il`` the last of them, all after the point
             before (CLAA's cross-layer scores); 1 is the paper.
         mass: where fewer tokens than ``keep`` allows hold this share of all scores, only those go on, so that an easy
@@ -59,6 +61,7 @@ class PruningPoint:
     heads: Optional[tuple[Head, ...]] = None
     n_query: Union[int, str] = 1
     pool: int = 1
+    query_max: bool = False
     n_layers: int = 1
     mass: float = 1.0
     keep_min: float = 0.0
@@ -98,6 +101,8 @@ class KeepSchedule:
             lost answers of later turns where we tried it.
         decode_cached: a decode step attends to every token that a segment has computed, not to the selected ones
             alone (the paper's rule); which come back is decided as ever.
+        dense_unasked: a prompt whose question is not known (plain text to go on with, a question before a long text)
+            is read densely where a point's ``n_query`` is ``"question"``; else its last 24 tokens ask.
     """
 
     points: tuple[PruningPoint, ...]
@@ -106,6 +111,7 @@ class KeepSchedule:
     max_revive: int = 4
     revive_margin: float = 0.0
     decode_cached: bool = False
+    dense_unasked: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "points", tuple(self.points))
@@ -123,9 +129,9 @@ class KeepSchedule:
 
         Args:
             spelling: comma-separated ``il:keep`` pairs.
-            **settings: ``n_sink``, ``min_prompt``, ``max_revive``, ``revive_margin``, ``decode_cached`` of the
-                schedule, and ``heads``, ``n_query``, ``pool``, ``n_layers``, ``mass``, ``keep_min``, which then hold
-                for every point.
+            **settings: ``n_sink``, ``min_prompt``, ``max_revive``, ``revive_margin``, ``decode_cached``,
+                ``dense_unasked`` of the schedule, and ``heads``, ``n_query``, ``pool``, ``query_max``, ``n_layers``,
+                ``mass``, ``keep_min``, which then hold for every point.
 
         Raises:
             ValueError: the spelling or a setting is wrong; the message holds the value and what was expected.
@@ -148,19 +154,24 @@ class KeepSchedule:
     def auto(cls, n_layer: int) -> Optional[KeepSchedule]:
         """The careful default for a model without a profile.
 
-        The first 60% of the layers see every token. Half of the tokens go on to 80% of the layers and a
-        quarter to the end, chosen by what the user's question looks at, averaged over 7 neighbours. About 75%
-        of the dense work remains (``0.6 + 0.2 * 0.5 + 0.2 * 0.25``).
+        The first 60% of the layers see every token. Half of the tokens go on to 80% of the layers and 30% to the end,
+        chosen by the most that any word of the user's question looks at them, averaged over 21 neighbours: what
+        needed the least on the models that were calibrated (docs/selection.md). About 76% of the dense work remains
+        (``0.6 + 0.2 * 0.5 + 0.2 * 0.3``). A prompt without a question is read densely.
 
         Returns:
             None for a model with too few layers to leave one after the first point (fewer than 3): it runs
             dense.
         """
-        depths = ((6, 0.5), (8, 0.25))  # tenths of the layers, share kept
+        depths = ((6, 0.5), (8, 0.3))  # tenths of the layers, share kept
         pairs = [(-(-n_layer * tenths // 10) - 1, keep) for tenths, keep in depths]
-        points = [PruningPoint(il, keep, n_query=QUESTION, pool=7) for il, keep in pairs if 0 <= il <= n_layer - 2]
+        points = [
+            PruningPoint(il, keep, n_query=QUESTION, pool=21, query_max=True)
+            for il, keep in pairs
+            if 0 <= il <= n_layer - 2
+        ]
         distinct = [point for i, point in enumerate(points) if i == 0 or point.il > points[i - 1].il]
-        return cls(tuple(distinct)) if distinct else None
+        return cls(tuple(distinct), decode_cached=True, dense_unasked=True) if distinct else None
 
     @property
     def entry(self) -> Optional[PruningPoint]:
@@ -237,16 +248,18 @@ def resolve_keep(
     n_layer: int,
     n_head: int,
     metadata: Mapping[str, Any],
+    shipped: Optional[Mapping[str, Any]] = None,
     max_revive: Optional[int] = None,
 ) -> Optional[KeepSchedule]:
     """Turns the ``keep`` argument into a schedule that fits the model.
 
     Args:
-        keep: ``"auto"`` (the profile in the model's metadata, else ``KeepSchedule.auto``), ``"off"`` (dense),
-            a spelling, the path of a profile (it ends in ``.json``), or a ``KeepSchedule``.
+        keep: ``"auto"`` (the profile in the model's metadata, else the shipped one, else ``KeepSchedule.auto``),
+            ``"off"`` (dense), a spelling, the path of a profile (it ends in ``.json``), or a ``KeepSchedule``.
         n_layer: layers of the model.
         n_head: attention heads of the model.
         metadata: the model's GGUF metadata.
+        shipped: the profile that ships for this model (``shipped_profiles``), None where there is none.
         max_revive: overrides the schedule's own; None keeps it, -1 is no limit. Without effect where nothing
             is pruned.
 
@@ -260,17 +273,24 @@ def resolve_keep(
     """
     if max_revive is not None and not _is_int(max_revive, -1, INT32_MAX):
         raise ValueError(f"max_revive is {max_revive!r}, expected an integer >= -1 (-1 is no limit)")
-    schedule = _auto(metadata, n_layer, n_head) if keep == "auto" else _explicit(keep)
+    schedule = _auto(metadata, shipped, n_layer, n_head) if keep == "auto" else _explicit(keep)
     if schedule is None:
         return None
     schedule.validate(n_layer, n_head)
     return schedule if max_revive is None else replace(schedule, max_revive=max_revive)
 
 
-def _auto(metadata: Mapping[str, Any], n_layer: int, n_head: int) -> Optional[KeepSchedule]:
+def has_profile(metadata: Mapping[str, Any], shipped: Optional[Mapping[str, Any]]) -> bool:
+    """Whether ``keep="auto"`` is a profile made for the model."""
+    return PROFILE_KEY in metadata or shipped is not None
+
+
+def _auto(
+    metadata: Mapping[str, Any], shipped: Optional[Mapping[str, Any]], n_layer: int, n_head: int
+) -> Optional[KeepSchedule]:
     profile = metadata.get(PROFILE_KEY)
     if profile is None:
-        return KeepSchedule.auto(n_layer)
+        return KeepSchedule.auto(n_layer) if shipped is None else KeepSchedule.from_dict(shipped)
     try:
         schedule = KeepSchedule.from_json(str(profile))
         schedule.validate(n_layer, n_head)
@@ -321,6 +341,8 @@ def _point_problem(point: PruningPoint) -> Optional[str]:
         return f'n_query is {point.n_query!r}, expected an integer in [1, {MAX_QUERY}] or "{QUESTION}"'
     if not _is_int(point.pool, 1, MAX_POOL) or point.pool % 2 == 0:
         return f"pool is {point.pool!r}, expected an odd integer in [1, {MAX_POOL}]"
+    if not isinstance(point.query_max, bool):
+        return f"query_max is {point.query_max!r}, expected true or false"
     if not _is_int(point.n_layers, 1, max(1, point.il + 1)):
         return f"n_layers is {point.n_layers!r}, expected an integer in [1, {max(1, point.il + 1)}]"
     if not _is_share(point.mass) or point.mass == 0:
@@ -334,7 +356,7 @@ def _heads(point: PruningPoint) -> tuple[Head, ...]:
     given = point.heads
     if not isinstance(given, Iterable) or isinstance(given, str):
         raise ValueError(f'keep schedule "{point}": heads is {given!r}, expected a list of heads or None')
-    heads = tuple(tuple(head) if isinstance(head, (list, tuple)) else head for head in given)
+    heads: tuple[Any, ...] = tuple(tuple(head) if isinstance(head, (list, tuple)) else head for head in given)
     if not heads or not all(_is_head(head, point.il) for head in heads) or len(set(heads)) != len(heads):
         raise ValueError(
             f'keep schedule "{point}": heads is {list(given)}, expected different integers >= 0, or pairs of a layer '
@@ -372,8 +394,9 @@ def _schedule_problem(schedule: KeepSchedule) -> Optional[str]:
     margin = schedule.revive_margin
     if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 <= margin < math.inf:
         return f"revive_margin is {margin!r}, expected a number >= 0"
-    if not isinstance(schedule.decode_cached, bool):
-        return f"decode_cached is {schedule.decode_cached!r}, expected true or false"
+    for key in ("decode_cached", "dense_unasked"):
+        if not isinstance(getattr(schedule, key), bool):
+            return f"{key} is {getattr(schedule, key)!r}, expected true or false"
     return None
 
 

@@ -12,12 +12,14 @@ from typing import Any, Optional
 
 import jinja2
 import numpy as np
+import numpy.typing as npt
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from .schedule import MAX_QUERY
 from .tokenizer import Tokenizer, encode_text
 
 MAX_TEMPLATE_CHARS = 1 << 20
+MAX_MARKUP = 12  # tokens that a template writes between two turns; more is a text
 LONG_QUESTION_CHARS = 512  # a longer user turn is a document with a question at its end
 TEMPLATE_KEY = "tokenizer.chat_template"
 
@@ -32,6 +34,7 @@ class ChatPrompt:
         text: the prompt as text.
         ids: its token ids.
         query_span: token positions [begin, end) of the question, None where it is not found.
+        protect: positions of the template's own tokens, ascending; none where they cannot be told.
         stops: texts that end the answer, on top of the end-of-generation tokens.
     """
 
@@ -39,6 +42,7 @@ class ChatPrompt:
     ids: list[int]
     query_span: Optional[tuple[int, int]]
     stops: list[str]
+    protect: tuple[int, ...] = ()
 
 
 class ChatTemplate:
@@ -81,16 +85,18 @@ class ChatTemplate:
         bos = self._tokenizer.token_bos()
         if self._tokenizer.add_bos and ids[:1] != [bos]:
             ids.insert(0, bos)
-        return ChatPrompt(text, ids, self._query_span(turns, text, ids), [self._eos] if self._eos else [])
+        pieces = [self._tokenizer.piece(token, special=True) for token in ids]
+        span = self._query_span(turns, text, pieces)
+        protect = template_positions(pieces, [turn["content"] or "" for turn in turns])
+        return ChatPrompt(text, ids, span, [self._eos] if self._eos else [], protect)
 
-    def _query_span(self, turns: list[dict[str, Any]], text: str, ids: Sequence[int]) -> Optional[tuple[int, int]]:
+    def _query_span(self, turns: list[dict[str, Any]], text: str, pieces: list[bytes]) -> Optional[tuple[int, int]]:
         asked = [i for i, turn in enumerate(turns) if turn["role"] == "user"]
         if not asked:
             return None
         question = last_question(turns[asked[-1]]["content"] or "")
         marked = [{**turn, "content": _MARK} if i == asked[-1] else turn for i, turn in enumerate(turns)]
         tail = self._tail(marked)
-        pieces = [self._tokenizer.piece(token, special=True) for token in ids]
         return question_span(pieces, question, n_tail=len(encode_text(tail)) if text.endswith(tail) else 0)
 
     def _tail(self, marked: list[dict[str, Any]]) -> str:
@@ -122,13 +128,21 @@ _WAY_OUT = "give another one with chat_template= (--chat-template)"
 
 
 def last_question(content: str) -> str:
-    """The part of a user turn that asks: all of a short one, else the text after its last blank line."""
+    """The part of a user turn that asks: all of a short one, else the text after its last blank line.
+
+    Returns:
+        "" where that is no question but the text's own end: it is long itself, or a question stands before the text.
+    """
     text = content.strip()
     if len(text) <= LONG_QUESTION_CHARS:
         return text
     lines = text.splitlines(keepends=True)
-    begin = max((i + 1 for i, line in enumerate(lines) if not line.strip()), default=0)
-    return "".join(lines[begin:]).strip()
+    blank = [i for i, line in enumerate(lines) if not line.strip()]
+    if not blank:
+        return ""
+    first, last = "".join(lines[: blank[0]]).strip(), "".join(lines[blank[-1] :]).strip()
+    asks_first = len(first) <= LONG_QUESTION_CHARS and first.endswith("?") and "?" not in last
+    return "" if len(last) > LONG_QUESTION_CHARS or asks_first else last
 
 
 def question_span(pieces: Sequence[bytes], question: str, n_tail: int = 0) -> Optional[tuple[int, int]]:
@@ -152,6 +166,40 @@ def question_span(pieces: Sequence[bytes], question: str, n_tail: int = 0) -> Op
     first = int(np.searchsorted(ends, begin, side="right"))  # the first token that ends after the begin
     last = int(np.searchsorted(ends, begin + len(needle), side="left"))  # the token that holds the last byte
     return max(first, last + 1 - MAX_QUERY), last + 1
+
+
+def template_positions(pieces: Sequence[bytes], contents: Sequence[str]) -> tuple[int, ...]:
+    """Positions of the tokens that a template wrote around what was said: none of their bytes is a turn's.
+
+    A longer text of its own, such as a default system prompt, is not among them: it may be pruned like any other.
+
+    Args:
+        pieces: the bytes of each token, control tokens as text.
+        contents: what each turn says, in the prompt's order.
+
+    Returns:
+        Ascending positions; none where a turn is not found as it was given.
+    """
+    text, end = b"".join(pieces), 0
+    said: list[tuple[int, int]] = []
+    for content in contents:
+        needle = encode_text(content.strip())
+        begin = text.find(needle, end)
+        if begin < 0:
+            return ()
+        end = begin + len(needle)
+        said.append((begin, end))
+    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
+    begins = np.concatenate([[0], ends[:-1]])
+    is_said = np.zeros(len(pieces), bool)
+    for begin, end in said:
+        is_said |= (begins < end) & (ends > begin)
+    return tuple(int(pos) for run in _runs(np.flatnonzero(~is_said)) if len(run) <= MAX_MARKUP for pos in run)
+
+
+def _runs(positions: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+    """Ascending positions, cut where one is missing."""
+    return np.split(positions, np.flatnonzero(np.diff(positions) > 1) + 1)
 
 
 def _compile(source: Any, bos: str, eos: str) -> Jinja2ChatFormatter:

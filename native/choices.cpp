@@ -37,11 +37,23 @@ void session::find_asking(step & st) const {
     std::sort(st.asking.begin(), st.asking.end());
 }
 
+// Is a query span given, with new tokens in it?
+bool session::has_span(const step & st) const {
+    return st.params.query_begin >= 0 && st.params.query_end > std::max(st.params.query_begin, st.n_past);
+}
+
+// A prompt that the schedule would prune by its question, which is not known.
+bool session::is_unasked(const step & st) const {
+    const bool would_ask = std::any_of(schedule_.points.begin(), schedule_.points.end(),
+                                       [](const pruning_point & p) { return p.n_query == 0; });
+    return schedule_.dense_unasked && would_ask && !st.is_decode() && !has_span(st);
+}
+
 // The span given, if any of it is new. Else the last new tokens of a prompt, while an answer goes on asking with the
 // question it answers.
 position_span session::question_of(const step & st) const {
     const eval_params & p = st.params;
-    if (p.query_begin >= 0 && p.query_end > std::max(p.query_begin, st.n_past)) {
+    if (has_span(st)) {
         const int32_t end = std::min(p.query_end, st.n_tokens);
         return {std::max(p.query_begin, end - LAZY_MAX_QUERY), end};
     }

@@ -127,6 +127,7 @@ typedef struct lazy_point {
     int32_t         n_layers;    // without heads: the maximum over this many layers, the last ones of the segment
     double          mass;        // (0, 1]: the fewest tokens that hold this share of the scores go on, if fewer than
                                  //   keep allows; 1: as many as keep allows
+    bool            query_max; // the maximum over the asking tokens, head by head; false: their mean
     double          keep_min;    // [0, keep]: share of the tokens that goes on however little of the mass they hold
 } lazy_point;
 
@@ -140,6 +141,7 @@ typedef struct lazy_schedule {
     double             revive_margin; // a decode step revives a token only where its score is this share above the
                                       //   lowest one that was selected; 0: any
     bool               decode_cached; // a decode step attends to all that a segment holds, selected or not
+    bool               dense_unasked; // a prompt for which no query span is given runs dense where one would ask
 } lazy_schedule;
 
 // ---- sessions ----------------------------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ pruning_point read_point(const lazy_point & p, int il_begin, const hparams & hp)
     check(p.il < 0 || (p.n_layers >= 1 && p.n_layers <= p.il + 1 - il_begin),
           format("n_layers is %d after layer %d, expected a value in [1, %d]", p.n_layers, p.il, p.il + 1 - il_begin));
     const std::vector<scored_layer> scored = p.il < 0 ? std::vector<scored_layer>() : read_scored(p, il_begin, hp);
-    return {p.il, p.keep, scored, p.n_query, p.pool, p.mass, p.keep_min};
+    return {p.il, p.keep, scored, p.n_query, p.pool, p.mass, p.keep_min, p.query_max};
 }
 
 } // namespace
@@ -89,6 +89,7 @@ keep_schedule read_schedule(const lazy_schedule * schedule, const hparams & hp) 
     out.max_revive = schedule->max_revive;
     out.revive_margin = schedule->revive_margin;
     out.decode_cached = schedule->decode_cached;
+    out.dense_unasked = schedule->dense_unasked;
     return out;
 }
 

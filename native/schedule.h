@@ -26,6 +26,7 @@ struct pruning_point {
     int pool;
     double mass;     // the fewest tokens with this share of the scores go on, at most keep, at least keep_min
     double keep_min; // share of the tokens in the context
+    bool query_max;  // over the asking tokens; else their mean
 };
 
 struct keep_schedule {
@@ -36,6 +37,7 @@ struct keep_schedule {
     int max_revive = -1; // -1: unlimited
     double revive_margin = 0.0;
     bool decode_cached = false; // a decode step attends to all that a segment holds
+    bool dense_unasked = false; // without a query span, where one would ask, a prompt runs dense
 };
 
 // Checks every number against the model; fails with INVALID_ARGUMENT and the value. NULL gives a dense schedule.

@@ -13,7 +13,8 @@ namespace lazygguf {
 class score_window {
   public:
     // n_head: attention rows of each asking token, 1 for a layer whose mean over all heads counts.
-    explicit score_window(int n_head) : n_head_(n_head) {}
+    // query_max: the maximum over the asking tokens counts, not their mean.
+    score_window(int n_head, bool query_max) : n_head_(n_head), query_max_(query_max) {}
 
     bool has(int32_t pos) const { return rows_.count(pos) > 0; }
     // Remembers what the token at `pos` looked at: (n_head) rows by position, 0 where a position was not live.
@@ -23,11 +24,13 @@ class score_window {
     // Forgets the positions >= n_tokens.
     void trim(int32_t n_tokens) { rows_.erase(rows_.lower_bound(n_tokens), rows_.end()); }
 
-    // The score of each position below n_tokens: the mean over these asking tokens, head by head, and the best head's.
+    // The score of each position below n_tokens: the mean (or maximum) over these asking tokens, head by head, and the
+    // best head's.
     std::vector<float> combine(const std::vector<int32_t> & asking, int32_t n_tokens) const;
 
   private:
     int n_head_;
+    bool query_max_;
     std::map<int32_t, std::vector<std::vector<float>>> rows_;
 };
 

@@ -38,7 +38,7 @@ session::session(const model & mdl, const session_params & params, keep_schedule
     int il_begin = 0;
     for (const pruning_point & p : schedule_.points) {
         segments_.emplace_back(mdl, il_begin, p.il + 1, params_.types);
-        windows_.emplace_back(n_scores_of(p.scored));
+        windows_.emplace_back(n_scores_of(p.scored), p.query_max);
         il_begin = p.il + 1;
     }
     segments_.emplace_back(mdl, il_begin, params_.n_layer, params_.types);
@@ -100,7 +100,7 @@ void session::eval(const int32_t * tokens, int32_t n, const eval_params & params
     step st(params);
     st.n_past = n_tokens_;
     st.n_tokens = n_tokens_ + n;
-    st.is_dense = st.n_tokens < schedule_.min_prompt;
+    st.is_dense = st.n_tokens < schedule_.min_prompt || is_unasked(st);
     st.question = question_of(st);
     find_asking(st);
     begin_recording(st);

@@ -118,6 +118,8 @@ class session {
     void finish_recording(const step & st) const;
 
     // choices.cpp
+    bool has_span(const step & st) const;
+    bool is_unasked(const step & st) const;
     position_span question_of(const step & st) const;
     std::vector<int32_t> query_of(const step & st, int s) const;
     void find_asking(step & st) const;

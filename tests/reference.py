@@ -28,6 +28,7 @@ class Point:
     heads: tuple[Any, ...] | None = None  # None: mean over all; else the maximum of these, heads of il or (il, head)
     n_query: int | str = 1  # the newest rows that ask, or "question"
     pool: int = 1
+    query_max: bool = False  # over those who ask, else their mean
     n_layers: int = 1  # without heads: the maximum over this many layers, il the last
     mass: float = 1.0  # the fewest with this share of the scores go on, at most keep and at least keep_min
     keep_min: float = 0.0
@@ -43,6 +44,7 @@ class Schedule:
     max_revive: int = -1  # -1: unlimited
     revive_margin: float = 0.0
     decode_cached: bool = False  # a decode step attends to all that a segment holds
+    dense_unasked: bool = False  # without a span, where one would ask, a prompt runs dense
 
 
 class Reference:
@@ -269,7 +271,10 @@ class _Step:
         self.schedule, self.points = held.schedule, held.points
         self.n_past, self.n_tokens = n_past, n_tokens
         self.decode = n_past > 0 and n_tokens - n_past == 1
-        self.dense = not self.schedule.points or n_tokens < self.schedule.min_prompt
+        asks = any(point.n_query == "question" for point in self.points)
+        has_span = span is not None and span[1] > max(span[0], n_past)
+        unasked = self.schedule.dense_unasked and asks and not self.decode and not has_span
+        self.dense = not self.schedule.points or n_tokens < self.schedule.min_prompt or unasked
         self.limited = self.decode and not self.dense  # in what comes back
         self.question = self._question(held.question, span)
         self.asking = [self._asking(point, held.looks[s]) for s, point in enumerate(self.points)]
@@ -326,7 +331,8 @@ def score(point: Any, live: list[int], looks: Sequence[np.ndarray]) -> np.ndarra
     """Scores of the live positions from what those who ask looked at, (n_scored, up to n_tokens) each."""
     by_head = np.zeros((len(looks[0]), max(live) + 1))
     for look in looks:
-        by_head[:, : look.shape[1]] += look / len(looks)
+        seen = by_head[:, : look.shape[1]]
+        seen[:] = np.maximum(seen, look) if point.query_max else seen + look / len(looks)
     return np.array(list(pooled(point.pool, live, by_head.max(axis=0)[live]).values()), np.float32)
 
 

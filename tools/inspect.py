@@ -17,7 +17,8 @@ from lazygguf._ffi import NativeFile, TensorInfo
 from lazygguf.cli import EXIT_ERROR, say_error
 from lazygguf.errors import LazyError
 from lazygguf.printable import printable
-from lazygguf.schedule import resolve_keep
+from lazygguf.schedule import PROFILE_KEY, resolve_keep
+from lazygguf.shipped_profiles import fingerprint, shipped_profile
 
 SHOWN_ITEMS = 3  # of an array
 SHOWN_CHARS = 100  # of a string
@@ -72,7 +73,7 @@ def inspect(path: str, with_tensors: bool = False) -> dict[str, Any]:
             "tensor_types": _by_type(tensors),
             "supported": reason is None,
             "reason": reason,
-            "keep": _keep(metadata) if reason is None else None,
+            "keep": _keep(path, file) if reason is None else None,
             "metadata": metadata,
         }
     if with_tensors:
@@ -110,14 +111,16 @@ def _why_not(file: NativeFile) -> Optional[str]:
     return None
 
 
-def _keep(metadata: Mapping[str, Any]) -> str:
-    """What ``keep="auto"`` comes to, or what is wrong with the file's profile."""
+def _keep(path: str, file: NativeFile) -> str:
+    """What ``keep="auto"`` comes to and where it comes from, or what is wrong with the file's profile."""
+    metadata, shipped = file.metadata, shipped_profile(fingerprint(path, file))
     n_layer, n_head = _hparam(metadata, "block_count"), _hparam(metadata, "attention.head_count")
     try:
-        schedule = resolve_keep("auto", n_layer=int(n_layer), n_head=int(n_head), metadata=metadata)
+        schedule = resolve_keep("auto", n_layer=int(n_layer), n_head=int(n_head), metadata=metadata, shipped=shipped)
     except LazyError as error:
         return say_error(error)
-    return "off" if schedule is None else str(schedule)
+    origin = "in the file" if PROFILE_KEY in metadata else "shipped profile" if shipped else "default, no profile"
+    return "off" if schedule is None else f"{schedule} ({origin})"
 
 
 def _hparam(metadata: Mapping[str, Any], name: str) -> Any:

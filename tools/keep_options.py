@@ -28,11 +28,12 @@ class Asking:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What of a model a schedule must fit."""
+    """What of a model a schedule must fit, and the profile that ships for it."""
 
     n_layer: int
     n_head: int
     metadata: Mapping[str, Any]
+    shipped: Optional[Mapping[str, Any]] = None
 
 
 def add_schedule_arguments(group: Any, default: str) -> None:
@@ -102,6 +103,7 @@ def schedule_of(keep: str, asking: Asking, shape: ModelShape) -> Optional[KeepSc
         n_layer=shape.n_layer,
         n_head=shape.n_head,
         metadata=shape.metadata,
+        shipped=shape.shipped,
         max_revive=asking.max_revive,
     )
     if schedule is not None and schedule.entry is not None:

@@ -259,9 +259,11 @@ def test_a_question_given_explicitly_is_found_where_the_templates_search_would_m
     prompter: Prompter, tokenizer: Tokenizer
 ) -> None:
     content = "text " * 300 + "\n\nQuestion: Who?\n\nAnswer:"
-    ids, span = prompter.ids(content, Wording(question="Who?"))
+    prompt = prompter.prompt(content, Wording(question="Who?"), 8)
+    ids, span = prompt.ids, prompt.query_span
     assert span is not None
     assert tokenizer.detokenize(ids[slice(*span)]).decode().strip() == "Who?"
-    ids, span = prompter.ids(content, Wording())
+    prompt = prompter.prompt(content, Wording(), 8)
+    ids, span = prompt.ids, prompt.query_span
     assert span is not None
     assert tokenizer.detokenize(ids[slice(*span)]).decode().strip() == "Answer:"

@@ -50,6 +50,12 @@ SCHEDULES = {
     "margin": schedule_of(PruningPoint(1, 0.5), PruningPoint(3, 0.25), max_revive=3, revive_margin=0.3),
     "no revival": schedule_of(PruningPoint(1, 0.5), PruningPoint(3, 0.25), max_revive=0),
     "keep 1": schedule_of(PruningPoint(1, 1.0), PruningPoint(3, 0.4)),
+    "dense unasked": schedule_of(
+        PruningPoint(1, 0.4, n_query="question"), PruningPoint(3, 0.2), max_revive=3, dense_unasked=True
+    ),
+    "query max": schedule_of(
+        PruningPoint(1, 0.4, n_query=9, query_max=True, pool=5), PruningPoint(3, 0.2, (1, 2), 4, query_max=True)
+    ),
     "layers": schedule_of(PruningPoint(2, 0.5, n_layers=3), PruningPoint(4, 0.2, n_layers=2, n_query=4, pool=3)),
     "heads of layers": schedule_of(
         PruningPoint(2, 0.4, heads=((0, 3), (2, 1), (0, 1)), n_query=5), PruningPoint(4, 0.2, heads=((3, 0), 2))

@@ -38,7 +38,7 @@ def test_a_model_is_described(tiny_model: TinyModel) -> None:
     assert report["kv_bytes_per_token"] == 2 * 2 * config.n_layer * config.n_embd_kv
     assert (report["architecture"], report["n_ctx_train"]) == ("llama", 512)
     assert (report["supported"], report["reason"]) == (True, None)
-    assert report["keep"] == str(KeepSchedule.auto(config.n_layer))
+    assert report["keep"] == f"{KeepSchedule.auto(config.n_layer)} (default, no profile)"
     assert {tensor["name"] for tensor in report["tensors"]} == weights.keys()
     assert sum(entry["count"] for entry in report["tensor_types"].values()) == len(weights)
 
@@ -56,7 +56,7 @@ def test_the_text_shortens_arrays_and_json_does_not(tiny_model: TinyModel, capsy
 
 def test_the_profile_in_a_file_is_what_auto_comes_to(tmp_path: Path) -> None:
     profile = KeepSchedule.parse("2:0.4")
-    assert report_of(tmp_path / "a.gguf", lazygguf__profile=text(profile.to_json()))["keep"] == "2:0.4"
+    assert report_of(tmp_path / "a.gguf", lazygguf__profile=text(profile.to_json()))["keep"] == "2:0.4 (in the file)"
     assert "lazygguf.profile" in report_of(tmp_path / "b.gguf", lazygguf__profile=text("{"))["keep"]
 
 

@@ -8,7 +8,7 @@ from typing import Any, Callable
 import pytest
 from tiny_gguf import CHATML, TinyConfig
 
-from lazygguf.templates import ChatTemplate, last_question, question_span
+from lazygguf.templates import ChatTemplate, last_question, question_span, template_positions
 from lazygguf.tokenizer import Tokenizer
 
 KEY = "tokenizer.chat_template"
@@ -79,7 +79,33 @@ def test_what_is_not_there_has_no_span() -> None:
 def test_the_last_paragraph_ignores_blank_ends() -> None:
     document = "word " * 200
     assert last_question(f"{document}\n\n a\nb \n \n\n") == "a\nb"
-    assert last_question(document) == document.strip()
+
+
+def test_a_long_text_that_no_question_follows_asks_nothing() -> None:
+    document = "word " * 200
+    assert last_question(document) == ""
+    assert last_question(f"first\n\n{document}") == ""
+    assert last_question("short text") == "short text"
+
+
+def test_a_question_before_the_text_is_not_taken_for_the_texts_last_paragraph() -> None:
+    document = "word " * 200
+    assert last_question(f"Who came?\n\n{document}\n\nThe end.") == ""
+    assert last_question(f"Who came?\n\n{document}\n\nAnd who left?") == "And who left?"
+    assert last_question(f"{document}\n\nThe end.") == "The end."
+
+
+def test_a_templates_own_tokens_are_what_nobody_said() -> None:
+    pieces = [b"<s>", b"user", b"\n", b"Hello", b" you", b"</s>", b"as", b"sistant", b"\n"]
+    assert template_positions(pieces, ["Hello you"]) == (0, 1, 2, 5, 6, 7, 8)
+    assert template_positions(pieces, ["  Hello you\n"]) == (0, 1, 2, 5, 6, 7, 8)
+    assert template_positions(pieces, ["Hello y"]) == (0, 1, 2, 5, 6, 7, 8)  # a token that holds both was said
+    assert template_positions(pieces, ["Good bye"]) == ()
+
+
+def test_a_text_that_a_template_brings_along_is_not_protected() -> None:
+    pieces = [b"<s>", *[b"You are a model. "] * 20, b"Hello", b"</s>"]
+    assert template_positions(pieces, ["Hello"]) == (22,)
 
 
 def test_a_chat_without_a_user_turn_has_no_question(tokenizer: Tokenizer) -> None:

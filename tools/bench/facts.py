@@ -8,6 +8,7 @@ from importlib.metadata import version
 
 import lazygguf
 from lazygguf._ffi import NativeFile
+from lazygguf.shipped_profiles import fingerprint, shipped_profile
 
 from ..keep_options import ModelShape
 from . import ggml_calls
@@ -57,13 +58,14 @@ def model_facts(path: str) -> ModelFacts:
     with NativeFile(path) as file:
         file.check()
         metadata, tensors = file.metadata, file.tensors
+        shipped = shipped_profile(fingerprint(path, file))
     n_bytes = sum(tensor.n_bytes for tensor in tensors)
     n_params = sum(math.prod(tensor.ne) for tensor in tensors)
     arch = metadata["general.architecture"]
     by_type: dict[str, int] = {}
     for tensor in tensors:
         by_type[tensor.type_name] = by_type.get(tensor.type_name, 0) + tensor.n_bytes
-    shape = ModelShape(int(metadata[f"{arch}.block_count"]), int(metadata[f"{arch}.attention.head_count"]), metadata)
+    n_layer, n_head = (int(metadata[f"{arch}.{key}"]) for key in ("block_count", "attention.head_count"))
     return ModelFacts(
         path=path,
         model_type=f"{arch} {_shown_params(n_params)} {max(by_type, key=by_type.__getitem__)}",
@@ -71,7 +73,7 @@ def model_facts(path: str) -> ModelFacts:
         n_params=n_params,
         n_vocab=len(metadata["tokenizer.ggml.tokens"]),
         n_ctx_train=int(metadata[f"{arch}.context_length"]),
-        shape=shape,
+        shape=ModelShape(n_layer, n_head, metadata, shipped),
     )
 
 

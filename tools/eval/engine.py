@@ -10,17 +10,19 @@ import contextlib
 import hashlib
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from lazygguf._ffi import NativeFile
+from lazygguf._ffi import AttentionRequest, NativeFile
 from lazygguf.context import TokenContext
 from lazygguf.model import load_weights, open_context
 from lazygguf.model_options import ModelOptions
+from lazygguf.shipped_profiles import fingerprint, shipped_profile
 from lazygguf.terminal import interrupt_cancels
 from lazygguf.threads import physical_cores
 from lazygguf.tokenizer import Tokenizer
@@ -29,6 +31,8 @@ from ..keep_options import ModelShape
 from .kld import Logits
 from .methods import Method
 from .prompts import Prompt, Prompter
+
+Attention = npt.NDArray[np.float32]
 
 N_WARM_UP = 64  # tokens read before anything is timed
 _HASHED_BYTES = 1 << 20
@@ -60,8 +64,8 @@ class Answer:
 class Reader:
     """Reads prompts by one method."""
 
-    def __init__(self, context: TokenContext, tokenizer: Tokenizer, method: Method) -> None:
-        self._context, self._tokenizer, self.method = context, tokenizer, method
+    def __init__(self, context: TokenContext, tokenizer: Tokenizer, method: Method, n_layer: int) -> None:
+        self._context, self._tokenizer, self.method, self._n_layer = context, tokenizer, method, n_layer
 
     def answer(self, prompt: Prompt) -> Answer:
         """The greedy answer; ends before an end-of-generation token, a stop text or ``max_tokens``.
@@ -71,20 +75,44 @@ class Reader:
             Cancelled, KeyboardInterrupt: interrupted.
         """
         with self._reading(prompt) as begin:
-            context = self._context
-            generation = context.begin()
-            said: list[int] = []
-            token = self._choose(prompt, 0)
-            ttft_s = time.perf_counter() - begin
-            while not self._ends(prompt, token):
-                said.append(token)
-                if len(said) == prompt.max_tokens:
-                    break
-                context.step(token, generation)
-                token = self._choose(prompt, len(said))
-            n_steps = min(len(said), prompt.max_tokens - 1)
-            pred = self._tokenizer.detokenize(said).decode("utf-8", "replace")
-            return self._result(pred, ttft_s, time.perf_counter() - begin - ttft_s, n_steps)
+            return self._say(prompt, begin)
+
+    def record(self, prompt: Prompt, spans: Sequence[tuple[int, int]]) -> tuple[list[Attention], Answer]:
+        """The answer, and what the tokens of these spans look at while they are read; for the dense method only.
+
+        Args:
+            prompt: what is read.
+            spans: positions [begin, end), ascending; the last one ends with the prompt.
+
+        Returns:
+            For each span (n_layer, n_query, n_head, tokens up to its end) float32, and the answer.
+        """
+        context = self._context
+        context.reset()
+        request = AttentionRequest(tuple(range(self._n_layer)), by_head=True)
+        with interrupt_cancels(context.cancel):
+            begin = time.perf_counter()
+            rows = [context.append(prompt.ids[context.n_tokens : span[1]], span, attention=request) for span in spans]
+            answer = self._say(prompt, begin)
+        context.reset()
+        return rows, answer
+
+    def _say(self, prompt: Prompt, begin: float) -> Answer:
+        """The answer to a prompt that is in the context; reading it began then."""
+        context = self._context
+        generation = context.begin()
+        said: list[int] = []
+        token = self._choose(prompt, 0)
+        ttft_s = time.perf_counter() - begin
+        while not self._ends(prompt, token):
+            said.append(token)
+            if len(said) == prompt.max_tokens:
+                break
+            context.step(token, generation)
+            token = self._choose(prompt, len(said))
+        n_steps = min(len(said), prompt.max_tokens - 1)
+        pred = self._tokenizer.detokenize(said).decode("utf-8", "replace")
+        return self._result(pred, ttft_s, time.perf_counter() - begin - ttft_s, n_steps)
 
     def follow(self, prompt: Prompt, continuation: tuple[int, ...]) -> tuple[list[Logits], Answer]:
         """Logits (n_vocab,) from which each token of the continuation would be chosen, and what it took."""
@@ -113,7 +141,7 @@ class Reader:
         scores = self.method.scores(prompt)
         with interrupt_cancels(context.cancel):
             begin = time.perf_counter()
-            context.append(prompt.ids, prompt.query_span, scores)
+            context.append(prompt.ids, prompt.query_span, scores=scores, protect=prompt.protect)
             yield begin
         context.reset()
 
@@ -150,6 +178,7 @@ class Engine:
         shape: what schedules are checked against.
         prompter: makes prompts.
         n_ctx: tokens a context can hold.
+        fingerprint: what identifies the model, whatever its quantization.
         identity: the file's name, size and a hash of its begin and end: enough to tell models apart.
     """
 
@@ -162,11 +191,14 @@ class Engine:
         with NativeFile(path) as file:
             file.check()
             metadata: dict[str, Any] = file.metadata
+            self.fingerprint = fingerprint(path, file)
         self._options = options
         self._weights = load_weights(path, options)
         self._contexts: list[TokenContext] = []
         self._tokenizer = Tokenizer(path)
-        self.shape = ModelShape(self._weights.n_layer, self._weights.n_head, metadata)
+        self.shape = ModelShape(
+            self._weights.n_layer, self._weights.n_head, metadata, shipped_profile(self.fingerprint)
+        )
         self.prompter = Prompter(self._tokenizer, metadata)
         self.n_ctx = options.n_ctx or self._weights.n_ctx_train
         self.identity = _identity(Path(path))
@@ -175,7 +207,7 @@ class Engine:
         """A reader with its own context on the shared weights."""
         context = open_context(self._weights, self._options, method.schedule)
         self._contexts.append(context)
-        return Reader(context, self._tokenizer, method)
+        return Reader(context, self._tokenizer, method, self.shape.n_layer)
 
     @property
     def settings(self) -> dict[str, Any]:

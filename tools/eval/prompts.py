@@ -24,6 +24,7 @@ class Prompt:
         max_tokens: most tokens of the answer.
         stops: texts that end the answer.
         min_tokens: tokens before which nothing ends the answer.
+        protect: positions of the chat template's own tokens, which are never pruned.
     """
 
     ids: tuple[int, ...]
@@ -31,11 +32,12 @@ class Prompt:
     max_tokens: int
     stops: tuple[str, ...] = ()
     min_tokens: int = 0
+    protect: tuple[int, ...] = ()
 
     @property
     def digest(self) -> str:
         """A hash of all that decides the answer."""
-        content = repr((self.ids, self.query_span, self.max_tokens, self.stops, self.min_tokens))
+        content = repr((self.ids, self.query_span, self.max_tokens, self.stops, self.min_tokens, self.protect))
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
@@ -63,11 +65,16 @@ class Prompter:
         self.has_template = TEMPLATE_KEY in metadata
         self._template = ChatTemplate(tokenizer, metadata)
 
-    def ids(self, content: str, wording: Wording) -> tuple[list[int], Optional[tuple[int, int]]]:
-        """Token ids of a user turn, and the span of its question."""
+    def ids(self, content: str, wording: Wording) -> list[int]:
+        """Token ids of a user turn."""
+        return list(self.prompt(content, wording, 0).ids)
+
+    def prompt(self, content: str, wording: Wording, max_tokens: int, **ends: Any) -> Prompt:
+        """The prompt of a user turn; ``ends`` are ``stops`` and ``min_tokens`` of ``Prompt``."""
+        protect: tuple[int, ...] = ()
         if wording.chat and self.has_template:
             rendered = self._template.render([{"role": "user", "content": content}])
-            ids, span = list(rendered.ids), rendered.query_span
+            ids, span, protect = list(rendered.ids), rendered.query_span, rendered.protect
             if wording.question is not None:
                 span = self._span(ids, wording.question)
         else:
@@ -75,12 +82,7 @@ class Prompter:
             span = self._span(ids, last_question(content) if wording.question is None else wording.question)
         if wording.answer_prefix:
             ids += self.tokenizer.tokenize(encode_text(wording.answer_prefix), add_bos=False, special=True)
-        return ids, span
-
-    def prompt(self, content: str, wording: Wording, max_tokens: int, **ends: Any) -> Prompt:
-        """The prompt of a user turn; ``ends`` are ``stops`` and ``min_tokens`` of ``Prompt``."""
-        ids, span = self.ids(content, wording)
-        return Prompt(tuple(ids), span, max_tokens, **ends)
+        return Prompt(tuple(ids), span, max_tokens, protect=protect, **ends)
 
     def _span(self, ids: list[int], question: str) -> Optional[tuple[int, int]]:
         pieces = [self.tokenizer.piece(token, special=True) for token in ids]

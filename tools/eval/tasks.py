@@ -160,7 +160,7 @@ class GeneratedSource:
         )
 
     def _count(self, parts: Parts) -> int:
-        return len(self.prompter.ids(parts.content(self.form.place), self._wording(parts))[0])
+        return len(self.prompter.ids(parts.content(self.form.place), self._wording(parts)))
 
     def _wording(self, parts: Parts) -> Wording:
         glue = "" if self.prompter.has_template else " "

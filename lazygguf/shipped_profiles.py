@@ -1,0 +1,48 @@
+"""The keep profiles that ship with the package, found by what a model is and not by what its file is called.
+
+Owns the fingerprint of a model, which all quantizations of it share, and the folder ``profiles``. A profile is made
+with ``lazygguf calibrate``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Optional, Union
+
+from ._ffi import NativeFile
+
+FOLDER = Path(__file__).resolve().parent / "profiles"
+# F32 in every quantization, and different in every training
+_HASHED = ("blk.0.attn_norm.weight", "output_norm.weight")
+
+
+def fingerprint(path: Union[str, Path], file: NativeFile) -> Optional[str]:
+    """What identifies a model, whatever its quantization: 16 hex digits.
+
+    Args:
+        path: of the file.
+        file: the same, opened.
+
+    Returns:
+        None where its norms are not there as F32, so that nothing can be told.
+    """
+    tensors = {info.name: info for info in file.tensors if info.name in _HASHED and info.type_name == "F32"}
+    if len(tensors) < len(_HASHED):
+        return None
+    digest = hashlib.sha256(str(file.metadata.get("general.architecture")).encode())
+    with open(path, "rb") as data:
+        for name in _HASHED:
+            data.seek(tensors[name].offset)
+            digest.update(data.read(tensors[name].n_bytes))
+    return digest.hexdigest()[:16]
+
+
+def shipped_profile(of: Optional[str]) -> Optional[dict[str, Any]]:
+    """The profile of the model with this fingerprint, None where none ships."""
+    for path in sorted(FOLDER.glob("*.json")):
+        profile: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if of is not None and profile["model"]["fingerprint"] == of:
+            return profile
+    return None

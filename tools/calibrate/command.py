@@ -1,0 +1,154 @@
+"""``lazygguf calibrate``: finds, for one model, the cheapest keep schedule that keeps its answers.
+
+A thin main: record, propose, try, choose, write, print the frontier.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+from lazygguf.cli import EXIT_ERROR, EXIT_INTERRUPTED
+from lazygguf.demo import model_or_demo
+from lazygguf.errors import Cancelled
+from lazygguf.model_arguments import compute_options
+from lazygguf.model_options import ModelOptions
+
+from ..eval.engine import Engine, Reader
+from ..eval.haystack import Haystack
+from ..eval.kld import N_CONTINUATION
+from ..eval.methods import DENSE, Method
+from ..progress_bar import step_bar
+from .options import check_arguments
+from .plot import draw
+from .probes import KINDS, MAX_ANSWER, ProbeSource
+from .profile import embed_profile, measured, model_notes, profile_of, write_profile
+from .recording import Recording, record
+from .search import Proposal, Sight, answered, propose, sights
+from .trial import Setting, Trial, Trials, Wanted, choose, race, tune_decode
+
+RECORDING_SHARE = 0.35  # of the time: recording ends then
+RACING_SHARE = 0.8  # no new round after that
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs ``lazygguf calibrate``; the exit code is 0, 1 where no schedule holds the target, or 130 after Ctrl-C."""
+    check_arguments(args)
+    model_path = Path(model_or_demo(args.model))
+    out = args.outfile or Path(f"{model_path.stem}.profile.json")
+    options = ModelOptions(n_ctx=args.length + max(MAX_ANSWER, N_CONTINUATION) + 1, **compute_options(args))
+    try:
+        with Engine(str(model_path), options) as engine:
+            return _Calibration(args, engine, model_path, out).run()
+    except (KeyboardInterrupt, Cancelled):
+        _say(f"stopped; the same command goes on from here ({_work_folder(args, out)})")
+        return EXIT_INTERRUPTED
+
+
+class _Calibration:
+    """One calibration, in the order of its steps."""
+
+    def __init__(self, args: argparse.Namespace, engine: Engine, model_path: Path, out: Path) -> None:
+        self._args, self._engine, self._model_path, self._out = args, engine, model_path, out
+        self._begin = time.monotonic()
+        self._folder = _work_folder(args, out) / f"{engine.identity}-{args.length}-{args.seed}"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._probes = ProbeSource(Haystack.read(args.file), engine.prompter, args.seed)
+
+    def run(self) -> int:
+        recordings = answered(self._record())
+        kinds = [r.kind for r in recordings]
+        seen = self._see(recordings)
+        proposals = propose(seen, kinds, self._engine.shape.n_layer)
+        trials, wanted = self._trials(), Wanted(self._args.target, self._args.max_kld)
+        with step_bar("trying schedules", "answers") as progress:
+            found = race(trials, proposals, wanted, self._until(RACING_SHARE), progress)
+            chosen = choose(found, wanted)
+            if chosen is not None:
+                n_probes = chosen.figures.n // len(KINDS)
+                found += tune_decode(trials, chosen, n_probes, wanted, progress)
+                chosen = choose(found, wanted)
+        sys.stdout.write(frontier_text(found, chosen))
+        if self._args.plot is not None:
+            draw(self._args.plot, self._model_path.name, recordings, found)
+        return self._write(chosen, found, seen, proposals)
+
+    def _record(self) -> list[Recording]:
+        reader: Optional[Reader] = None
+        recordings: list[Recording] = []
+        names = [(kind, i) for i in range(self._args.samples) for kind in KINDS]
+        with step_bar("recording", "probes") as progress:
+            for n, (kind, i) in enumerate(names):
+                progress(n, len(names))
+                path = self._folder / f"{kind}-{i}.npz"
+                if not path.exists():
+                    if n >= 2 * len(KINDS) and time.monotonic() > self._until(RECORDING_SHARE):
+                        break
+                    reader = reader or self._engine.reader(Method(DENSE, DENSE, None))
+                    record(reader, self._probes.probe(kind, "after", i, self._args.length)).save(path)
+                recordings.append(Recording.load(path))
+        return recordings
+
+    def _see(self, recordings: list[Recording]) -> list[Sight]:
+        n_layer = self._engine.shape.n_layer
+        seen: list[Sight] = []
+        with step_bar("looking", "layers") as progress:
+            for sight in sights(recordings, n_layer):
+                seen.append(sight)
+                progress(sight.il, n_layer - 1)
+        return seen
+
+    def _trials(self) -> Trials:
+        args = self._args
+        return Trials(Setting(self._engine, self._probes, args.length, args.seed, self._folder))
+
+    def _until(self, share: float) -> float:
+        return self._begin + 60.0 * float(self._args.minutes) * share
+
+    def _write(
+        self, chosen: Optional[Trial], found: Sequence[Trial], seen: Sequence[Sight], proposals: Sequence[Proposal]
+    ) -> int:
+        if chosen is None or chosen.schedule is None:
+            _say("no schedule holds the target: nothing is written; a lower --target or more --minutes may find one")
+            return EXIT_ERROR
+        args = self._args
+        name = str(self._engine.shape.metadata.get("general.name", self._model_path.stem))
+        made = {"length": args.length, "seed": args.seed, "target": args.target, "max_kld": args.max_kld}
+        notes = {**made, **chosen.figures.to_dict(), **measured(found, seen, proposals)}
+        profile = profile_of(chosen.schedule, model_notes(name, self._engine.fingerprint), notes)
+        write_profile(self._out, profile)
+        _say(f"wrote {self._out}; use it with --keep {self._out}")
+        if args.embed is not None:
+            embed_profile(self._model_path, args.embed, profile)
+            _say(f'wrote {args.embed}; keep "auto" finds the profile in it')
+        return 0
+
+
+_HEAD = f"{'':2}{'schedule':34} {'n':>3} {'quality':>8} {'speed-up':>8} {'share':>6} {'kld':>7} {'rows':>5}"
+
+
+def frontier_text(found: Sequence[Trial], chosen: Optional[Trial]) -> str:
+    """All schedules tried, cheapest first; a star marks the chosen one."""
+    lines = [_HEAD]
+    for trial in sorted(found, key=lambda trial: trial.figures.share):
+        f, mark = trial.figures, "*" if trial is chosen else ""
+        lines.append(
+            f"{mark:2}{trial.label:34} {f.n:3} {f.quality:8.3f} {1 / f.share:7.2f}x {f.share:6.3f} {f.kld:7.3f} "
+            f"{f.rows:5.2f}"
+        )
+    lines.append("quality: score / dense score on fresh probes; speed-up: 1 / share of the dense work; rows: computed")
+    lines.append("per decoded token")
+    return "\n".join(lines) + "\n"
+
+
+def _work_folder(args: argparse.Namespace, out: Path) -> Path:
+    folder: Any = args.work or out.with_suffix(".calibration")
+    return Path(folder)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

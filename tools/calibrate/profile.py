@@ -1,0 +1,78 @@
+"""A profile: a schedule with the measurements that chose it, as JSON, and inside a GGUF file.
+
+Owns the form of both files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Optional
+
+import gguf
+from gguf.scripts.gguf_new_metadata import MetadataDetails, copy_with_new_metadata
+
+from lazygguf import __version__
+from lazygguf.schedule import PROFILE_KEY, KeepSchedule
+
+from ..atomic_file import check_space, scratch_file
+from .search import Proposal, Sight
+from .trial import Trial
+
+
+def profile_of(schedule: KeepSchedule, model: Mapping[str, Any], measurements: Mapping[str, Any]) -> dict[str, Any]:
+    """The profile; ``KeepSchedule.from_dict`` reads it."""
+    return {"model": dict(model), **schedule.to_dict(), "measurements": dict(measurements)}
+
+
+def model_notes(name: str, fingerprint: Optional[str]) -> dict[str, Any]:
+    """What the profile is for."""
+    return {"name": name, "fingerprint": fingerprint}
+
+
+def measured(trials: Sequence[Trial], seen: Sequence[Sight], proposals: Sequence[Proposal]) -> dict[str, Any]:
+    """What chose the schedule: the frontier, and what each layer sees."""
+    recall = {str(p.schedule.to_dict()): p.recall for p in proposals}
+    frontier = [
+        {
+            "keep": None if trial.schedule is None else str(trial.schedule),
+            "recall": recall.get(str(trial.schedule.to_dict())) if trial.schedule is not None else None,
+            **trial.figures.to_dict(),
+        }
+        for trial in sorted(trials, key=lambda trial: trial.figures.share)
+    ]
+    layers = [
+        {"il": s.il, "scorer": str(s.scorer), "needed": _figures(s.needed), "paper_needed": _figures(s.paper)}
+        for s in seen
+    ]
+    return {"version": __version__, "frontier": frontier, "layers": layers}
+
+
+def _figures(shares: Any) -> dict[str, float]:
+    return {"mean": round(float(shares.mean()), 3), "max": round(float(shares.max()), 3)}
+
+
+def write_profile(path: Path, profile: Mapping[str, Any]) -> None:
+    """Writes the JSON, whole or not at all."""
+    with scratch_file(path) as scratch:
+        scratch.write_text(json.dumps(profile, indent=1) + "\n", encoding="utf-8")
+        os.replace(scratch, path)
+
+
+def embed_profile(source: Path, target: Path, profile: Mapping[str, Any]) -> None:
+    """Copies a GGUF file and puts the profile into its metadata, whole or not at all.
+
+    Raises:
+        OSError: there is no room, or a file cannot be read or written.
+    """
+    check_space(target.absolute().parent, source.stat().st_size)
+    reader = gguf.GGUFReader(source)
+    arch = reader.fields["general.architecture"].contents()
+    with scratch_file(target) as scratch:
+        writer = gguf.GGUFWriter(scratch, arch=str(arch), endianess=reader.endianess)
+        writer.data_alignment = reader.alignment
+        text = json.dumps(profile)
+        copy_with_new_metadata(reader, writer, {PROFILE_KEY: MetadataDetails(gguf.GGUFValueType.STRING, text)}, [])
+        os.replace(scratch, target)

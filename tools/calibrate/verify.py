@@ -1,0 +1,125 @@
+"""Runs schedules in the engine on fresh probes: what holds, and at what cost.
+
+Owns the figures that decide between schedules: the answers' score as a share of the dense one's, the divergence of
+continuation, the share of the work, the rows that a decoded token costs. It asks with ``eval``'s runner, so that
+answers are kept, found again, and compared question by question.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Optional
+
+import numpy as np
+
+from lazygguf.schedule import KeepSchedule
+
+from ..eval.kld import KldSource
+from ..eval.methods import DENSE, Method, promised_share
+from ..eval.questions import KLD, Question, Source
+from ..eval.records import Record
+from .probes import ProbeSource
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What a schedule does on the probes it was verified with.
+
+    Attributes:
+        n: answers.
+        quality: mean score divided by the dense mean score.
+        by_kind: the same for each kind; None where the dense model answers none.
+        share: of the dense work of reading the prompts, measured.
+        kld: mean divergence of continuation tokens from the dense run.
+        rows: computed per decoded token, the new one and those brought back.
+    """
+
+    n: int
+    quality: float
+    by_kind: dict[str, Optional[float]]
+    share: float
+    kld: float
+    rows: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values, rounded to what they are worth."""
+        values = {key: round(v, 4) if isinstance(v, float) else v for key, v in asdict(self).items()}
+        kinds = {kind: None if ratio is None else round(ratio, 3) for kind, ratio in self.by_kind.items()}
+        return {**values, "by_kind": kinds}
+
+
+@dataclass(frozen=True)
+class ProbeQuestions:
+    """The probes of one kind and place as questions (``eval.questions.Source``), from an index on."""
+
+    probes: ProbeSource
+    kind: str
+    place: str
+    first: int
+    n_questions: int
+    length: int
+
+    @property
+    def task(self) -> str:
+        """Kind and place."""
+        return f"{self.kind}/{self.place}"
+
+    def question(self, index: int) -> Question:
+        """The question of an index."""
+        question = self.probes.probe(self.kind, self.place, self.first + index, self.length).question
+        return Question(
+            self.task, str(self.length), index, question.prompt, question.references, question.score
+        )  # fmt: skip
+
+
+def method_of(label: str, schedule: Optional[KeepSchedule], n_layer: int) -> Method:
+    """What the runner asks; None is the dense run."""
+    if schedule is None:
+        return Method(DENSE, DENSE, None)
+    return Method(label, "keep", schedule, promised_share(schedule, n_layer))
+
+
+def name_of(schedule: KeepSchedule) -> str:
+    """The spelling, and a mark that tells schedules of one spelling apart."""
+    digest = hashlib.sha256(json.dumps(schedule.to_dict(), sort_keys=True).encode()).hexdigest()
+    return f"{schedule} #{digest[:4]}"
+
+
+def figures_of(records: Sequence[Record], method: Method) -> Figures:
+    """The figures of one method, from the records of a run that asked the dense method too.
+
+    Raises:
+        ValueError: nothing was asked of both.
+    """
+    dense_id = Method(DENSE, DENSE, None).digest
+    dense = {(r["task"], r["index"]): r["score"] for r in records if r["method_id"] == dense_id}
+    mine = [r for r in records if r["method_id"] == method.digest and (r["task"], r["index"]) in dense]
+    asked = [r for r in mine if r["task"] != KLD]
+    if not asked:
+        raise ValueError(f"no answer of {method.label} beside a dense one")
+    followed = [r for r in mine if r["task"] == KLD]
+    by_kind: dict[str, list[tuple[float, float]]] = {}
+    for r in asked:
+        by_kind.setdefault(r["task"], []).append((r["score"], dense[r["task"], r["index"]]))
+    steps = sum(r["n_steps"] for r in mine)
+    return Figures(
+        n=len(asked),
+        quality=_ratio([pair for pairs in by_kind.values() for pair in pairs]) or 0.0,
+        by_kind={kind: _ratio(pairs) for kind, pairs in by_kind.items()},
+        share=float(np.mean([r["token_share"] for r in asked])),
+        kld=float(np.mean([v for r in followed for v in r["divergence"]["kld"]])) if followed else 0.0,
+        rows=1.0 + sum(r["revived"] for r in mine) / max(1, steps),
+    )
+
+
+def _ratio(pairs: Sequence[tuple[float, float]]) -> Optional[float]:
+    scores, base = (sum(values) for values in zip(*pairs))
+    return scores / base if base else None
+
+
+def kld_source(probes: ProbeSource, n_questions: int, seed: int, length: int) -> Source:
+    """Plain continuation of the haystack."""
+    return KldSource(n_questions, seed, length, probes.haystack, probes.prompter)
