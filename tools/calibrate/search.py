@@ -30,8 +30,9 @@ MARGIN = 1.15  # recordings are dense: a pruned run's scores differ, so more is 
 CEILING = 1.5  # times what the hardest probe is given: what keep allows
 MIN_SHARE_LEFT = 0.5  # of keep: what goes on however sure the scores are, as a share of what the easiest probe is given
 FIRST_DEPTH = 0.15  # of the layers: earlier ones see words alone
-DEPTHS = (0.15, 0.25, 0.33, 0.42, 0.5, 0.6)  # of the layers: where proposals begin to prune
-SLACKS = (0.02, 0.12)  # of recall that a proposal may lose against the best of its depth
+DEPTHS = (0.15, 0.25, 0.33, 0.42, 0.5)  # of the layers: where proposals begin to prune
+SLACK = 0.02  # of recall that a proposal may lose against the best of its depth
+MAX_REVIVE = 1  # per decode step and point; other budgets are tried with the schedule that is chosen
 MAX_POINTS = 3
 PAPER = Scorer("newest")
 
@@ -165,11 +166,10 @@ def propose(seen: Sequence[Sight], kinds: Sequence[str], n_layer: int) -> list[P
     for depth in DEPTHS:
         late = [(share, level, chain) for (il, level), (share, chain) in best.items() if il + 1 >= depth * n_layer]
         most = max((level for _, level, _ in late), default=0)
-        for slack in SLACKS:
-            good = [each for each in late if each[1] >= most - 100 * slack]
-            if good:
-                share, level, chain = min(good, key=lambda each: each[0])
-                found.append(Proposal(schedule_of(chain), share, level / 100))
+        good = [each for each in late if each[1] >= most - 100 * SLACK]
+        if good:
+            share, level, chain = min(good, key=lambda each: each[0])
+            found.append(Proposal(schedule_of(chain), share, level / 100))
     distinct = {str(proposal.schedule.to_dict()): proposal for proposal in found}
     return sorted(distinct.values(), key=lambda proposal: proposal.share)
 
@@ -181,7 +181,7 @@ def schedule_of(chain: Sequence[_Choice]) -> KeepSchedule:
         most = min(most, round(CEILING * float(choice.kept.max()), 2))
         least = min(most, round(MIN_SHARE_LEFT * float(choice.kept.min()), 2))
         points.append(choice.sight.scorer.point(choice.sight.il, most, mass=choice.mass, keep_min=least))
-    return KeepSchedule(tuple(points), decode_cached=True, dense_unasked=True)
+    return KeepSchedule(tuple(points), max_revive=MAX_REVIVE, decode_cached=True, dense_unasked=True)
 
 
 Chain = tuple[tuple[_Choice, ...], float, npt.NDArray[np.bool_]]

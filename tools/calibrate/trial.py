@@ -25,7 +25,8 @@ FIRST_VERIFIED = 1000  # index of the first probe that is not recorded
 ROUNDS = ((1, 1.0), (3, 0.4), (6, 0.2))  # prompts of each kind so far, share of the schedules that are asked
 SLACK = 0.06  # of quality that a first round forgives: a few prompts say little
 N_KLD = 2
-REVIVES = (0, 2)  # budgets that are tried with the schedule that was chosen; 4 is the default
+REVIVES = (0, 4)  # budgets that are tried with the schedule that was chosen, beside its own
+MAX_ROWS = 3.0  # computed per decoded token
 
 Progress = Callable[[int, int], Any]
 
@@ -39,7 +40,8 @@ class Wanted:
 
     def holds(self, figures: Figures, slack: float = 0.0) -> bool:
         """Whether it does; slack is forgiven in quality."""
-        return figures.quality >= self.target - slack and figures.kld <= self.max_kld
+        fast = figures.rows <= MAX_ROWS + 20 * slack
+        return figures.quality >= self.target - slack and figures.kld <= self.max_kld and fast
 
 
 @dataclass(frozen=True)
@@ -121,10 +123,10 @@ def paper_rule(trials: Trials) -> KeepSchedule:
 
 
 def choose(found: Sequence[Trial], wanted: Wanted) -> Optional[Trial]:
-    """The cheapest that holds among those asked the most; None where none does."""
+    """The cheapest that holds among those asked the most, of equals the one that decodes fastest; None: none does."""
     most = max(trial.figures.n for trial in found)
     good = [t for t in found if t.figures.n == most and t.schedule is not None and wanted.holds(t.figures)]
-    return min(good, key=lambda trial: trial.figures.share, default=None)
+    return min(good, key=lambda trial: (round(trial.figures.share, 2), trial.figures.rows), default=None)
 
 
 def tune_decode(trials: Trials, chosen: Trial, n_probes: int, wanted: Wanted, progress: Progress) -> list[Trial]:
