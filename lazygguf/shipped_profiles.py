@@ -14,8 +14,8 @@ from typing import Any, Optional, Union
 from ._ffi import NativeFile
 
 FOLDER = Path(__file__).resolve().parent / "profiles"
-# F32 in every quantization, and different in every training
-_HASHED = ("blk.0.attn_norm.weight", "output_norm.weight")
+# F32 in every quantization and different in every training; the norms of layers are scaled by AWQ, this one is not
+_HASHED = "output_norm.weight"
 
 
 def fingerprint(path: Union[str, Path], file: NativeFile) -> Optional[str]:
@@ -26,16 +26,15 @@ def fingerprint(path: Union[str, Path], file: NativeFile) -> Optional[str]:
         file: the same, opened.
 
     Returns:
-        None where its norms are not there as F32, so that nothing can be told.
+        None where its last norm is not there as F32, so that nothing can be told.
     """
-    tensors = {info.name: info for info in file.tensors if info.name in _HASHED and info.type_name == "F32"}
-    if len(tensors) < len(_HASHED):
+    norm = next((info for info in file.tensors if info.name == _HASHED and info.type_name == "F32"), None)
+    if norm is None:
         return None
     digest = hashlib.sha256(str(file.metadata.get("general.architecture")).encode())
     with open(path, "rb") as data:
-        for name in _HASHED:
-            data.seek(tensors[name].offset)
-            digest.update(data.read(tensors[name].n_bytes))
+        data.seek(norm.offset)
+        digest.update(data.read(norm.n_bytes))
     return digest.hexdigest()[:16]
 
 
