@@ -2,6 +2,7 @@
 
 #include "schedule.h"
 
+#include <algorithm>
 #include <map>
 
 #include "error.h"
@@ -71,11 +72,13 @@ keep_schedule read_schedule(const lazy_schedule * schedule, const hparams & hp) 
     check(schedule->max_revive >= -1, format("max_revive is %d, expected at least -1", schedule->max_revive));
     check(schedule->revive_margin >= 0.0, format("revive_margin is %g, expected at least 0", schedule->revive_margin));
     for (int i = 0; i < schedule->n_points; ++i) {
-        const int il_begin = i == 0 ? 0 : schedule->points[i - 1].il + 1;
-        const pruning_point p = read_point(schedule->points[i], il_begin, hp);
+        const lazy_point & point = schedule->points[i];
+        const int before_il = i == 0 ? -2 : schedule->points[i - 1].il;
+        check(i == 0 || point.il > before_il,
+              format("il is %d after %d, expected ascending layers", point.il, before_il));
+        const pruning_point p = read_point(point, std::max(before_il + 1, 0), hp);
         if (i > 0) {
             const lazy_point & before = schedule->points[i - 1];
-            check(p.il > before.il, format("il is %d after %d, expected ascending layers", p.il, before.il));
             check(p.keep <= before.keep, format("keep is %g after %g, expected it never to rise", p.keep, before.keep));
         }
         if (p.il < 0) {

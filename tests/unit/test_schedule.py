@@ -19,6 +19,59 @@ def test_the_spelling_of_a_parsed_schedule_is_the_spelling_it_was_parsed_from(sp
     assert str(KeepSchedule.parse(spelling)) == spelling
 
 
+EVERYTHING = KeepSchedule(
+    (
+        PruningPoint(5, 0.5, heads=((4, 1), (5, 0), 2), n_query="question", pool=21, query_max=True),
+        PruningPoint(9, 0.4, n_layers=4, mass=0.8, keep_min=0.1),
+    ),
+    max_revive=1,
+    decode_cached=True,
+    dense_unasked=True,
+)
+
+
+def test_a_profile_says_all_of_a_schedule() -> None:
+    assert KeepSchedule.from_json(EVERYTHING.to_json()) == EVERYTHING
+    assert str(EVERYTHING) == "5:0.5,9:0.4"
+    assert EVERYTHING.points[0].layer_heads == ((4, 1), (5, 0), (5, 2))
+    EVERYTHING.validate(n_layer=11, n_head=3)
+    with pytest.raises(ValueError, match="head is 2, expected at most 1"):
+        EVERYTHING.validate(n_layer=11, n_head=2)
+
+
+@pytest.mark.parametrize(
+    ("point", "message"),
+    [
+        ({"n_layers": 0}, "n_layers is 0, expected an integer in [1, 6]"),
+        ({"n_layers": 7}, "n_layers is 7"),
+        ({"mass": 0}, "mass is 0, expected a value in (0, 1]"),
+        ({"mass": True}, "mass is True"),
+        ({"keep_min": 0.6}, "keep_min is 0.6, expected a value in [0, 0.5]"),
+        ({"query_max": 1}, "query_max is 1, expected true or false"),
+        ({"heads": [(6, 0)]}, "heads is [(6, 0)], expected different integers >= 0, or pairs"),
+        ({"heads": [(1, 2, 3)]}, "heads is [(1, 2, 3)]"),
+        ({"heads": [(1, 2), [1, 2]]}, "heads is [(1, 2), [1, 2]]"),
+    ],
+    ids=str,
+)
+def test_a_point_that_cannot_score_so_is_refused(point: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        PruningPoint(5, 0.5, **point)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("after", [{"heads": ((3, 0),)}, {"n_layers": 4}], ids=str)
+def test_a_point_scores_with_layers_after_the_point_before(after: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="layer 3 scores after 6, expected layers after the point before, 3"):
+        KeepSchedule((PruningPoint(3, 0.5), PruningPoint(6, 0.4, **after)))
+
+
+def test_switches_of_a_schedule_are_true_or_false() -> None:
+    for name in ("decode_cached", "dense_unasked"):
+        with pytest.raises(ValueError, match=f"{name} is 1, expected true or false"):
+            KeepSchedule((PruningPoint(3, 0.5),), **{name: 1})
+
+
 def test_settings_of_points_hold_for_every_point() -> None:
     schedule = KeepSchedule.parse("1:0.5,2:0.4", n_query=8, pool=7, heads=[3, 1], max_revive=-1)
     assert all((p.n_query, p.pool, p.heads) == (8, 7, (3, 1)) for p in schedule.points)
@@ -165,6 +218,9 @@ def test_auto_takes_the_models_profile_before_the_default() -> None:
     metadata = {"lazygguf.profile": profile.to_json()}
     assert resolve_keep("auto", **MODEL) == KeepSchedule.auto(30)
     assert resolve_keep("auto", **{**MODEL, "metadata": metadata}) == profile
+    shipped = KeepSchedule.parse("14:0.5").to_dict()
+    assert resolve_keep("auto", **MODEL, shipped=shipped) == KeepSchedule.parse("14:0.5")
+    assert resolve_keep("auto", **{**MODEL, "metadata": metadata}, shipped=shipped) == profile  # the file's own first
 
 
 @pytest.mark.parametrize("profile", ["{", '{"points": [{"il": 99, "keep": 0.5}]}', 7])

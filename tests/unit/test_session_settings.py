@@ -43,7 +43,8 @@ def new_session(model: NativeModel, schedule: KeepSchedule | None = None, **chan
 
 
 def native_point(**changes: Any) -> dict[str, Any]:
-    return {"il": 1, "keep": 0.5, "heads": None, "n_heads": 0, "n_query": 1, "pool": 1, **changes}
+    plain = {"heads": None, "n_heads": 0, "head_layers": None, "n_query": 1, "pool": 1}
+    return {"il": 1, "keep": 0.5, **plain, "n_layers": 1, "mass": 1.0, "keep_min": 0.0, **changes}
 
 
 def open_session(model: NativeModel, points: list[dict[str, Any]], params: Any = None, **schedule: Any) -> None:
@@ -55,6 +56,10 @@ def open_session(model: NativeModel, points: list[dict[str, Any]], params: Any =
         n_heads = point["n_heads"] if point["heads"] is None else len(point["heads"])
         out.il, out.keep, out.n_query, out.pool = (point[name] for name in ("il", "keep", "n_query", "pool"))
         out.heads, out.n_heads = heads, n_heads
+        layers = ffi.NULL if point["head_layers"] is None else ffi.new("int32_t[]", point["head_layers"])
+        keep_alive.append(layers)
+        out.head_layers = layers
+        out.n_layers, out.mass, out.keep_min = (point[name] for name in ("n_layers", "mass", "keep_min"))
     settings = {"version": 1, "n_points": len(points), "n_sink": 0, "min_prompt": 0, "max_revive": -1, **schedule}
     native = ffi.new("lazy_schedule *", {"points": array, **settings})
     out, session_params = ffi.new("lazy_session **"), ffi.new("lazy_session_params *")
@@ -80,6 +85,20 @@ BAD_POINTS = [
     ([native_point(pool=-3)], "pool is -3"),
     ([native_point(heads=[0, 4])], "head is 4, expected a value in [0, 3]"),
     ([native_point(heads=[-1])], "head is -1"),
+    ([native_point(heads=[0], head_layers=[4])], "a head of layer 4 scores after layer 1, expected a layer in [0, 1]"),
+    ([native_point(heads=[0], head_layers=[-1])], "a head of layer -1 scores after layer 1"),
+    (
+        [native_point(), native_point(il=3, heads=[0], head_layers=[1])],
+        "a head of layer 1 scores after layer 3, expected a layer in [2, 3]",
+    ),
+    ([native_point(n_layers=0)], "n_layers is 0 after layer 1, expected a value in [1, 2]"),
+    ([native_point(n_layers=3)], "n_layers is 3 after layer 1"),
+    ([native_point(), native_point(il=3, n_layers=3)], "n_layers is 3 after layer 3, expected a value in [1, 2]"),
+    ([native_point(mass=0.0)], "mass is 0, expected a value in (0, 1]"),
+    ([native_point(mass=1.5)], "mass is 1.5"),
+    ([native_point(mass=float("nan"))], "mass is"),
+    ([native_point(keep=0.4, keep_min=0.5)], "keep_min is 0.5, expected a value in [0, 0.4]"),
+    ([native_point(keep_min=-0.1)], "keep_min is -0.1"),
     ([native_point(n_heads=2)], "heads and n_heads disagree"),
     ([native_point(n_heads=-2)], "heads and n_heads disagree"),
     ([native_point(il=3), native_point(il=1)], "il is 1 after 3, expected ascending layers"),
@@ -119,6 +138,8 @@ def test_the_c_interface_checks_schedules_itself(model: NativeModel, settings: d
     [
         ({"version": 2}, "lazy_session_params.version is 2, expected 1"),
         ({"n_ctx": -1}, "n_ctx is -1, expected at least 0"),
+        ({"n_layer": -1}, "n_layer is -1, expected at least 0"),
+        ({"n_layer": 7}, "n_layer is 7, expected at most the model's 6"),
         ({"n_ubatch": 0}, "n_ubatch is 0, expected at least 1"),
         ({"n_threads": 0}, "n_threads is 0"),
         ({"n_threads_batch": -1}, "n_threads_batch is -1"),
