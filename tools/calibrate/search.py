@@ -32,7 +32,8 @@ MIN_SHARE_LEFT = 0.5  # of keep: what goes on however sure the scores are, as a 
 FIRST_DEPTH = 0.15  # of the layers: earlier ones see words alone
 DEPTHS = (0.15, 0.25, 0.33, 0.42, 0.5)  # of the layers: where proposals begin to prune
 SLACK = 0.02  # of recall that a proposal may lose against the best of its depth
-MAX_REVIVE = 1  # per decode step and point; other budgets are tried with the schedule that is chosen
+# A decode step brings nothing back, or all that a new word is about: few rows on average, and chains are followed.
+MAX_REVIVE, REVIVE_MARGIN = 16, 4.0
 MAX_POINTS = 3
 PAPER = Scorer("newest")
 
@@ -181,7 +182,9 @@ def schedule_of(chain: Sequence[_Choice]) -> KeepSchedule:
         most = min(most, round(CEILING * float(choice.kept.max()), 2))
         least = min(most, round(MIN_SHARE_LEFT * float(choice.kept.min()), 2))
         points.append(choice.sight.scorer.point(choice.sight.il, most, mass=choice.mass, keep_min=least))
-    return KeepSchedule(tuple(points), max_revive=MAX_REVIVE, decode_cached=True, dense_unasked=True)
+    return KeepSchedule(
+        tuple(points), max_revive=MAX_REVIVE, revive_margin=REVIVE_MARGIN, decode_cached=True, dense_unasked=True
+    )
 
 
 Chain = tuple[tuple[_Choice, ...], float, npt.NDArray[np.bool_]]

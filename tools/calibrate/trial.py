@@ -25,7 +25,7 @@ FIRST_VERIFIED = 1000  # index of the first probe that is not recorded
 ROUNDS = ((1, 1.0), (3, 0.4), (6, 0.2))  # prompts of each kind so far, share of the schedules that are asked
 SLACK = 0.06  # of quality that a first round forgives: a few prompts say little
 N_KLD = 2
-REVIVES = (0, 4)  # budgets that are tried with the schedule that was chosen, beside its own
+REVIVES = ((0, 0.0), (1, 0.0))  # budgets and margins that are tried with the schedule that was chosen
 MAX_ROWS = 3.0  # computed per decoded token
 
 Progress = Callable[[int, int], Any]
@@ -132,7 +132,7 @@ def choose(found: Sequence[Trial], wanted: Wanted) -> Optional[Trial]:
 def tune_decode(trials: Trials, chosen: Trial, n_probes: int, wanted: Wanted, progress: Progress) -> list[Trial]:
     """The chosen schedule with other revive budgets, attending to selected rows alone, and pruning plain text too."""
     assert chosen.schedule is not None
-    others = [replace(chosen.schedule, max_revive=n) for n in REVIVES]
+    others = [replace(chosen.schedule, max_revive=n, revive_margin=margin) for n, margin in REVIVES]
     others.append(replace(chosen.schedule, decode_cached=False))
     others.append(replace(chosen.schedule, dense_unasked=False))
     return trials.run(others, n_probes, progress)
