@@ -172,6 +172,7 @@ class NativeModel:
         use_mmap: map the file instead of reading it.
         weights: ``"as-is"``, ``"fast"`` (a second form of the matrices for prompts, where this CPU gains by one), or
             ``"force-bf16"`` and ``"force-matmul"`` for tests.
+        n_layer: layers that sessions will read, the first ones: only they get a second form. 0 is all.
 
     Raises:
         FileNotFoundError, IsADirectoryError, PermissionError, ModelFileError, UnsupportedModelError, MemoryError,
@@ -184,12 +185,14 @@ class NativeModel:
         n_gpu_layers: int = 0,
         use_mmap: bool = True,
         weights: str = "as-is",
+        n_layer: int = 0,
     ) -> None:
         params = ffi.new("lazy_model_params *")
         lib.lazy_model_params_init(params)
         params.n_gpu_layers = n_gpu_layers
         params.use_mmap = use_mmap
         params.weights = _choice(_WEIGHTS, "weights", weights)
+        params.n_layer = n_layer
         out = ffi.new("lazy_model **")
         check(lib.lazy_model_load(out, _path_bytes(path), params))
         self._model = ffi.gc(out[0], lib.lazy_model_free)
@@ -226,10 +229,11 @@ class StepStats(NamedTuple):
 
 
 class AttentionRequest(NamedTuple):
-    """Layers, ascending, whose attention is wanted: of every head and asking row, or their mean."""
+    """Layers, ascending, whose attention is wanted: of every head and asking row, or means over them."""
 
     layers: tuple[int, ...]
     by_head: bool = False
+    by_query: bool = False
 
 
 class _Record(NamedTuple):
@@ -360,13 +364,14 @@ class NativeSession:
             query_span: positions [begin, end) of the question, for pruning points whose ``n_query`` is "question".
             progress: called after every ubatch with tokens read and tokens to read; what it raises is raised here.
             scores: for a pruning point before layer 0, one for each token in the context, old and new, (n_tokens,);
-                higher is kept. NaN: a new token goes on, an old one stays as it was. None: all new tokens go on.
+                higher is kept. inf: read in any case. NaN: a new token goes on, an old one stays as it was. None: all
+                new tokens go on.
             protect: positions that are never pruned, in this and later steps; ascending.
             attention: what the rows of ``query_span``, which must be new, look at; only without a schedule.
 
         Returns:
-            None, or the attention that was asked for, float32: by head (n_layers, n_query, n_head, n_tokens), else
-            the mean over heads and asking rows (n_layers, n_tokens).
+            None, or the attention that was asked for, float32: by head (n_layers, n_query, n_head, n_tokens), by query
+            (n_layers, n_query, n_tokens), else the mean over heads and asking rows (n_layers, n_tokens).
 
         Raises:
             ValueError: no token, an id outside the vocabulary, or scores or layers that do not fit.
@@ -398,10 +403,11 @@ class NativeSession:
 
     def _record(self, attention: AttentionRequest, params: Any, n_new: int) -> _Record:
         n_query = max(0, params.query_end - params.query_begin)
-        rows = (n_query, self._model.n_head) if attention.by_head else ()
+        rows = (n_query, self._model.n_head)[: 2 if attention.by_head else int(attention.by_query)]
         out = np.empty((len(attention.layers), *rows, self.n_tokens + n_new), np.float32)
         layers, native = ffi.new("int32_t[]", list(attention.layers)), ffi.new("lazy_attention *")
-        native.layers, native.n_layers, native.by_head = layers, len(attention.layers), attention.by_head
+        native.layers, native.n_layers = layers, len(attention.layers)
+        native.by_head, native.by_query = attention.by_head, attention.by_query
         native.out, native.n_out = ffi.cast("float *", ffi.from_buffer(out)), out.size
         params.attention = native
         return _Record(out, (layers, native))
@@ -426,6 +432,18 @@ class NativeSession:
     def trim(self, n_tokens: int) -> None:
         """Keeps the first ``n_tokens`` tokens, forgets the rest."""
         check(lib.lazy_session_trim(self._handle, n_tokens))
+
+    def forget(self, positions: npt.ArrayLike) -> None:
+        """Gives the K/V rows of old tokens back: they wait unread, until scores want them.
+
+        Args:
+            positions: not the newest token's.
+
+        Raises:
+            ValueError: there is no such token, or the schedule has no pruning point before layer 0.
+        """
+        given = np.ascontiguousarray(positions, dtype=np.int32)
+        check(lib.lazy_session_forget(self._handle, ffi.cast("const int32_t *", ffi.from_buffer(given)), given.size))
 
     def cancel(self) -> None:
         """Stops the eval that runs in another thread; that eval raises ``Cancelled``."""

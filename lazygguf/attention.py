@@ -68,6 +68,7 @@ class AttentionReader:
         layers: Optional[Sequence[int]] = None,
         *,
         by_head: bool = False,
+        by_query: bool = False,
         progress: Optional[ProgressCallback] = None,
     ) -> npt.NDArray[np.float32]:
         """Makes the context hold exactly these tokens and tells what the asking ones look at.
@@ -78,11 +79,13 @@ class AttentionReader:
                 there, and so is all that follows them.
             layers: which layers' attention, ascending, each below ``n_layer``; None is all that are read.
             by_head: every head and asking row by itself.
+            by_query: every asking row by itself, the mean over its heads.
             progress: called after every ubatch with tokens read and tokens to read; what it raises is raised here.
 
         Returns:
             float32. By head, (n_layers, n_query, n_head, n_tokens): each row a softmax over the tokens up to its own,
-            0 after it. Else (n_layers, n_tokens): the mean over the heads and the asking rows.
+            0 after it. By query, (n_layers, n_query, n_tokens): the mean over the heads. Else (n_layers, n_tokens): the
+            mean over the heads and the asking rows.
 
         Raises:
             ContextFullError: the tokens do not fit; nothing changed.
@@ -92,7 +95,7 @@ class AttentionReader:
         """
         session = self._open()
         self._check(ids, query_span)
-        wanted = AttentionRequest(tuple(range(self.n_layer) if layers is None else layers), by_head)
+        wanted = AttentionRequest(tuple(range(self.n_layer) if layers is None else layers), by_head, by_query)
         del self._ids[session.n_tokens :]
         n_common = min(common_prefix(self._ids, ids), query_span[0])
         session.trim(n_common)

@@ -132,7 +132,8 @@ attention_request read_attention(const lazy_attention * in) {
     if (in->layers == nullptr || in->n_layers < 1 || in->out == nullptr) {
         fail(LAZY_STATUS_INVALID_ARGUMENT, "attention is wanted of no layer, or nowhere");
     }
-    return {std::vector<int>(in->layers, in->layers + in->n_layers), in->by_head, in->out, in->n_out};
+    return {std::vector<int>(in->layers, in->layers + in->n_layers), in->by_head, in->by_head || in->by_query, in->out,
+            in->n_out};
 }
 
 int32_t copy_positions(const std::vector<int32_t> & positions, int32_t * out) {
@@ -207,13 +208,14 @@ void lazy_file_tensor(const lazy_file * file, int64_t i, lazy_tensor_info * out)
     out->n_bytes = gguf_get_tensor_size(g, i);
 }
 
-void lazy_model_params_init(lazy_model_params * params) { *params = {LAZY_VERSION, 0, true, LAZY_WEIGHTS_AS_IS}; }
+void lazy_model_params_init(lazy_model_params * params) { *params = {LAZY_VERSION, 0, true, LAZY_WEIGHTS_AS_IS, 0}; }
 lazy_status lazy_model_load(lazy_model ** out, const char * path, const lazy_model_params * params) {
     return guarded([&] {
         check_version("lazy_model_params", params->version);
         check_at_least("n_gpu_layers", params->n_gpu_layers, -1);
         check_weights(params->weights);
-        *out = new lazy_model(path, {params->n_gpu_layers, params->use_mmap, params->weights});
+        check_at_least("n_layer", params->n_layer, 0);
+        *out = new lazy_model(path, {params->n_gpu_layers, params->use_mmap, params->weights, params->n_layer});
     });
 }
 void lazy_model_free(lazy_model * model) { delete model; }
@@ -272,6 +274,9 @@ lazy_status lazy_session_reset(lazy_session * session) {
 }
 lazy_status lazy_session_trim(lazy_session * session, int32_t n_tokens) {
     return exclusive(session, [&] { session->sess.trim(n_tokens); });
+}
+lazy_status lazy_session_forget(lazy_session * session, const int32_t * positions, int32_t n) {
+    return exclusive(session, [&] { session->sess.forget(positions, n); });
 }
 void lazy_session_cancel(lazy_session * session) { session->sess.cancel(); }
 

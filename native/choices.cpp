@@ -113,8 +113,9 @@ std::vector<int32_t> session::select_entering(const step & st) const {
     for (int32_t pos = 0; pos < st.n_tokens; ++pos) {
         const float score = st.params.scores[pos];
         const bool stays = std::isnan(score); // as it is: a new token goes on, an old one if it did
+        const bool is_safe = !std::isfinite(score) || st.is_protected(pos, schedule_.n_sink);
         if (!stays || pos >= st.n_past || contains(entered_, pos)) {
-            tokens.push_back({pos, stays ? 0.0F : score, stays || st.is_protected(pos, schedule_.n_sink)});
+            tokens.push_back({pos, std::isfinite(score) ? score : 0.0F, is_safe});
         }
     }
     pool_scores(tokens, schedule_.entry->pool);

@@ -145,6 +145,7 @@ void large_weights::load(const mapped_file & map, bool map_plain) {
         } else {
             convert(f, data);
         }
+        map.drop(f.offset, ggml_row_size(f.small->type, f.small->ne[0]) * static_cast<size_t>(f.small->ne[1]));
     }
     if (map_plain) {
         buffers_.push_back(std::move(mapping));

@@ -97,6 +97,7 @@ typedef struct lazy_model_params {
     int32_t n_gpu_layers; // layers placed on the first GPU device that ggml has, the last ones first; -1 = all
     bool    use_mmap;     // map the file instead of reading it
     lazy_weights weights;
+    int32_t n_layer;      // layers that sessions will read, the first ones; the others get no faster form. 0 = all
 } lazy_model_params;
 
 void         lazy_model_params_init(lazy_model_params * params);
@@ -167,8 +168,10 @@ typedef bool (*lazy_progress)(void * user_data, int32_t n_done, int32_t n_total)
 typedef struct lazy_attention {
     const int32_t * layers;   // ascending
     int32_t         n_layers;
-    bool            by_head;  // false: the mean over heads and asking rows
-    float *         out;      // F32, by_head (n_layers, n_query, n_head, n_tokens), else (n_layers, n_tokens)
+    bool            by_head;  // false: the mean over heads
+    bool            by_query; // false: the mean over asking rows; by_head is by_query too
+    float *         out;      // F32, by_head (n_layers, n_query, n_head, n_tokens), by_query (n_layers, n_query,
+                              //   n_tokens), else (n_layers, n_tokens)
     int64_t         n_out;    // floats it has room for: exactly these
 } lazy_attention;
 
@@ -179,8 +182,8 @@ typedef struct lazy_eval_params {
     lazy_progress progress;    // may be NULL
     void *        user_data;
     const float * scores;      // for a pruning point before layer 0: one for every position in the context, old and
-    int32_t       n_scores;    //   new; higher is kept; NaN: a new token goes on, an old one stays as it was.
-                               //   NULL: all new tokens go on, and what went on before
+    int32_t       n_scores;    //   new; higher is kept; inf: read in any case; NaN: a new token goes on, an old
+                               //   one stays as it was. NULL: all new tokens go on, and what went on before
     const lazy_attention * attention; // what is to be recorded; NULL: nothing
     const int32_t * protect;   // positions that are never pruned, in this and later steps; ascending, among those in
     int32_t       n_protect;   //   the context, old and new
@@ -214,6 +217,9 @@ int32_t       lazy_session_n_tokens(const lazy_session * session);
 int32_t       lazy_session_n_ctx(const lazy_session * session);
 lazy_status   lazy_session_reset(lazy_session * session);
 lazy_status   lazy_session_trim(lazy_session * session, int32_t n_tokens); // keeps positions [0, n_tokens)
+// Gives the K/V rows of n positions back, the newest token's not: they wait unread, as if they had not gone on before
+// layer 0. Only with a pruning point there (il -1).
+lazy_status   lazy_session_forget(lazy_session * session, const int32_t * positions, int32_t n);
 void          lazy_session_cancel(lazy_session * session);                 // from any thread or a signal handler
 void          lazy_session_stats(const lazy_session * session, lazy_stats * out);
 // Positions live in a segment during the last eval, ascending; out has room for n_tokens. Returns how many.

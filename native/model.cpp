@@ -227,7 +227,8 @@ void model::load_weights(const gguf_file & file, const model_params & params) {
     layers_.fill(layers);
     for (const planned_tensor & p : plan.tensors) {
         const bool on_cpu = p.spec.il >= 0 && layer_devs[static_cast<size_t>(p.spec.il)] == cpu_dev;
-        if (on_cpu && p.spec.use == tensor_use::matmul) {
+        const bool is_read = params.n_layer == 0 || p.spec.il < params.n_layer;
+        if (on_cpu && is_read && p.spec.use == tensor_use::matmul) {
             large_->add(p.tensor, p.buft, p.offset);
             for (size_t i = 0; i < std::size(large_weights::LEVELS); ++i) {
                 bind_layer_tensor(layers_[i + 1][static_cast<size_t>(p.spec.il)], p.spec.name,

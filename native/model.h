@@ -39,6 +39,7 @@ struct model_params {
     int n_gpu_layers = 0; // the last n layers; -1 = all
     bool use_mmap = true;
     lazy_weights weights = LAZY_WEIGHTS_AS_IS;
+    int n_layer = 0; // layers that get a second form; 0: all
 };
 
 struct model {

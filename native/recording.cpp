@@ -36,7 +36,8 @@ void session::check_attention(const eval_params & params, int32_t n) const {
                                                   "[%d, %d)",
                                                   begin, end, LAZY_MAX_QUERY, n_tokens_, n_tokens_ + n));
     }
-    const int64_t n_rows = wanted.by_head ? static_cast<int64_t>(end - begin) * mdl_.hp.n_head : 1;
+    const int64_t n_rows =
+        (wanted.by_query ? end - begin : 1) * static_cast<int64_t>(wanted.by_head ? mdl_.hp.n_head : 1);
     const int64_t n_out = static_cast<int64_t>(wanted.layers.size()) * n_rows * (n_tokens_ + n);
     if (wanted.n_out != n_out) {
         fail(LAZY_STATUS_INVALID_ARGUMENT, format("room for %lld numbers of attention, expected %lld",
@@ -60,10 +61,11 @@ void session::read_attention(step & st, int s, const segment_graph & graph, cons
     const auto n_kv = static_cast<size_t>(graph.shape().n_kv);
     const auto n_tokens = static_cast<size_t>(st.n_tokens);
     const auto n_query = static_cast<size_t>(st.params.query_end - st.params.query_begin);
+    const bool by_query = st.params.attention.by_query;
     const size_t n_head = st.params.attention.by_head ? static_cast<size_t>(mdl_.hp.n_head) : 1;
-    const size_t n_here = st.params.attention.by_head ? in.query_rows.size() : 1; // asking rows in this ubatch
-    const int32_t first = in.pos[static_cast<size_t>(in.query_rows.front())];     // they follow each other
-    const size_t q_begin = st.params.attention.by_head ? static_cast<size_t>(first - st.params.query_begin) : 0;
+    const size_t n_here = by_query ? in.query_rows.size() : 1;                // asking rows in this ubatch
+    const int32_t first = in.pos[static_cast<size_t>(in.query_rows.front())]; // they follow each other
+    const size_t q_begin = by_query ? static_cast<size_t>(first - st.params.query_begin) : 0;
     const cell_map & cells = segments_[static_cast<size_t>(s)].cells;
     std::vector<float> rows(n_kv * n_here * n_head); // (n_head, n_here, n_kv)
     for (size_t layer = 0; layer < graph.scores().size(); ++layer) {
@@ -71,7 +73,7 @@ void session::read_attention(step & st, int s, const segment_graph & graph, cons
         for (size_t i = 0; i < n_here * n_head; ++i) {
             const size_t h = i / n_here;
             const size_t q = q_begin + i % n_here;
-            const size_t row = st.params.attention.by_head ? (layer * n_query + q) * n_head + h : layer;
+            const size_t row = by_query ? (layer * n_query + q) * n_head + h : layer;
             float * out = st.attention.data() + row * n_tokens;
             for (int32_t pos = 0; pos <= in.pos.back(); ++pos) {
                 out[pos] += rows[i * n_kv + static_cast<size_t>(cells.row_of(pos))];
@@ -91,7 +93,7 @@ void session::finish_recording(const step & st) const {
                                  "or are too large for its type");
     }
     const int32_t n_looks = (st.params.query_end - st.params.query_begin) * mdl_.hp.n_head;
-    const float scale = wanted.by_head ? 1.0F : 1.0F / static_cast<float>(n_looks);
+    const float scale = wanted.by_query ? 1.0F : 1.0F / static_cast<float>(n_looks);
     std::transform(st.attention.begin(), st.attention.end(), wanted.out, [scale](float x) { return x * scale; });
 }
 

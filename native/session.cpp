@@ -73,9 +73,9 @@ void session::check_arguments(const int32_t * tokens, int32_t n, const eval_para
                                                   params.n_scores, n_tokens_ + n));
     }
     for (int32_t i = 0; i < params.n_scores; ++i) {
-        if (std::isinf(params.scores[i])) {
-            fail(LAZY_STATUS_INVALID_ARGUMENT, format("the score at position %d is infinite, expected a number, or NaN "
-                                                      "for a token that stays as it is",
+        if (std::isinf(params.scores[i]) && params.scores[i] < 0) {
+            fail(LAZY_STATUS_INVALID_ARGUMENT, format("the score at position %d is -inf, expected a number, inf for a "
+                                                      "token that is read, or NaN for one that stays as it is",
                                                       i));
         }
     }
@@ -178,7 +178,9 @@ graph_shape session::shape_of(const step & st, int s, const ubatch & u, bool is_
         shape.want_logits = is_last_ubatch && gives_logits();
         if (const attention_request & wanted = st.params.attention; !wanted.layers.empty()) {
             shape.n_query = count_queries(u);
-            shape.form = wanted.by_head ? score_form::every_head : score_form::sum;
+            shape.form = wanted.by_head    ? score_form::every_head
+                         : wanted.by_query ? score_form::by_query
+                                           : score_form::sum;
             for (const int il : wanted.layers) {
                 shape.scored.push_back({il, {}});
             }
@@ -315,6 +317,27 @@ void session::trim(int32_t n_tokens) {
     protected_.erase(std::lower_bound(protected_.begin(), protected_.end(), n_tokens), protected_.end());
     logits_.clear();
     reports_.clear();
+}
+
+// A token that was read beside a gap knows nothing of what stood there: once the gap is read, it is read again.
+void session::forget(const int32_t * positions, int32_t n) {
+    if (!schedule_.entry) {
+        fail(LAZY_STATUS_INVALID_ARGUMENT, "tokens can be forgotten only where they can wait before layer 0 (il -1)");
+    }
+    for (int32_t i = 0; i < n; ++i) {
+        if (positions[i] < 0 || positions[i] >= n_tokens_ - 1) {
+            fail(LAZY_STATUS_INVALID_ARGUMENT,
+                 format("position %d is to be forgotten, expected a value in [0, %d]", positions[i], n_tokens_ - 2));
+        }
+    }
+    for (int32_t i = 0; i < n; ++i) {
+        for (segment_cache & seg : segments_) {
+            if (seg.cells.has(positions[i])) {
+                seg.erase(positions[i]);
+            }
+        }
+        entered_.erase(std::remove(entered_.begin(), entered_.end(), positions[i]), entered_.end());
+    }
 }
 
 } // namespace lazygguf

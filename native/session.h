@@ -29,8 +29,10 @@ struct session_params {
 // What the asking rows look at, for those who study it.
 struct attention_request {
     std::vector<int> layers; // ascending; empty: none
-    bool by_head = false;    // else the mean over heads and asking rows
-    float * out = nullptr;   // by_head (n_layers, n_query, n_head, n_tokens), else (n_layers, n_tokens)
+    bool by_head = false;    // else the mean over heads
+    bool by_query = false;   // else the mean over asking rows; by_head is by_query too
+    float * out = nullptr;   // by_head (n_layers, n_query, n_head, n_tokens), by_query (n_layers, n_query, n_tokens),
+                             // else (n_layers, n_tokens)
     int64_t n_out = 0;
 };
 
@@ -63,6 +65,7 @@ class session {
     void eval(const int32_t * tokens, int32_t n, const eval_params & params);
     void reset();
     void trim(int32_t n_tokens);
+    void forget(const int32_t * positions, int32_t n);
     void cancel() { cancel_.store(true); }
 
     int32_t n_tokens() const { return n_tokens_; }

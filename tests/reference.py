@@ -117,8 +117,8 @@ class Reference:
         Args:
             ids: The new tokens, at least one.
             query_span: [begin, end) of the positions that ask at "question" points.
-            scores: For a point before layer 0, float32 (n_tokens,), old tokens and new; NaN where a token stays
-                as it is.
+            scores: For a point before layer 0, float32 (n_tokens,), old tokens and new; inf where a token
+                is read in any case, NaN where it stays as it is.
             protect: Positions that are never pruned, in this and later steps.
 
         Returns:
@@ -175,8 +175,9 @@ class Reference:
             return self.entered + fresh
         stay = {pos for pos in range(step.n_tokens) if np.isnan(scores[pos])}
         live = [pos for pos in range(step.n_tokens) if pos not in stay or pos in self.entered or pos >= step.n_past]
-        raw = np.where(np.isnan(scores), 0.0, scores)[live]
-        return select(pooled(self.entry.pool, live, raw), step.protected | stay, self.entry.keep, step.n_tokens)
+        raw = np.where(np.isfinite(scores), scores, 0.0)[live]
+        safe = {pos for pos in live if not np.isfinite(scores[pos])}
+        return select(pooled(self.entry.pool, live, raw), step.protected | safe, self.entry.keep, step.n_tokens)
 
     def _prune(self, s: int, step: _Step) -> tuple[list[int], list[int]]:
         """What is live in segment s + 1, and which of it has to be computed there."""

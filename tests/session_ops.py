@@ -83,12 +83,13 @@ def query_span(n_past: int, n: int, begin: Optional[float]) -> Optional[tuple[in
 
 
 def outside_scores(schedule: Optional[KeepSchedule], n: int, seed: int) -> Optional[npt.NDArray[np.float32]]:
-    """Scores for the schedule's point before layer 0; for some seeds some of them NaN, or none at all."""
+    """Scores for the schedule's point before layer 0; for some seeds some of them NaN or inf, or none at all."""
     if schedule is None or schedule.entry is None or seed % 4 == 3:
         return None
     rng = np.random.default_rng(seed)
     scores = rng.random(n).astype(np.float32)
     scores[rng.random(n) < 0.2 * (seed % 3)] = np.nan
+    scores[rng.random(n) < 0.1 * (seed % 2)] = np.inf
     return scores
 
 
@@ -145,7 +146,8 @@ def assert_step_holds(
     windows = [p.n_query for p in points if isinstance(p.n_query, int)]
     n_protected = schedule.n_sink + max([*windows, 0]) + n_question + 1
     if scores is not None and schedule.entry is not None and not is_dense:
-        n_stay = int(np.isnan(scores).sum())
+        n_stay = int((~np.isfinite(scores)).sum())
+        assert set(np.flatnonzero(np.isposinf(scores)).tolist()) <= set(live[0])
         assert len(live[0]) <= max(int(schedule.entry.keep * n_tokens + 1e-6), n_protected + n_stay)
     for point, positions in zip(points, live[1:]):
         if not is_dense and point.keep < 1.0:

@@ -63,6 +63,20 @@ def test_without_heads_the_mean_over_heads_and_asking_rows_comes_out(tiny_model:
     assert np.abs(mean - expected).max() <= CLOSE
 
 
+@pytest.mark.parametrize(("span", "n_ubatch"), [((89, 90), 512), ((40, 88), 16)])
+def test_by_query_it_is_the_mean_over_the_heads_of_each_asking_row(
+    tiny_model: Write, span: tuple[int, int], n_ubatch: int
+) -> None:
+    config = TinyConfig()
+    path, weights = tiny_model(config)
+    ids = prompt(90)
+    with AttentionReader(NativeModel(path), n_ctx=128, n_ubatch=n_ubatch, type_kv="f32") as reader:
+        rows = reader.read(ids, span, layers=[1, 3], by_query=True)
+    assert rows.shape == (2, span[1] - span[0], 90)
+    expected = expected_rows(weights, config, ids, span)[[1, 3]].mean(axis=2)
+    assert np.abs(rows - expected).max() <= CLOSE
+
+
 @pytest.mark.parametrize("n_layer", range(1, N_LAYER + 1))
 def test_a_reader_that_stops_early_sees_what_the_whole_model_sees_there(tiny_model: Write, n_layer: int) -> None:
     path, _ = tiny_model(TinyConfig())
