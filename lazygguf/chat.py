@@ -14,9 +14,15 @@ from typing import Any, Optional
 
 from .chat_session import ChatSession, make_settings
 from .cli import UsageError
-from .demo import model_or_demo
+from .demo import demo_draft, model_or_demo
 from .model import LazyModel
-from .model_arguments import add_compute_arguments, add_file_argument, compute_options
+from .model_arguments import (
+    NO_DRAFT,
+    add_compute_arguments,
+    add_draft_arguments,
+    add_file_argument,
+    compute_options,
+)
 from .repl import Repl
 from .terminal import Screen
 from .text_file import join_prompt, read_text
@@ -47,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     settings = _settings(args)
     model_path = model_or_demo(args.model)
     screen = Screen(args.color, args.show_timings and not args.json)
-    with LazyModel(model_path, **_model_options(args)) as model:
+    with LazyModel(model_path, **_model_options(args), **_draft_options(args, model_path)) as model:
         session = ChatSession(model, screen, asked.system, settings, quiet=args.json)
         if once:
             return _answer_once(session, asked, args.json)
@@ -126,6 +132,17 @@ def _model_options(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
+def _draft_options(args: argparse.Namespace, model_path: str) -> dict[str, Any]:
+    draft = args.model_draft
+    if draft is None:
+        draft = demo_draft(model_path, args.keep)
+    return {
+        "draft": None if draft == NO_DRAFT else draft,
+        "second_look": args.second_look,
+        "headings": args.headings,
+    }
+
+
 def _add_prompt_arguments(group: Any) -> None:
     group.add_argument("-p", "--prompt", metavar="TEXT", help="the question")
     group.add_argument("-f", "--file", action="append", metavar="FILE", help="a document, - for stdin; repeatable")
@@ -138,6 +155,8 @@ def _add_model_arguments(group: Any) -> None:
     add_file_argument(group)
     group.add_argument("-c", "--ctx-size", type=int, default=0, metavar="N", help="context, tokens (0: the model's)")
     group.add_argument("--keep", default="auto", metavar="WHAT", help='"auto", "off", "10:0.3,13:0.08" or a .json file')
+    add_draft_arguments(group, f'; without it the demo model, where it pays; "{NO_DRAFT}": none')
+    group.add_argument("--headings", metavar="REGEX", help='lines that begin so are always read, such as "#+ "')
     group.add_argument("--max-revive", type=int, metavar="N", help="tokens brought back per step, -1 no limit")
     add_compute_arguments(group)
     group.add_argument("-tb", "--threads-batch", type=int, metavar="N", help="threads while reading (default: -t)")

@@ -36,6 +36,7 @@ class ChatModel(Protocol):
 
     model_path: str
     progress_callback: Any
+    skim_callback: Any
 
     @property
     def stats(self) -> Stats: ...
@@ -180,11 +181,11 @@ class ChatSession:
 
     def _stream(self, said: list[str]) -> str:
         turns = ([{"role": "system", "content": self.system}] if self.system else []) + self.messages
-        with self._screen.reading() as progress:
-            self._model.progress_callback = progress
+        with self._screen.reading() as bar:
+            self._model.progress_callback, self._model.skim_callback = bar.read, bar.skim
             chunks = self._model.create_chat_completion(turns, stream=True, **self.settings)
             first = next(chunks)  # comes when the prompt has been read
-        self._model.progress_callback = None
+        self._model.progress_callback = self._model.skim_callback = None
         reason = "stop"
         with contextlib.closing(chunks):
             for chunk in itertools.chain([first], chunks):

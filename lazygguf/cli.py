@@ -83,6 +83,17 @@ def _fail(error: BaseException, code: int) -> int:
     return code
 
 
+def _join_layers(given: Sequence[str]) -> list[str]:
+    """Writes ``--keep -1:0.2`` as ``--keep=-1:0.2``: argparse takes a word that begins with a dash for an option."""
+    words: list[str] = []
+    for word in given:
+        if words and words[-1] == "--keep" and word[:1] == "-" and word[1:2].isdigit():
+            words[-1] = f"--keep={word}"
+        else:
+            words.append(word)
+    return words
+
+
 def _parse(given: Sequence[str]) -> Optional[argparse.Namespace]:
     """The arguments; None when only the help was wanted. Wrong usage raises SystemExit with code 2."""
     parser = argparse.ArgumentParser(
@@ -97,7 +108,7 @@ def _parse(given: Sequence[str]) -> Optional[argparse.Namespace]:
         subs[name] = commands.add_parser(name, help=command.help, description=command.help, allow_abbrev=False)
         if name == asked:
             import_module(command.module).add_arguments(subs[name])
-    args, unknown = parser.parse_known_args(given)
+    args, unknown = parser.parse_known_args(_join_layers(given))
     if unknown:
         subs.get(args.command, parser).error(f"unrecognized arguments: {' '.join(unknown)}")
     if args.command is None:

@@ -13,41 +13,14 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, Callable, Optional, Protocol
+from typing import Any, Optional
 
 import numpy as np
 import numpy.typing as npt
 
 from .errors import Cancelled, ContextFullError
-from .stats import Stats
-
-ProgressCallback = Callable[[int, int], Any]
-QuerySpan = Optional[tuple[int, int]]
-Scores = Optional[npt.NDArray[np.float32]]
-
-
-class Session(Protocol):
-    """What a native session offers to this file (``_ffi.NativeSession``)."""
-
-    n_ctx: int
-
-    @property
-    def n_tokens(self) -> int: ...
-    def eval(
-        self,
-        ids: Any,
-        query_span: QuerySpan = None,
-        progress: Optional[ProgressCallback] = None,
-        scores: Scores = None,
-        attention: Any = None,
-        protect: Sequence[int] = (),
-    ) -> Any: ...
-    def logits(self) -> Optional[npt.NDArray[np.float32]]: ...
-    def reset(self) -> None: ...
-    def trim(self, n_tokens: int) -> None: ...
-    def cancel(self) -> None: ...
-    def stats(self) -> Any: ...
-    def close(self) -> None: ...
+from .reading import ProgressCallback, PromptReader, QuerySpan, Reading, Session, Told
+from .stats import Stats, stats_of_steps
 
 
 class TokenContext:
@@ -56,14 +29,25 @@ class TokenContext:
     Attributes:
         stats: of the last read, and of the generation that goes on from it.
         progress: called while a prompt is read with tokens read and tokens to read; None is nobody.
+        skim_progress: the same while a draft reads it, before that.
+        reader: reads prompts in its own way; None leaves that to the session.
+        draft_note: why there is no reader though a draft was given.
     """
 
-    def __init__(self, session: Session, n_layer: int, progress: Optional[ProgressCallback] = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        progress: Optional[ProgressCallback] = None,
+        reader: Optional[PromptReader] = None,
+        draft_note: str = "",
+    ) -> None:
         self.stats = Stats()
         self.progress = progress
+        self.skim_progress: Optional[ProgressCallback] = None
+        self.reader = reader
+        self.draft_note = draft_note
         self.n_ctx = session.n_ctx
         self._session: Optional[Session] = session
-        self._n_layer = n_layer
         self._ids: list[int] = []
         self._holder: dict[str, object] = {}  # "step": who is inside the session; see _step
         self._pid = os.getpid()
@@ -105,7 +89,8 @@ class TokenContext:
         Args:
             ids: the new tokens.
             query_span: positions [begin, end) of the question.
-            **how: ``scores``, ``protect``, ``attention`` of ``_ffi.NativeSession.eval``.
+            **how: ``scores``, ``protect``, ``attention`` of ``_ffi.NativeSession.eval``; without scores and attention a
+                reader reads.
 
         Returns:
             What ``_ffi.NativeSession.eval`` gives: the attention that was asked for, or None.
@@ -118,13 +103,16 @@ class TokenContext:
             self._cancelled = False
             return self._read(session, ids, query_span, **how)
 
-    def read_prompt(self, ids: Sequence[int], query_span: QuerySpan = None, protect: Sequence[int] = ()) -> None:
+    def read_prompt(
+        self, ids: Sequence[int], query_span: QuerySpan = None, protect: Sequence[int] = (), recent: Sequence[int] = ()
+    ) -> None:
         """Makes the context hold exactly these tokens, with logits, reading only what is not there already.
 
         Args:
             ids: all tokens.
             query_span: positions [begin, end) of the question.
             protect: positions that are never pruned, ascending.
+            recent: see ``reading.Reading``.
 
         Raises:
             ContextFullError: they do not fit.
@@ -140,7 +128,7 @@ class TokenContext:
             if n_common < session.n_tokens:
                 session.trim(n_common)
             del self._ids[n_common:]
-            self._read(session, ids[n_common:], _clip(query_span, n_common), protect=protect)
+            self._read(session, ids[n_common:], _clip(query_span, n_common), recent, protect=protect)
 
     def step(self, token: int, generation: int) -> None:
         """Reads one sampled token."""
@@ -166,6 +154,8 @@ class TokenContext:
             self._generation += 1
             session.reset()
             self._ids.clear()
+            if self.reader is not None:
+                self.reader.reset()
 
     def cancel(self) -> None:
         """Stops the read or generation under way, from any thread; it raises Cancelled."""
@@ -173,6 +163,8 @@ class TokenContext:
         session = self._session
         if session is not None:
             session.cancel()
+        if self.reader is not None:
+            self.reader.cancel()
 
     def close(self) -> None:
         """Frees the session; a second call does nothing. RuntimeError while another thread is inside."""
@@ -182,22 +174,40 @@ class TokenContext:
             self._session = None
             self._ids.clear()
             session.close()
+            if self.reader is not None:
+                self.reader.close()
 
-    def _read(self, session: Session, ids: Sequence[int], query_span: QuerySpan, **how: Any) -> Any:
+    def _read(
+        self, session: Session, ids: Sequence[int], query_span: QuerySpan, recent: Sequence[int] = (), **how: Any
+    ) -> Any:
         n_reused = session.n_tokens
         if n_reused + len(ids) > self.n_ctx:
             self.check_room(n_reused + len(ids))
         begin = time.perf_counter()
         self._ids.extend(ids)
-        recorded = session.eval(np.asarray(ids, np.int32), query_span, self._on_progress, **how)
-        self.stats = _read_stats(session.stats(), n_reused, time.perf_counter() - begin, self._n_layer)
+        told = Told(self._on_progress, self._on_skim, self._check_cancelled)
+        if self.reader is not None and how.get("scores") is None and how.get("attention") is None:
+            reading = Reading(self._ids, n_reused, query_span, how.get("protect", ()), recent)
+            self.stats = self.reader.read(session, reading, told)
+            return None
+        recorded = session.eval(np.asarray(ids, np.int32), query_span, told.read, **how)
+        self.stats = stats_of_steps([session.stats()], n_reused, time.perf_counter() - begin)
+        self.stats.draft_note = self.draft_note
         return recorded
 
     def _on_progress(self, n_done: int, n_total: int) -> None:
-        if self._cancelled:  # also a cancel() that came just before the native read began
-            raise Cancelled("cancelled")
+        self._check_cancelled()
         if self.progress is not None:
             self.progress(n_done, n_total)
+
+    def _on_skim(self, n_done: int, n_total: int) -> None:
+        self._check_cancelled()
+        if self.skim_progress is not None:
+            self.skim_progress(n_done, n_total)
+
+    def _check_cancelled(self) -> None:
+        if self._cancelled:  # also a cancel() that came just before the native read began
+            raise Cancelled("cancelled")
 
     @contextlib.contextmanager
     def _step(self) -> Iterator[Session]:
@@ -240,19 +250,6 @@ def _clip(query_span: QuerySpan, n_reused: int) -> QuerySpan:
     if query_span is None or query_span[1] <= n_reused:
         return None
     return max(query_span[0], n_reused), query_span[1]
-
-
-def _read_stats(step: Any, n_reused: int, seconds: float, n_layer: int) -> Stats:
-    rows = sum(n_layers * n_rows for n_layers, n_rows in zip(step.n_layers, step.n_computed))
-    return Stats(
-        n_prompt=step.n_tokens,
-        n_reused=n_reused,
-        prefill_s=seconds,
-        token_share=rows / (n_layer * step.n_new) if step.n_new else 1.0,
-        kept=list(step.n_live),
-        kv_bytes=step.kv_bytes,
-        aux_bytes=step.aux_bytes,
-    )
 
 
 def _all_reused(n_prompt: int, session: Session) -> Stats:

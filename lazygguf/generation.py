@@ -15,8 +15,9 @@ from typing import Any, Callable, Optional
 import numpy as np
 import numpy.typing as npt
 
-from .context import QuerySpan, TokenContext
+from .context import TokenContext
 from .grammar import GrammarLike
+from .reading import QuerySpan
 from .sampling import Sampler, SamplingParams
 from .text_stream import TextStream
 from .tokenizer import Tokenizer
@@ -34,6 +35,7 @@ class Request:
         ids: the prompt.
         query_span: token positions [begin, end) of the question, None where nothing is known.
         protect: positions that are never pruned, ascending.
+        recent: positions that a draft leaves none of unread, ascending.
         max_tokens: at most so many tokens; None is until the context is full.
         sampling: how tokens are chosen.
         grammar: what the text must match.
@@ -48,6 +50,7 @@ class Request:
     ids: list[int]
     query_span: QuerySpan = None
     protect: Sequence[int] = ()
+    recent: Sequence[int] = ()
     max_tokens: Optional[int] = None
     sampling: SamplingParams = field(default_factory=SamplingParams)
     grammar: Optional[GrammarLike] = None
@@ -124,7 +127,7 @@ def sample_tokens(
     A token is read into the context when the next one is asked for.
     """
     generation = context.begin()
-    context.read_prompt(request.ids, request.query_span, request.protect)
+    context.read_prompt(request.ids, request.query_span, request.protect, request.recent)
     busy_s = 0.0
     begin = time.perf_counter()
     while True:

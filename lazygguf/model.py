@@ -19,26 +19,20 @@ from typing import Any, Optional, Union
 import numpy as np
 import numpy.typing as npt
 
-from ._ffi import NativeFile, NativeModel, NativeSession
 from ._names import refuse_unknown
-from .completion import (
-    CompletionOptions,
-    Envelope,
-    chat_chunks,
-    chat_result,
-    text_chunks,
-    text_result,
-)
-from .context import ProgressCallback, TokenContext
+from .completion import CompletionOptions, Envelope, chat_chunks, chat_result, text_chunks, text_result
+from .context import TokenContext
+from .draft import DraftModel
 from .generation import Request, generate, sample_tokens
 from .llama_log import show_llama_log
 from .model_options import ModelOptions, model_options
+from .opening import Drafting, ModelFile, load_weights, open_context
+from .reading import ProgressCallback
 from .sampling import SEED_MAX, Sampler, SamplingParams
 from .schedule import KeepSchedule, has_profile, resolve_keep
-from .shipped_profiles import fingerprint, shipped_profile
+from .scoring_profile import ScoringProfile, resolve_scoring
 from .stats import Stats
 from .templates import ChatTemplate
-from .threads import physical_cores
 from .tokenizer import TokenIds, Tokenizer, encode_text
 
 logger = logging.getLogger("lazygguf")
@@ -75,16 +69,16 @@ class LazyModel:
         self.model_path = os.fspath(model_path)
         if chosen.verbose:
             show_llama_log()
-        with NativeFile(self.model_path) as file:
-            file.check()
-            self.metadata: dict[str, Any] = file.metadata
-            self._shipped = shipped_profile(fingerprint(self.model_path, file))
+        self._file = ModelFile.read(self.model_path)
+        self.metadata: dict[str, Any] = self._file.metadata
         self._options = chosen
+        self._drafting = Drafting(self._file, chosen)
         self._native = load_weights(self.model_path, chosen)
         try:
             self._set_up(chosen)
         except BaseException:
             with contextlib.suppress(RuntimeError):  # a session that Ctrl-C left behind: both go with the exception
+                self._drafting.close()
                 self._native.close()
             raise
 
@@ -105,10 +99,12 @@ class LazyModel:
             n_layer=native.n_layer,
             n_head=native.n_head,
             metadata=self.metadata,
-            shipped=self._shipped,
+            shipped=self._file.shipped,
             max_revive=chosen.max_revive,
+            has_draft=self._drafting.can_run,
         )
-        if chosen.keep == "auto" and not has_profile(self.metadata, self._shipped):
+        known = has_profile(self.metadata, self._file.shipped) or self._drafting.can_run
+        if chosen.keep == "auto" and not known:
             logger.warning("no keep profile for this model, a careful default is used; lazygguf calibrate makes one")
         self._tokenizer = Tokenizer(self.model_path)
         self.chat_template = ChatTemplate(self._tokenizer, self.metadata, chosen.chat_template)
@@ -118,8 +114,14 @@ class LazyModel:
                 logger.warning("the file's %s_token_id is %d, outside the vocabulary: ignored", name, token)
         if chosen.n_ctx > native.n_ctx_train:
             logger.warning("n_ctx is %d, above the %d the model was trained with", chosen.n_ctx, native.n_ctx_train)
-        self._context = open_context(native, chosen, self.schedule)
+        reader = self._drafting.open(self.schedule, self._tokenizer)
+        self._context = open_context(native, chosen, self.schedule, reader, self._drafting.note)
         self._seeds = None if chosen.seed in (None, -1) else np.random.default_rng(chosen.seed)
+
+    def as_draft(self, scoring: Union[str, ScoringProfile, None] = None) -> DraftModel:
+        """This model as another one's draft: on these weights, with a context of its own."""
+        profile = resolve_scoring(scoring, self.metadata, self._file.fingerprint)
+        return DraftModel(self._native, self._tokenizer, profile, self._file.size, self.n_ctx(), is_ours=False)
 
     # ---- tokens ----------------------------------------------------------------------------------
 
@@ -176,7 +178,7 @@ class LazyModel:
             scores: what matters, by your own measure (a retriever, another model): a number for every token in the
                 context, old and new, (n_tokens + n,). The schedule needs a pruning point before layer 0
                 (``keep="-1:0.2"``), which keeps the highest; what is not read waits, and later scores can bring it
-                in. NaN: a new token is read, an old one stays as it was.
+                in. inf: read in any case. NaN: a new token is read, an old one stays as it was.
             query_span: positions [begin, end) of the question, which is never pruned and asks where a pruning
                 point's ``n_query`` is ``"question"``.
 
@@ -212,6 +214,15 @@ class LazyModel:
     @progress_callback.setter
     def progress_callback(self, callback: Optional[ProgressCallback]) -> None:
         self._ready().progress = callback
+
+    @property
+    def skim_callback(self) -> Optional[ProgressCallback]:
+        """Called while the draft reads a prompt, with its own tokens; may be set between calls."""
+        return self._ready().skim_progress
+
+    @skim_callback.setter
+    def skim_callback(self, callback: Optional[ProgressCallback]) -> None:
+        self._ready().skim_progress = callback
 
     def reset(self) -> None:
         """Forgets every token."""
@@ -284,9 +295,8 @@ class LazyModel:
         context.check_room(len(prompt.ids))
         envelope = Envelope(model=chosen.model or self.model_path, n_prompt=len(prompt.ids), offset=len(prompt.text))
         stops = [*chosen.stops, *prompt.stops]
-        request = self._seeded(chosen).request(
-            prompt.ids, started, query_span=prompt.query_span, protect=prompt.protect, stops=stops
-        )
+        marks = {"query_span": prompt.query_span, "protect": prompt.protect, "recent": prompt.recent}
+        request = self._seeded(chosen).request(prompt.ids, started, stops=stops, **marks)
         pieces = generate(context, self._tokenizer, request)
         return chat_chunks(envelope, pieces) if chosen.stream else chat_result(envelope, pieces)
 
@@ -323,6 +333,7 @@ class LazyModel:
             return
         context.close()
         self._context = None
+        self._drafting.close()
         self._tokenizer.close()
         self._native.close()
 
@@ -345,10 +356,10 @@ class LazyModel:
         return self._context
 
     def _check_scored(self) -> None:
-        if self.schedule is not None and self.schedule.entry is not None:
+        if self._options.draft is None and self.schedule is not None and self.schedule.entry is not None:
             raise ValueError(
-                f'keep schedule "{self.schedule}": il -1 prunes by scores from outside; give them to eval(scores=...), '
-                "or leave the point out"
+                f'keep schedule "{self.schedule}": il -1 prunes by scores from outside; name a draft model with '
+                "draft=, give scores to eval(scores=...), or leave the point out"
             )
 
     def _prompt_ids(self, prompt: Union[str, TokenIds]) -> list[int]:
@@ -372,27 +383,6 @@ class LazyModel:
         if self._seeds is None or params.seed not in (None, -1):
             return params
         return replace(params, seed=int(self._seeds.integers(SEED_MAX)))
-
-
-def load_weights(path: str, options: ModelOptions) -> NativeModel:
-    """The weights of a model file, as the options say."""
-    return NativeModel(path, options.n_gpu_layers, options.use_mmap, options.weights)
-
-
-def open_context(weights: NativeModel, options: ModelOptions, schedule: Optional[KeepSchedule]) -> TokenContext:
-    """An empty context on weights, with its own caches and keep schedule; weights can carry several."""
-    n_threads = options.n_threads or physical_cores()
-    session = NativeSession(
-        weights,
-        n_ctx=options.n_ctx,
-        n_ubatch=min(options.n_ubatch, options.n_batch),
-        n_threads=n_threads,
-        n_threads_batch=options.n_threads_batch or n_threads,
-        type_k=options.type_k,
-        type_v=options.type_v,
-        schedule=schedule,
-    )
-    return TokenContext(session, weights.n_layer, options.progress_callback)
 
 
 def _score_array(scores: Optional[npt.ArrayLike]) -> Optional[npt.NDArray[np.float32]]:

@@ -12,6 +12,26 @@ def add_file_argument(group: Any) -> None:
     group.add_argument("-m", "--model", metavar="FILE", help="a GGUF file (default: the demo model)")
 
 
+NO_DRAFT = "none"
+
+
+def add_draft_arguments(group: Any, default: str = "") -> None:
+    """Adds -md and --second-look; ``default`` says in the help what is done without -md."""
+    group.add_argument(
+        "-md",
+        "--model-draft",
+        metavar="FILE",
+        help=f'a smaller model that reads first and chooses what --keep "-1:..." reads{default}',
+    )
+    group.add_argument(
+        "--second-look",
+        type=float,
+        default=0.05,
+        metavar="X",
+        help="share of the tokens that may be read on top where the draft's choice is not enough; 0: none (0.05)",
+    )
+
+
 def add_compute_arguments(group: Any) -> None:
     """Adds -t, -ub and -ngl."""
     group.add_argument("-t", "--threads", type=int, metavar="N", help="threads (default: physical cores)")

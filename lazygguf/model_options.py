@@ -5,14 +5,17 @@ Owns the checks that need no model. Names and meaning are ``llama_cpp.Llama``'s.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from ._names import refuse_unknown
-from .context import ProgressCallback
+from .prompt_text import compile_headings
+from .reading import ProgressCallback
 from .sampling import SEED_MAX
 from .schedule import KeepArgument
+from .scoring_profile import ScoringProfile
 
 _INT_RANGES = {
     "n_ctx": (0, 2**31 - 1),
@@ -57,11 +60,20 @@ class ModelOptions:
         weights: ``"fast"`` keeps a second form of the matrices for reading prompts where the file's type is slow on
             this CPU and another one that is no less exact is measured to be faster; it takes up to a quarter of the
             machine's memory, which ``verbose`` tells. ``"as-is"`` uses the file's types and ggml's kernels only: the
-            logits are llama.cpp's to the bit.
+            logits are llama.cpp's to the bit. A draft always has the fast ones.
         keep: ``"auto"``, ``"off"`` (dense), a spelling such as ``"10:0.3,13:0.08"``, a profile's path
             (``.json``), or a ``KeepSchedule``.
         max_revive: pruned tokens brought back per step and pruning point; None is the schedule's own, -1 no limit.
-        draft: must be None; draft models are not in this version.
+        draft: a smaller model that reads prompts first and says what of them is worth reading: a GGUF file, or a
+            ``LazyModel``, which must stay open as long. It works with a pruning point before layer 0
+            (``keep="-1:0.2"``, what ``"auto"`` is with a draft), and does not run where it cannot pay (the model less
+            than 3 times as large, prompts below ``min_prompt``): ``stats.draft_note``.
+        scoring: how the draft scores: a profile's path or a ``ScoringProfile``; None is the draft file's own, else a
+            shipped one.
+        second_look: share of the context's tokens that may be read on top of ``keep`` where the draft's choice turns
+            out not to be enough to answer; 0 never looks again.
+        headings: a regular expression; lines whose begin it matches (``r"#+ "``: Markdown's headings) are always read
+            when a draft chooses.
         seed: makes every sampled answer repeatable; None or -1 draws new ones.
         type_k: type of the K cache, ``"f16"``, ``"f32"`` or ``"q8_0"``.
         type_v: type of the V cache, likewise.
@@ -81,7 +93,10 @@ class ModelOptions:
     weights: str = "fast"
     keep: KeepArgument = "auto"
     max_revive: Optional[int] = None
-    draft: None = None
+    draft: Any = None
+    scoring: Union[str, ScoringProfile, None] = None
+    second_look: float = 0.05
+    headings: Optional[str] = None
     seed: Optional[int] = None
     type_k: str = "f16"
     type_v: str = "f16"
@@ -99,10 +114,21 @@ class ModelOptions:
                 raise ValueError(f"{name} is {value!r}, expected an integer in [{least}, {most}]")
         if self.weights not in ("fast", "as-is"):
             raise ValueError(f'weights is {self.weights!r}, expected "fast" or "as-is"')
-        if self.draft is not None:
-            raise ValueError("draft is given, expected None: draft models are not in this version")
+        self._check_draft()
         if self.progress_callback is not None and not callable(self.progress_callback):
             raise TypeError("progress_callback cannot be called")
+
+    def _check_draft(self) -> None:
+        if (
+            self.draft is not None
+            and not isinstance(self.draft, (str, os.PathLike))
+            and not hasattr(self.draft, "as_draft")
+        ):
+            raise TypeError(f"draft is {type(self.draft).__name__}, expected a path or a LazyModel")
+        share = self.second_look
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
+            raise ValueError(f"second_look is {share!r}, expected a share in [0, 1]")
+        compile_headings(self.headings)
 
 
 def model_options(given: Mapping[str, Any]) -> ModelOptions:

@@ -131,7 +131,7 @@ class KeepSchedule:
             spelling: comma-separated ``il:keep`` pairs.
             **settings: ``n_sink``, ``min_prompt``, ``max_revive``, ``revive_margin``, ``decode_cached``,
                 ``dense_unasked`` of the schedule, and ``heads``, ``n_query``, ``pool``, ``query_max``, ``n_layers``,
-                ``mass``, ``keep_min``, which then hold for every point.
+                ``mass``, ``keep_min``, which then hold for every point inside the model.
 
         Raises:
             ValueError: the spelling or a setting is wrong; the message holds the value and what was expected.
@@ -139,7 +139,8 @@ class KeepSchedule:
         refuse_unknown(settings, _POINT_KEYS[2:] + _SCHEDULE_KEYS, "keep schedule setting")
         asking = {key: settings.pop(key) for key in _POINT_KEYS[2:] if key in settings}
         pairs = [_parse_pair(spelling, pair) for pair in spelling.split(",")]
-        return cls(tuple(PruningPoint(il, keep, **asking) for il, keep in pairs), **settings)
+        points = (PruningPoint(il, keep, **({} if il == BEFORE_LAYER_0 else asking)) for il, keep in pairs)
+        return cls(tuple(points), **settings)
 
     @classmethod
     def paper(cls, spelling: str) -> KeepSchedule:
@@ -172,6 +173,11 @@ class KeepSchedule:
         ]
         distinct = [point for i, point in enumerate(points) if i == 0 or point.il > points[i - 1].il]
         return cls(tuple(distinct), decode_cached=True, dense_unasked=True) if distinct else None
+
+    @classmethod
+    def drafted(cls) -> KeepSchedule:
+        """The default with a draft model: it chooses a fifth of the tokens before layer 0."""
+        return cls((PruningPoint(BEFORE_LAYER_0, 0.2),))
 
     @property
     def entry(self) -> Optional[PruningPoint]:
@@ -250,18 +256,21 @@ def resolve_keep(
     metadata: Mapping[str, Any],
     shipped: Optional[Mapping[str, Any]] = None,
     max_revive: Optional[int] = None,
+    has_draft: bool = False,
 ) -> Optional[KeepSchedule]:
     """Turns the ``keep`` argument into a schedule that fits the model.
 
     Args:
-        keep: ``"auto"`` (the profile in the model's metadata, else the shipped one, else ``KeepSchedule.auto``),
-            ``"off"`` (dense), a spelling, the path of a profile (it ends in ``.json``), or a ``KeepSchedule``.
+        keep: ``"auto"`` (the profile in the model's metadata; with a draft ``KeepSchedule.drafted``; else the shipped
+            profile, else ``KeepSchedule.auto``), ``"off"`` (dense), a spelling, the path of a profile (it ends in
+            ``.json``), or a ``KeepSchedule``.
         n_layer: layers of the model.
         n_head: attention heads of the model.
         metadata: the model's GGUF metadata.
         shipped: the profile that ships for this model (``shipped_profiles``), None where there is none.
         max_revive: overrides the schedule's own; None keeps it, -1 is no limit. Without effect where nothing
             is pruned.
+        has_draft: a draft model can score before layer 0.
 
     Returns:
         None when the model is to run dense.
@@ -273,7 +282,14 @@ def resolve_keep(
     """
     if max_revive is not None and not _is_int(max_revive, -1, INT32_MAX):
         raise ValueError(f"max_revive is {max_revive!r}, expected an integer >= -1 (-1 is no limit)")
-    schedule = _auto(metadata, shipped, n_layer, n_head) if keep == "auto" else _explicit(keep)
+    if keep == "auto":
+        schedule = _of_file(metadata, n_layer, n_head)
+        if schedule is None and has_draft:
+            schedule = KeepSchedule.drafted()
+        elif schedule is None:
+            schedule = KeepSchedule.auto(n_layer) if shipped is None else KeepSchedule.from_dict(shipped)
+    else:
+        schedule = _explicit(keep)
     if schedule is None:
         return None
     schedule.validate(n_layer, n_head)
@@ -285,12 +301,10 @@ def has_profile(metadata: Mapping[str, Any], shipped: Optional[Mapping[str, Any]
     return PROFILE_KEY in metadata or shipped is not None
 
 
-def _auto(
-    metadata: Mapping[str, Any], shipped: Optional[Mapping[str, Any]], n_layer: int, n_head: int
-) -> Optional[KeepSchedule]:
+def _of_file(metadata: Mapping[str, Any], n_layer: int, n_head: int) -> Optional[KeepSchedule]:
     profile = metadata.get(PROFILE_KEY)
     if profile is None:
-        return KeepSchedule.auto(n_layer) if shipped is None else KeepSchedule.from_dict(shipped)
+        return None
     try:
         schedule = KeepSchedule.from_json(str(profile))
         schedule.validate(n_layer, n_head)

@@ -15,12 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
+from .offsets import spans_of, tokens_over
 from .schedule import MAX_QUERY
 from .tokenizer import Tokenizer, encode_text
 
 MAX_TEMPLATE_CHARS = 1 << 20
 MAX_MARKUP = 12  # tokens that a template writes between two turns; more is a text
 LONG_QUESTION_CHARS = 512  # a longer user turn is a document with a question at its end
+RECENT_MESSAGES = 6
 TEMPLATE_KEY = "tokenizer.chat_template"
 
 _MARK = "lazygguf-2f6b1c-content"  # stands for the question when the template is rendered a second time
@@ -35,6 +37,7 @@ class ChatPrompt:
         ids: its token ids.
         query_span: token positions [begin, end) of the question, None where it is not found.
         protect: positions of the template's own tokens, ascending; none where they cannot be told.
+        recent: positions of the newest short messages, by which an answer knows what was said; ascending.
         stops: texts that end the answer, on top of the end-of-generation tokens.
     """
 
@@ -43,6 +46,7 @@ class ChatPrompt:
     query_span: Optional[tuple[int, int]]
     stops: list[str]
     protect: tuple[int, ...] = ()
+    recent: tuple[int, ...] = ()
 
 
 class ChatTemplate:
@@ -87,8 +91,9 @@ class ChatTemplate:
             ids.insert(0, bos)
         pieces = [self._tokenizer.piece(token, special=True) for token in ids]
         span = self._query_span(turns, text, pieces)
-        protect = template_positions(pieces, [turn["content"] or "" for turn in turns])
-        return ChatPrompt(text, ids, span, [self._eos] if self._eos else [], protect)
+        said = [turn["content"] or "" for turn in turns]
+        protect, recent = template_positions(pieces, said), recent_positions(pieces, said)
+        return ChatPrompt(text, ids, span, [self._eos] if self._eos else [], protect, recent)
 
     def _query_span(self, turns: list[dict[str, Any]], text: str, pieces: list[bytes]) -> Optional[tuple[int, int]]:
         asked = [i for i, turn in enumerate(turns) if turn["role"] == "user"]
@@ -180,21 +185,34 @@ def template_positions(pieces: Sequence[bytes], contents: Sequence[str]) -> tupl
     Returns:
         Ascending positions; none where a turn is not found as it was given.
     """
-    text, end = b"".join(pieces), 0
+    said = _said(pieces, contents)
+    if said is None:
+        return ()
+    is_said = np.zeros(len(pieces), bool)
+    for first, last in said:
+        is_said[first:last] = True
+    return tuple(int(pos) for run in _runs(np.flatnonzero(~is_said)) if len(run) <= MAX_MARKUP for pos in run)
+
+
+def recent_positions(pieces: Sequence[bytes], contents: Sequence[str]) -> tuple[int, ...]:
+    """Positions of the newest messages that are short; arguments as ``template_positions``."""
+    said = _said(pieces, contents) or []
+    newest = list(zip(contents, said))[-RECENT_MESSAGES:]
+    return tuple(pos for content, span in newest if len(content.strip()) <= LONG_QUESTION_CHARS for pos in range(*span))
+
+
+def _said(pieces: Sequence[bytes], contents: Sequence[str]) -> Optional[list[tuple[int, int]]]:
+    """Tokens [first, last) that share a byte with each turn; None where one is not found as it was given."""
+    text, spans, end = b"".join(pieces), spans_of(pieces), 0
     said: list[tuple[int, int]] = []
     for content in contents:
         needle = encode_text(content.strip())
         begin = text.find(needle, end)
         if begin < 0:
-            return ()
+            return None
         end = begin + len(needle)
-        said.append((begin, end))
-    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
-    begins = np.concatenate([[0], ends[:-1]])
-    is_said = np.zeros(len(pieces), bool)
-    for begin, end in said:
-        is_said |= (begins < end) & (ends > begin)
-    return tuple(int(pos) for run in _runs(np.flatnonzero(~is_said)) if len(run) <= MAX_MARKUP for pos in run)
+        said.append(tokens_over(spans, begin, end))
+    return said
 
 
 def _runs(positions: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:

@@ -12,7 +12,8 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Callable, Optional
+from functools import partial
+from typing import Callable, NamedTuple, Optional
 
 from rich.console import Console
 from rich.progress import (
@@ -24,9 +25,18 @@ from rich.progress import (
     TextColumn,
 )
 
-from .context import ProgressCallback
 from .printable import printable
+from .reading import ProgressCallback
 from .stats import Stats
+
+READING, SKIMMING = "reading", "skimming"
+
+
+class ReadingBar(NamedTuple):
+    """Moves the bar: ``read`` while the model reads, ``skim`` while its draft does, before that."""
+
+    read: ProgressCallback
+    skim: ProgressCallback
 
 
 class Screen:
@@ -72,11 +82,11 @@ class Screen:
             self._console.print(f"[ {describe(stats)} ]", style="dim")
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[ProgressCallback]:
-        """Shows that the prompt is being read; gives the callback that moves the bar."""
+    def reading(self) -> Iterator[ReadingBar]:
+        """Shows that the prompt is being read; gives what moves the bar."""
         columns = (
             SpinnerColumn(),
-            TextColumn("reading prompt"),
+            TextColumn("{task.description} prompt"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("tokens"),
@@ -84,16 +94,23 @@ class Screen:
         )
         shown = self._console.is_terminal
         with Progress(*columns, console=self._console, transient=True, disable=not shown) as bar:
-            task = bar.add_task("", total=None)
-            yield lambda n_done, n_total: bar.update(task, completed=n_done, total=n_total)
+            task = bar.add_task(READING, total=None)
+
+            def move(what: str, n_done: int, n_total: int) -> None:
+                bar.update(task, description=what, completed=n_done, total=n_total)
+
+            yield ReadingBar(read=partial(move, READING), skim=partial(move, SKIMMING))
 
 
 def describe(stats: Stats) -> str:
-    """The footer's text: tokens read, computed share, time to the first token, tokens per second."""
+    """The footer's text: tokens read, computed share, what the draft did, first token's time, tokens per second."""
     n_read = stats.n_prompt - stats.n_reused
     parts = [f"{n_read:,} tokens read" + (f" ({stats.n_reused:,} reused)" if stats.n_reused else "")]
     if n_read:
         parts.append(f"{stats.token_share:.0%} computed")
+    if stats.n_draft:
+        more = f", {stats.second_look} on a second look" if stats.second_look else ""
+        parts.append(f"{stats.skim_share:.0%} only skimmed in {stats.draft_s:.2f} s{more}")
     parts.append(f"first token {stats.ttft_s:.2f} s")
     parts.append(f"{stats.decode_tps:.1f} tokens/s")
     return " | ".join(parts)

@@ -65,9 +65,21 @@ class ScriptedSession:
         logits[self.script[min(said, len(self.script) - 1)]] = 20.0
         return logits
 
+    def live(self, segment: int) -> np.ndarray:
+        return np.arange(self.n_tokens, dtype=np.int32)
+
+    def scores(self, segment: int) -> Optional[np.ndarray]:
+        return None
+
     def trim(self, n_tokens: int) -> None:
         del self.ids[n_tokens:]
         self._has_logits = False
+
+    def cached(self, segment: int) -> np.ndarray:
+        return self.live(segment)
+
+    def forget(self, positions: Sequence[int]) -> None:
+        pass
 
     def reset(self) -> None:
         self.trim(0)

@@ -7,7 +7,7 @@ from typing import Any, Optional
 
 import numpy as np
 import pytest
-from fakes import EOG, N_LAYER, ByteTokenizer, ScriptedSession
+from fakes import EOG, ByteTokenizer, ScriptedSession
 
 from lazygguf.completion import (
     CompletionOptions,
@@ -28,7 +28,7 @@ PROMPT = [1, 2, 3]
 
 def run(script: bytes, n_ctx: int = 64, **request: Any) -> tuple[list[Piece], TokenContext, ScriptedSession]:
     session = ScriptedSession(script, n_ctx)
-    context = TokenContext(session, N_LAYER)
+    context = TokenContext(session)
     asked = Request(PROMPT, sampling=GREEDY, **request)
     return list(generate(context, ByteTokenizer(), asked)), context, session  # type: ignore[arg-type]
 
@@ -96,7 +96,7 @@ def test_stats_tell_the_share_of_work_and_the_revived_tokens() -> None:
 
 def test_a_prompt_with_a_common_prefix_is_read_from_there() -> None:
     session = ScriptedSession(b"ab")
-    context = TokenContext(session, N_LAYER)
+    context = TokenContext(session)
     context.read_prompt([1, 2, 3, 4], (1, 3))
     context.read_prompt([1, 2, 9, 9], (1, 3))
     assert session.evals == [([1, 2, 3, 4], (1, 3)), ([9, 9], (2, 3))]  # only new tokens can ask
@@ -105,7 +105,7 @@ def test_a_prompt_with_a_common_prefix_is_read_from_there() -> None:
 
 def test_the_same_prompt_again_is_not_read() -> None:
     session = ScriptedSession(b"ab")
-    context = TokenContext(session, N_LAYER)
+    context = TokenContext(session)
     for _ in range(2):
         context.read_prompt([1, 2, 3])
     assert len(session.evals) == 1
@@ -114,14 +114,14 @@ def test_the_same_prompt_again_is_not_read() -> None:
 
 def test_a_prompt_that_the_context_goes_beyond_is_read_again_from_its_last_token() -> None:
     session = ScriptedSession(b"ab")
-    context = TokenContext(session, N_LAYER)
+    context = TokenContext(session)
     context.read_prompt([1, 2, 3, 4])
     context.read_prompt([1, 2])
     assert session.evals[-1] == ([2], None) and session.ids == [1, 2]
 
 
 def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers_and_the_option() -> None:
-    context = TokenContext(ScriptedSession(b"", n_ctx=8), N_LAYER)
+    context = TokenContext(ScriptedSession(b"", n_ctx=8))
     for call in (context.read_prompt, context.append):
         with pytest.raises(ContextFullError, match=r"Requested tokens \(9\) exceed context window of 8.*--ctx-size"):
             call(list(range(9)))
@@ -130,7 +130,7 @@ def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers_and_the_option(
 
 def test_a_failed_step_leaves_the_ids_at_the_last_whole_step() -> None:
     session = ScriptedSession(b"ab")
-    context = TokenContext(session, N_LAYER)
+    context = TokenContext(session)
     context.append([1, 2])
 
     def fail() -> None:
@@ -147,7 +147,7 @@ def test_a_failed_step_leaves_the_ids_at_the_last_whole_step() -> None:
 
 def test_another_use_of_the_model_ends_a_generation_under_way() -> None:
     session = ScriptedSession(b"abcdef")
-    context = TokenContext(session, N_LAYER)
+    context = TokenContext(session)
     old = generate(context, ByteTokenizer(), Request(PROMPT, sampling=GREEDY))  # type: ignore[arg-type]
     assert next(old).text == "a"
     session.n_prompt = None
@@ -159,7 +159,7 @@ def test_another_use_of_the_model_ends_a_generation_under_way() -> None:
 
 def test_a_closed_generator_leaves_the_context_ready() -> None:
     session = ScriptedSession(b"abcdef")
-    context = TokenContext(session, N_LAYER)
+    context = TokenContext(session)
     pieces = generate(context, ByteTokenizer(), Request(PROMPT, sampling=GREEDY))  # type: ignore[arg-type]
     next(pieces)
     next(pieces)
@@ -170,7 +170,7 @@ def test_a_closed_generator_leaves_the_context_ready() -> None:
 
 
 def test_cancel_ends_a_generation_between_two_tokens() -> None:
-    context = TokenContext(ScriptedSession(b"abcdef"), N_LAYER)
+    context = TokenContext(ScriptedSession(b"abcdef"))
     pieces = generate(context, ByteTokenizer(), Request(PROMPT, sampling=GREEDY))  # type: ignore[arg-type]
     next(pieces)
     context.cancel()
@@ -181,7 +181,7 @@ def test_cancel_ends_a_generation_between_two_tokens() -> None:
 
 
 def test_using_the_context_from_its_own_callback_is_refused() -> None:
-    context = TokenContext(ScriptedSession(b""), N_LAYER)
+    context = TokenContext(ScriptedSession(b""))
     context.progress = lambda n_done, n_total: context.reset()
     with pytest.raises(RuntimeError, match="in use"):
         context.append([1])
@@ -205,7 +205,7 @@ def envelope(**changes: Any) -> Envelope:
 
 
 def pieces_of(script: bytes, **request: Any) -> Any:
-    context = TokenContext(ScriptedSession(script), N_LAYER)
+    context = TokenContext(ScriptedSession(script))
     return generate(context, ByteTokenizer(), Request(PROMPT, sampling=GREEDY, **request))  # type: ignore[arg-type]
 
 
