@@ -28,12 +28,13 @@ class Asking:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What of a model a schedule must fit, and the profile that ships for it."""
+    """What of a model a schedule must fit, the profile that ships for it, and whether a draft scores before layer 0."""
 
     n_layer: int
     n_head: int
     metadata: Mapping[str, Any]
     shipped: Optional[Mapping[str, Any]] = None
+    has_draft: bool = False
 
 
 def add_schedule_arguments(group: Any, default: str) -> None:
@@ -94,7 +95,7 @@ def schedule_of(keep: str, asking: Asking, shape: ModelShape) -> Optional[KeepSc
     """The schedule that a --keep comes to; None is dense.
 
     Raises:
-        ValueError: it is wrong, does not fit the model, or prunes before layer 0, which needs scores from outside.
+        ValueError: it is wrong, does not fit the model, or prunes before layer 0 without a draft.
         OSError, ModelFileError: a profile cannot be read.
     """
     argument: KeepArgument = KeepSchedule.parse(keep, **asking.of_points) if is_spelled(keep) else keep
@@ -105,7 +106,8 @@ def schedule_of(keep: str, asking: Asking, shape: ModelShape) -> Optional[KeepSc
         metadata=shape.metadata,
         shipped=shape.shipped,
         max_revive=asking.max_revive,
+        has_draft=shape.has_draft,
     )
-    if schedule is not None and schedule.entry is not None:
-        raise ValueError(f'keep schedule "{keep}": il is -1, which needs scores from outside; --keep has none')
+    if schedule is not None and schedule.entry is not None and not shape.has_draft:
+        raise ValueError(f'keep schedule "{keep}": il is -1, which needs scores from outside: name a draft with -md')
     return schedule

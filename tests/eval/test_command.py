@@ -190,3 +190,27 @@ def test_a_small_model_finds_a_needle_and_loses_it_when_everything_around_is_dra
     assert rows["dense"]["score"] == 1.0
     assert rows["random 0.3"]["score"] == 0.0
     assert rows["random 0.3"]["token_share"] == pytest.approx(0.3, abs=0.01)
+
+
+def test_a_draft_chooses_what_a_schedule_before_layer_0_reads(tiny_model: TinyModel, run: Run, tmp_path: Path) -> None:
+    model = str(tiny_model(TinyConfig(n_ctx_train=4096, n_embd=128, n_ff=256, tokenizer="bpe"))[0])
+    draft = str(tiny_model(TinyConfig(n_ctx_train=4096, n_embd=32, n_ff=32, n_layer=4))[0])
+    words = ("--tasks", "qa", "--length", LENGTH, "--samples", "1", "--keep", "-1:0.25", "--out", str(tmp_path))
+    code, out, err = run(*words, "-md", draft, "--second-look", "0", "--json", model=model)
+    assert (code, err) == (0, "")
+    (dense, lazy) = json.loads(out)["rows"]
+    assert lazy["method"] == "-1:0.25" and 0.25 < lazy["token_share"] < 0.5 < dense["token_share"]
+    lines = [json.loads(line) for path in tmp_path.iterdir() for line in path.read_text().splitlines()]
+    record = next(line for line in lines if line["method"] == "-1:0.25")
+    assert record["draft_s"] > 0 and record["second_look"] == 0
+    assert record["kept"] == [record["n_prompt"] // 4]
+    run(*words, "-md", draft, "--second-look", "0.1", "--json", model=model)  # another method: asked again
+    n_after = sum(len(path.read_text().splitlines()) for path in tmp_path.iterdir())
+    assert n_after == len(lines) + 1
+
+
+def test_a_draft_is_needed_before_layer_0_and_must_be_small_enough(run: Run, tiny: str) -> None:
+    code, _, err = run("--tasks", "qa", "--length", LENGTH, "--samples", "1", "--keep", "-1:0.25")
+    assert code == 1 and "name a draft with -md" in err
+    code, _, err = run("--tasks", "qa", "--length", LENGTH, "--keep", "-1:0.25", "-md", tiny)
+    assert code == 1 and "expected at least 3 times" in err

@@ -165,3 +165,42 @@ def test_a_plot_is_written_beside_the_table(path: str, tmp_path: Path, capsys: p
     out, err = capsys.readouterr()
     assert plot.read_bytes().startswith(PNG)
     assert f"wrote {plot}" in err and "2:0.5" in out
+
+
+# ---- drafts
+
+
+@pytest.fixture()
+def pair(tiny_model: TinyModel) -> tuple[str, str]:
+    """A model and a draft of another vocabulary that is small enough for it."""
+    large = tiny_model(TinyConfig(tokenizer="bpe", n_embd=128, n_ff=256))[0]
+    return str(large), str(tiny_model(TinyConfig(n_embd=32, n_ff=32, n_layer=4))[0])
+
+
+def test_a_schedule_before_layer_0_is_measured_with_its_draft(
+    pair: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, draft = pair
+    picture = tmp_path / "ttft.png"
+    keeps = ("--keep", "-1:0.25;-1:0.5,2:0.25", "-n", "2", "-r", "1", "-t", "1", "--second-look", "0")
+    found = records(capsys, "-m", model, "-md", draft, "-p", "400", *keeps, "--plot", str(picture))
+    by_keep = {r["keep"]: r for r in found if r["engine"] == LAZYGGUF and r["test"] == "pp400"}
+    lazy, both, dense = by_keep["-1:0.25"], by_keep["-1:0.5,2:0.25"], by_keep["off"]
+    assert lazy["draft_filename"] == draft
+    assert lazy["draft_ms"] > 0 and 0 < lazy["draft_pct"] < 25
+    assert lazy["tokens_computed_pct"] == pytest.approx(25 + lazy["draft_pct"], abs=0.5)
+    assert both["tokens_computed_pct"] == pytest.approx(37.5 + both["draft_pct"], abs=0.5)
+    assert lazy["ideal_speedup"] == pytest.approx(100 / lazy["tokens_computed_pct"])
+    assert (dense["draft_ms"], dense["draft_pct"], dense["tokens_computed_pct"]) == (0, 0, 100)
+    assert lazy["peak_bytes"] > 0
+    assert picture.read_bytes().startswith(PNG)
+    assert main(["bench", "-m", model, "-md", draft, "-p", "300", *keeps, "--no-memory"]) == 0
+    assert "draft share" in capsys.readouterr().out
+
+
+def test_a_draft_that_would_not_run_is_refused(pair: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    model, draft = pair
+    assert main(["bench", "-m", draft, "-md", draft, "-p", "300", "--keep", "-1:0.2"]) == 1
+    assert "the model is 1.0 times as large as the draft, expected at least 3 times" in capsys.readouterr().err
+    assert main(["bench", "-m", model, "-p", "300", "--keep", "-1:0.2"]) == 1
+    assert "needs scores from outside: name a draft with -md" in capsys.readouterr().err

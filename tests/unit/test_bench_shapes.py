@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -15,12 +16,14 @@ pytest.importorskip("lazygguf.tools.bench", reason="lazygguf is not installed wi
 
 from lazygguf.tools.bench.random_blocks import RandomBlocks
 from lazygguf.tools.bench.shapes import SHAPES, make_vocab, shape_file, tensor_shapes
+from lazygguf.tools.bench.text import TEXT
 from lazygguf.tools.model_plan import Hparams
 from lazygguf.tools.quant_types import quant_type
 
 from lazygguf import LazyModel
 from lazygguf._ffi import NativeFile
 from lazygguf.cli import main
+from lazygguf.tokenizer import Tokenizer
 
 TINY = Hparams(
     arch="llama",
@@ -111,3 +114,26 @@ def test_a_shape_is_benched_and_gone_afterwards(
     assert {"off", "1:0.5"} <= keeps
     lazy = [record for record in records if record["keep"] == "1:0.5" and record["n_prompt"]]
     assert all(record["tokens_computed_pct"] == pytest.approx(75, abs=1) for record in lazy)
+
+
+def test_the_vocabulary_has_the_words_of_the_text(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(str(shape_file("tiny", replace(TINY, n_vocab=16000), quant_type("Q4_0"), tmp_path)))
+    text = TEXT.read_text(encoding="utf-8")
+    n_words = len(text.split())
+    n_tokens = len(tokenizer.tokenize(text.encode()))
+    tokenizer.close()
+    assert n_words < n_tokens < 1.7 * n_words  # as in a real vocabulary: words, and the signs between them
+
+
+@pytest.mark.model
+def test_a_shape_reads_the_text_and_takes_no_second_look_with_a_draft(
+    smollm2_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(SHAPES, "tiny", replace(TINY, n_vocab=2000, n_embd=2048, n_ff=8192, n_layer=8, n_embd_head=512))
+    words = ("-p", "300", "-n", "1", "-r", "1", "-t", "1", "--no-memory", "--against", "none", "--json")
+    arguments = ("bench", "--shape", "tiny", "--type", "Q4_0", "-md", str(smollm2_path), "--keep", "-1:0.2", *words)
+    assert main([*arguments, "--shape-dir", str(tmp_path)]) == 0
+    found = [r for r in json.loads(capsys.readouterr().out) if r["keep"] == "-1:0.2"]
+    assert found[0]["text"] != "random tokens"
+    assert found[0]["draft_ms"] > 0
+    assert found[0]["tokens_computed_pct"] == pytest.approx(20 + found[0]["draft_pct"], abs=0.5)

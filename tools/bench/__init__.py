@@ -19,6 +19,7 @@ from lazygguf.errors import Cancelled
 from lazygguf.threads import physical_cores
 from lazygguf.tokenizer import Tokenizer
 
+from ..draft_options import draft_options
 from ..plot_file import check_plot
 from ..progress_bar import turn_bar
 from ..quant_types import quant_type
@@ -46,7 +47,8 @@ def run(args: argparse.Namespace) -> int:
         check_plot(args.plot)
     lengths, keeps = parse_lengths(args.n_prompt), split_keeps(args.keep)
     with _model_path(args) as path:
-        model = model_facts(path)
+        draft = draft_options(args, path)
+        model = model_facts(path, has_draft=args.model_draft is not None)
         against = LLAMA_CPP if args.against == LLAMA_CPP else None
         plan = Plan(
             path=path,
@@ -60,13 +62,14 @@ def run(args: argparse.Namespace) -> int:
                 n_ubatch=args.ubatch_size,
                 n_gpu_layers=args.n_gpu_layers,
                 weights=args.weights,
+                **draft,
             ),
             with_memory=args.memory,
         )
         _warn(plan, model)
         rows, interrupted = _measure(plan)
     if rows:
-        text = RANDOM if args.shape else str(args.file or TEXT.name)
+        text = RANDOM if _reads_random(args) else str(args.file or TEXT.name)
         _show(args, rows, Conditions(model, machine(), plan.settings, text))
     return EXIT_INTERRUPTED if interrupted else 0
 
@@ -85,8 +88,13 @@ def _model_path(args: argparse.Namespace) -> Iterator[str]:
         yield str(shape_file(args.shape, hparams, kind, Path(folder)))
 
 
+def _reads_random(args: argparse.Namespace) -> bool:
+    """A random model reads random tokens, a text where a draft reads it too."""
+    return args.shape is not None and args.model_draft is None
+
+
 def _ids(args: argparse.Namespace, model: ModelFacts, n_tokens: int) -> list[int]:
-    if args.shape is not None:
+    if _reads_random(args):
         return random_ids(model.n_vocab, n_tokens)
     tokenizer = Tokenizer(model.path)
     try:

@@ -17,9 +17,12 @@ import numpy.typing as npt
 
 from lazygguf._ffi import NativeModel
 from lazygguf.context import TokenContext
+from lazygguf.draft import DraftModel
 from lazygguf.errors import LazyError
-from lazygguf.model import load_weights, open_context
 from lazygguf.model_options import ModelOptions
+from lazygguf.model_size import ModelSize
+from lazygguf.opening import ModelFile, draft_reader, load_weights, open_context, open_draft_model
+from lazygguf.tokenizer import Tokenizer
 
 from .contenders import LLAMA_CPP, Contender
 
@@ -29,13 +32,18 @@ TYPE_KV = "f16"
 
 @dataclass(frozen=True)
 class Settings:
-    """What every engine is opened with; ``weights`` is lazygguf's alone (see ``ModelOptions``)."""
+    """What every engine is opened with; from ``weights`` on it is lazygguf's alone (see ``ModelOptions``).
+
+    ``draft`` is the path of a draft model, for the contenders whose schedules prune before layer 0.
+    """
 
     n_threads: int
     n_ctx: int = 0
     n_ubatch: int = 512
     n_gpu_layers: int = 0
     weights: str = "fast"
+    draft: Optional[str] = None
+    second_look: float = 0.05
 
     def options(self) -> ModelOptions:
         """The same for ``LazyModel``."""
@@ -46,13 +54,17 @@ class Counts(NamedTuple):
     """What an engine says of its last reads.
 
     Attributes:
-        token_share: share of the dense work that reading the last tokens took.
+        token_share: share of the dense work that reading the last tokens took, the draft's included.
         kv_bytes, aux_bytes: held after them; None where the engine does not tell.
+        draft_s: seconds of the draft.
+        draft_share: its part of ``token_share``.
     """
 
     token_share: float
     kv_bytes: Optional[int]
     aux_bytes: Optional[int]
+    draft_s: float = 0.0
+    draft_share: float = 0.0
 
 
 class Engine(Protocol):
@@ -94,7 +106,8 @@ class LazyEngine:
 
     def counts(self) -> Counts:
         stats = self._context.stats
-        return Counts(stats.token_share, stats.kv_bytes, stats.aux_bytes)
+        share = stats.token_share + stats.draft_share
+        return Counts(share, stats.kv_bytes, stats.aux_bytes, stats.draft_s, stats.draft_share)
 
     def reset(self) -> None:
         self._context.reset()
@@ -147,6 +160,34 @@ class LlamaCppEngine:
         self._model.close()
 
 
+class _LazyEngines:
+    """Opens contenders of lazygguf on one copy of the weights, and of the draft's; ``stack`` closes them."""
+
+    def __init__(self, path: str, options: ModelOptions, stack: contextlib.ExitStack) -> None:
+        self._path, self._options, self._stack = path, options, stack
+        self._weights: Optional[NativeModel] = None
+        self._draft: Optional[tuple[DraftModel, ModelSize, Tokenizer]] = None
+
+    def open(self, contender: Contender) -> LazyEngine:
+        if self._weights is None:
+            self._weights = load_weights(self._path, self._options)
+            self._stack.callback(self._weights.close)
+        schedule, reader = contender.schedule, None
+        if schedule is not None and schedule.entry is not None:
+            model, size, tokenizer = self._open_draft()
+            reader = draft_reader(model, size, tokenizer, schedule, self._options)
+        return LazyEngine(open_context(self._weights, self._options, schedule, reader))
+
+    def _open_draft(self) -> tuple[DraftModel, ModelSize, Tokenizer]:
+        if self._draft is None:
+            model = open_draft_model(self._options.draft, self._options)
+            self._stack.callback(model.close)
+            tokenizer = Tokenizer(self._path)
+            self._stack.callback(tokenizer.close)
+            self._draft = model, ModelFile.read(self._path).size, tokenizer
+        return self._draft
+
+
 @contextlib.contextmanager
 def open_engines(path: str, contenders: Sequence[Contender], settings: Settings) -> Iterator[dict[Contender, Engine]]:
     """Opens every contender, in order, for the block.
@@ -155,16 +196,12 @@ def open_engines(path: str, contenders: Sequence[Contender], settings: Settings)
         LazyError, ValueError, OSError, MemoryError: an engine cannot be opened; its own words say why.
     """
     with contextlib.ExitStack() as stack:
-        options = settings.options()
-        shared: Optional[NativeModel] = None
+        lazy = _LazyEngines(path, settings.options(), stack)
         engines: dict[Contender, Any] = {}
         for contender in contenders:
             if contender.engine == LLAMA_CPP:
                 engines[contender] = LlamaCppEngine(path, settings)
             else:
-                if shared is None:
-                    shared = load_weights(path, options)
-                    stack.callback(shared.close)
-                engines[contender] = LazyEngine(open_context(shared, options, contender.schedule))
+                engines[contender] = lazy.open(contender)
             stack.callback(engines[contender].close)
         yield engines

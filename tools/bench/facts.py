@@ -49,8 +49,12 @@ class Machine:
     build_commit: str
 
 
-def model_facts(path: str) -> ModelFacts:
+def model_facts(path: str, has_draft: bool = False) -> ModelFacts:
     """Reads them.
+
+    Args:
+        path: the model.
+        has_draft: a draft scores before layer 0 for it.
 
     Raises:
         LazyError, OSError: lazygguf does not run the file.
@@ -73,7 +77,7 @@ def model_facts(path: str) -> ModelFacts:
         n_params=n_params,
         n_vocab=len(metadata["tokenizer.ggml.tokens"]),
         n_ctx_train=int(metadata[f"{arch}.context_length"]),
-        shape=ModelShape(n_layer, n_head, metadata, shipped),
+        shape=ModelShape(n_layer, n_head, metadata, shipped, has_draft),
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lazygguf.cli import UsageError
-from lazygguf.model_arguments import add_compute_arguments, add_file_argument, check_least
+from lazygguf.model_arguments import add_compute_arguments, add_draft_arguments, add_file_argument, check_least
 
 from ..keep_options import Asking, add_schedule_arguments
 from .contenders import LLAMA_CPP
@@ -18,7 +18,8 @@ Every prompt length is read by llama.cpp, dense ("off", always there) and with e
 after a warm-up of each: same text, threads, n_ubatch, flash attention, F16 K/V cache. After the prompt the next -n
 tokens of the text are read one at a time. TTFT is everything that is needed to go on decoding: the prompt read,
 its logits, the first token sampled. Ratios are medians over the pairs of one round, above 1 is faster than dense
-or llama.cpp. "ideal" is 1 / share of the dense work; "reached" is the share of it that the prefill came to.
+or llama.cpp. "ideal" is 1 / share of the dense work, a draft's work included; "reached" is the share of it that the
+prefill came to. With a draft (-md) TTFT holds its time too; --shape takes no second look.
 "peak" is the resident memory of a process that does one such run alone. "logits" is a hash of the logits' bits
 after the prompt: equal hashes mean equal to the last bit, as dense and llama.cpp are with --weights as-is.
 
@@ -44,6 +45,8 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UsageError("-f and --shape exclude each other: a random model reads random tokens")
     if args.shape is None and args.shape_dir is not None:
         raise UsageError("--shape-dir is for --shape")
+    if args.shape is not None:
+        args.second_look = 0.0  # a random model is unsure of every token
     check_least(args, {"n_gen": 1, "repetitions": 1, "threads": 1, "ubatch_size": 1})
 
 
@@ -58,7 +61,7 @@ def _add_model_arguments(group: Any) -> None:
         "--shape",
         choices=sorted(SHAPES),
         help="a model of this shape with random weights: speed and memory of a model that is not at hand. "
-        "It reads pseudo-random tokens",
+        "It reads pseudo-random tokens, and with -md the text, since a draft needs words",
     )
     group.add_argument("--type", metavar="TYPE", default="Q4_K_M", help="of --shape, as for quantize (Q4_K_M)")
     group.add_argument(
@@ -70,6 +73,7 @@ def _add_model_arguments(group: Any) -> None:
         default="fast",
         help="how lazygguf keeps them: as-is computes with the file's types only, as llama.cpp does (fast)",
     )
+    add_draft_arguments(group)
     add_compute_arguments(group)
 
 

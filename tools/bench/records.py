@@ -73,6 +73,7 @@ def _common(conditions: Conditions, row: Row) -> dict[str, Any]:
         "n_gpu_layers": settings.n_gpu_layers,
         "flash_attn": 1,
         "weights": settings.weights if engine == LAZYGGUF else "as-is",
+        "draft_filename": settings.draft,
         "use_mmap": True,
         "text": conditions.text,
     }
@@ -98,6 +99,8 @@ def _ours(row: Row) -> dict[str, Any]:
         "schedule": None if contender.schedule is None else contender.schedule.to_dict(),
         "ttft_ms": row.spread("ttft").median * 1e3,
         "tokens_computed_pct": 100.0 * row.token_share,
+        "draft_ms": row.spread("draft").median * 1e3,
+        "draft_pct": 100.0 * row.draft_share,
         "ideal_speedup": row.ideal_speedup,
         "reached": row.reached,
         "kv_bytes": last.kv_bytes,

@@ -20,6 +20,7 @@ SECONDS: Mapping[str, Seconds] = {
     "ttft": lambda sample: sample.ttft_s,
     "decode": lambda sample: sample.decode_s,
     "total": lambda sample: sample.total_s,
+    "draft": lambda sample: sample.draft_s,
 }
 VARIES = "varies"
 
@@ -47,7 +48,7 @@ class Row:
     test_time: str = ""
 
     def seconds(self, part: str) -> list[float]:
-        """The times of a part, "prefill", "ttft", "decode" or "total"."""
+        """The times of a part, "prefill", "ttft", "decode", "total", or "draft", which is in the first two."""
         return [SECONDS[part](sample) for sample in self.samples]
 
     def spread(self, part: str) -> Spread:
@@ -72,8 +73,13 @@ class Row:
 
     @property
     def token_share(self) -> float:
-        """Share of the dense work that reading the prompt took."""
+        """Share of the dense work that reading the prompt took, a draft's work included."""
         return self.samples[-1].token_share
+
+    @property
+    def draft_share(self) -> float:
+        """The draft's part of it."""
+        return self.samples[-1].draft_share
 
     @property
     def ideal_speedup(self) -> float:

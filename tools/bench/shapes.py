@@ -1,14 +1,16 @@
 """Models of a known shape with random weights, to measure what is not at hand.
 
 Owns the shapes and the file: every tensor in the type that llama.cpp's quantizer would give it, a vocabulary that
-loads and has no words, and weights from ``random_blocks``. What such a model says means nothing; how long it takes
-and what it holds are those of a real one.
+loads and has the words of the text that bench reads, and weights from ``random_blocks``. What such a model says means
+nothing; how long it takes and what it holds are those of a real one.
 """
 
 from __future__ import annotations
 
 import math
+import re
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Callable
 
@@ -24,6 +26,7 @@ from ..quant_types import COPY, QuantType
 from ..quantize import QuantizeOptions, run_quantizer
 from ..verify import check_input
 from .random_blocks import RandomBlocks
+from .text import TEXT
 
 Shapes = dict[str, tuple[int, ...]]
 Types = dict[str, Type]
@@ -82,7 +85,7 @@ def shape_file(name: str, hparams: Hparams, kind: QuantType, folder: Path) -> Pa
         raise ValueError(f"--type {COPY}: random weights have no type of their own, name one such as Q4_K_M")
     if not folder.is_dir():
         raise NotADirectoryError(f"{folder}: no such folder")
-    path = folder / f"{name}.{kind.name}.random.gguf"
+    path = folder / f"{name}.{kind.name}.random-words.gguf"
     if path.exists():
         check_input(path)
         print(f"{path}: there already, used again", file=sys.stderr)
@@ -106,12 +109,17 @@ def tensor_shapes(hparams: Hparams) -> Shapes:
 
 
 def make_vocab(n_vocab: int) -> Vocab:
-    """A SentencePiece vocabulary: three specials, the bytes, and names that no text has; all different."""
+    """A SentencePiece vocabulary: three specials, the bytes, words, and names that no text has; all different.
+
+    The words are those of the text that bench reads, so that it has about as many tokens as in a real vocabulary: a
+    draft reads the same text with its own.
+    """
     tokens = [b"<unk>", b"<s>", b"</s>", *(f"<0x{byte:02X}>".encode() for byte in range(256))]
     n_base = len(tokens)
     if n_vocab < n_base:
         raise ValueError(f"n_vocab is {n_vocab}, expected at least {n_base}: the specials and the bytes")
-    tokens += [f"<random{i}>".encode() for i in range(n_base, n_vocab)]
+    tokens += _word_begins(TEXT.read_text(encoding="utf-8"))[: n_vocab - n_base]
+    tokens += [f"<random{i}>".encode() for i in range(len(tokens), n_vocab)]
     kinds = gguf.TokenType
     types = [kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *[kinds.BYTE] * 256, *[kinds.NORMAL] * (n_vocab - n_base)]
     return Vocab(
@@ -123,6 +131,16 @@ def make_vocab(n_vocab: int) -> Vocab:
         special_ids={"unk": 0, "bos": 1, "eos": 2},
         add_special={"bos": True},
     )
+
+
+def _word_begins(text: str) -> list[bytes]:
+    """Each word of a text with the sign before it, and all its begins: SentencePiece joins two tokens at a time.
+
+    Frequent words come first.
+    """
+    words = Counter(re.findall(r"\W\w+", text))
+    begins = {word[:n]: None for word, _ in words.most_common() for n in range(2, len(word) + 1)}
+    return [begin.replace(" ", "\u2581").encode() for begin in begins]
 
 
 def mixed_types(hparams: Hparams, vocab: Vocab, kind: QuantType, beside: Path) -> Types:

@@ -28,6 +28,7 @@ _SPEED = (
     "total s",
 )
 _WORK = ("prompt", "keep", "share", "ideal", "reached")
+_DRAFT = ("draft s", "draft share")
 _MEMORY = ("prompt", "keep", "KV MiB", "aux MiB", "peak MiB", "logits")
 _PARTS = ("ttft", "decode", "total")
 
@@ -73,13 +74,16 @@ def ratio_table(rows: list[Row], markdown: bool = False) -> Table:
     against = [("dense", Row.ratio_dense)] if rows[0].dense is not None else []
     if rows[0].llama_cpp is not None:
         against.append(("llama.cpp", Row.ratio_llama_cpp))
-    table = _table([*_WORK, *(f"TTFT, decode, total / {name}" for name, _ in against)], markdown)
+    has_draft = any(row.draft_share for row in rows)
+    titles = [*_WORK, *(_DRAFT if has_draft else ())]
+    table = _table([*titles, *(f"TTFT, decode, total / {name}" for name, _ in against)], markdown)
     for row in rows:
         table.add_row(
             *_names(row),
             f"{row.token_share:.3f}",
             f"{row.ideal_speedup:.2f}x",
             NONE if row.reached is None else f"{row.reached:.0%}",
+            *(_draft(row) if has_draft else ()),
             *("  ".join(_times(ratio(row, part)) for part in _PARTS) for _, ratio in against),
             end_section=not markdown and _ends_length(rows, row),
         )
@@ -109,6 +113,13 @@ def _table(titles: Sequence[str], markdown: bool) -> Table:
 
 def _names(row: Row) -> tuple[str, str]:
     return f"{row.n_prompt:,}", printable(row.contender.label)
+
+
+def _draft(row: Row) -> tuple[str, str]:
+    """Seconds of the draft, and its work as a share of the dense work."""
+    if not row.draft_share:
+        return NONE, NONE
+    return _seconds(row.spread("draft").median), f"{row.draft_share:.3f}"
 
 
 def _ends_length(rows: list[Row], row: Row) -> bool:

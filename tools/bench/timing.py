@@ -34,9 +34,11 @@ class Sample:
         prefill_s: reading the prompt, to the moment when the last token's logits are there.
         ttft_s: the same and the first sampled token: from here on an engine decodes.
         decode_s: reading the tokens after the prompt, one at a time, logits ready after each.
-        token_share: share of the dense work that the prompt took.
+        token_share: share of the dense work that the prompt took, a draft's work included.
         kv_bytes, aux_bytes: held at the end; None where the engine does not tell.
         logits_hash: of the logits after the prompt.
+        draft_s: the part of ``prefill_s`` in which a draft read.
+        draft_share: the part of ``token_share`` that is its work.
     """
 
     prefill_s: float
@@ -46,6 +48,8 @@ class Sample:
     kv_bytes: Optional[int]
     aux_bytes: Optional[int]
     logits_hash: str
+    draft_s: float = 0.0
+    draft_share: float = 0.0
 
     @property
     def total_s(self) -> float:
@@ -70,14 +74,24 @@ def measure(engine: Engine, ids: Sequence[int], n_prompt: int, clock: Clock = ti
     logits = engine.logits()
     int(np.argmax(logits))  # what greedy sampling is
     sampled = clock()
-    share = engine.counts().token_share
+    counts = engine.counts()
     decode_begin = clock()
     for token in ids[n_prompt:]:
         engine.read([token])
     end = clock()
-    _, kv_bytes, aux_bytes = engine.counts()
+    kv_bytes, aux_bytes = engine.counts()[1:3]
     engine.reset()  # gives the memory back before another engine's turn
-    return Sample(read - begin, sampled - begin, end - decode_begin, share, kv_bytes, aux_bytes, logits_hash(logits))
+    return Sample(
+        prefill_s=read - begin,
+        ttft_s=sampled - begin,
+        decode_s=end - decode_begin,
+        token_share=counts.token_share,
+        kv_bytes=kv_bytes,
+        aux_bytes=aux_bytes,
+        logits_hash=logits_hash(logits),
+        draft_s=counts.draft_s,
+        draft_share=counts.draft_share,
+    )
 
 
 def interleave(

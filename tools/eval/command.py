@@ -19,6 +19,7 @@ from lazygguf.model_arguments import compute_options
 from lazygguf.model_options import ModelOptions
 from lazygguf.printable import printable
 
+from ..draft_options import draft_options
 from ..keep_options import Asking
 from ..progress_bar import step_bar
 from .engine import Engine
@@ -40,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     asked = check_arguments(args)
     haystack = Haystack.read(args.file)
     model_path = model_or_demo(args.model)
-    options = ModelOptions(n_ctx=args.ctx_size, **compute_options(args))
+    options = ModelOptions(n_ctx=args.ctx_size, **compute_options(args), **draft_options(args, model_path))
     with Engine(model_path, options) as engine:
         methods = _methods(args, asked, engine)
         sources = _sources(args, asked, engine, haystack)
@@ -64,7 +65,7 @@ def _ask(work: Run) -> int:
 def _methods(args: argparse.Namespace, asked: Asked, engine: Engine) -> list[Method]:
     baselines = BaselineOptions(asked.baselines, args.baseline_share, args.static_il, args.paper, args.seed)
     asking = Asking(args.n_query, args.pool, args.max_revive)
-    return make_methods(asked.keeps, asking, baselines, engine.shape)
+    return make_methods(asked.keeps, asking, baselines, engine.shape, engine.draft_identity)
 
 
 def _sources(args: argparse.Namespace, asked: Asked, engine: Engine, haystack: Haystack) -> list[Source]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -18,11 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lazygguf._ffi import AttentionRequest, NativeFile
+from lazygguf._ffi import AttentionRequest
 from lazygguf.context import TokenContext
-from lazygguf.model import load_weights, open_context
 from lazygguf.model_options import ModelOptions
-from lazygguf.shipped_profiles import fingerprint, shipped_profile
+from lazygguf.opening import ModelFile, draft_reader, load_weights, open_context, open_draft_model
 from lazygguf.terminal import interrupt_cancels
 from lazygguf.threads import physical_cores
 from lazygguf.tokenizer import Tokenizer
@@ -47,9 +47,11 @@ class Answer:
         ttft_s: seconds from the ids to the first token's choice.
         decode_s: seconds of the decode steps.
         n_steps: decode steps.
-        token_share: share of the dense work of reading the prompt.
+        token_share: share of the dense work of reading the prompt, the draft's work included.
         revived: tokens brought back, summed over the decode steps.
         kept: tokens live in each segment when the prompt was read.
+        draft_s: seconds of the draft.
+        second_look: tokens that were read on top of the draft's choice.
     """
 
     pred: str
@@ -59,6 +61,8 @@ class Answer:
     token_share: float
     revived: int
     kept: list[int]
+    draft_s: float = 0.0
+    second_look: int = 0
 
 
 class Reader:
@@ -147,7 +151,9 @@ class Reader:
 
     def _result(self, pred: str, ttft_s: float, decode_s: float, n_steps: int) -> Answer:
         stats = self._context.stats  # of the reading; the steps since added what they revived
-        return Answer(pred, ttft_s, decode_s, n_steps, stats.token_share, stats.revived, list(stats.kept))
+        share = stats.token_share + stats.draft_share
+        skimmed = stats.draft_s, stats.second_look
+        return Answer(pred, ttft_s, decode_s, n_steps, share, stats.revived, list(stats.kept), *skimmed)
 
     def _logits(self) -> Logits:
         logits = self._context.logits()
@@ -188,26 +194,37 @@ class Engine:
         Raises:
             OSError, ModelFileError, UnsupportedModelError, MemoryError: as ``LazyModel``.
         """
-        with NativeFile(path) as file:
-            file.check()
-            metadata: dict[str, Any] = file.metadata
-            self.fingerprint = fingerprint(path, file)
+        file = ModelFile.read(path)
+        self._size = file.size
+        self.fingerprint = file.fingerprint
         self._options = options
         self._weights = load_weights(path, options)
+        self._draft = None if options.draft is None else open_draft_model(options.draft, options)
         self._contexts: list[TokenContext] = []
         self._tokenizer = Tokenizer(path)
         self.shape = ModelShape(
-            self._weights.n_layer, self._weights.n_head, metadata, shipped_profile(self.fingerprint)
+            self._weights.n_layer, self._weights.n_head, file.metadata, file.shipped, self._draft is not None
         )
-        self.prompter = Prompter(self._tokenizer, metadata)
+        self.prompter = Prompter(self._tokenizer, file.metadata)
         self.n_ctx = options.n_ctx or self._weights.n_ctx_train
         self.identity = _identity(Path(path))
 
     def reader(self, method: Method) -> Reader:
         """A reader with its own context on the shared weights."""
-        context = open_context(self._weights, self._options, method.schedule)
+        reader = None
+        if self._draft is not None and method.draft and method.schedule is not None:
+            reader = draft_reader(self._draft, self._size, self._tokenizer, method.schedule, self._options)
+        context = open_context(self._weights, self._options, method.schedule, reader)
         self._contexts.append(context)
         return Reader(context, self._tokenizer, method, self.shape.n_layer)
+
+    @property
+    def draft_identity(self) -> str:
+        """The draft's file, how it scores and how much is read on top; "" without a draft."""
+        if self._draft is None:
+            return ""
+        profile = json.dumps(self._draft.profile.to_dict(), sort_keys=True)
+        return f"{_identity(Path(self._options.draft))} {profile} {self._options.second_look:g}"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -222,6 +239,8 @@ class Engine:
     def __exit__(self, *exc: object) -> None:
         for context in self._contexts:
             context.close()
+        if self._draft is not None:
+            self._draft.close()
         self._tokenizer.close()
         self._weights.close()
 

@@ -38,6 +38,7 @@ class Method:
         schedule: None reads everything.
         promised_share: share of the dense work that the schedule promises.
         seed: of random scores.
+        draft: what scores before layer 0, by its identity; "" where nothing does.
     """
 
     label: str
@@ -45,6 +46,7 @@ class Method:
     schedule: Optional[KeepSchedule]
     promised_share: float = 1.0
     seed: int = 0
+    draft: str = ""
 
     @property
     def digest(self) -> str:
@@ -52,7 +54,7 @@ class Method:
         schedule = None if self.schedule is None else self.schedule.to_dict()
         seed = self.seed if self.kind == "random" else None
         scored = self.kind if self.kind in ("random", "recent") else None
-        content = json.dumps([schedule, scored, seed], sort_keys=True)
+        content = json.dumps([schedule, scored, seed, *([self.draft] if self.draft else [])], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def scores(self, prompt: Prompt) -> Optional[npt.NDArray[np.float32]]:
@@ -82,6 +84,7 @@ class Method:
             "kind": self.kind,
             "schedule": schedule,
             "promised_share": round(self.promised_share, 6),
+            "draft": self.draft,
         }
 
 
@@ -121,14 +124,23 @@ def promised_share(schedule: Optional[KeepSchedule], n_layer: int) -> float:
     return (total + keep * (n_layer - done)) / n_layer
 
 
-def make_methods(keeps: Sequence[str], asking: Asking, baselines: BaselineOptions, shape: ModelShape) -> list[Method]:
+def make_methods(
+    keeps: Sequence[str], asking: Asking, baselines: BaselineOptions, shape: ModelShape, draft: str = ""
+) -> list[Method]:
     """All methods, dense first, then the schedules under test, then the other baselines.
+
+    Args:
+        keeps: the schedules under test.
+        asking: who asks in spelled ones.
+        baselines: what else is compared.
+        shape: of the model.
+        draft: identity of the draft, "" for none.
 
     Raises:
         ValueError: a schedule or a setting does not fit the model.
         OSError, ModelFileError: a profile cannot be read.
     """
-    tested = [_tested(keep, asking, shape) for keep in keeps]
+    tested = [_tested(keep, asking, shape, draft) for keep in keeps]
     methods = [Method(DENSE, DENSE, None)] if DENSE in baselines.names or any(m.kind == DENSE for m in tested) else []
     methods += [method for method in tested if method.kind != DENSE]
     share = baselines.share
@@ -145,11 +157,12 @@ def make_methods(keeps: Sequence[str], asking: Asking, baselines: BaselineOption
     return methods
 
 
-def _tested(keep: str, asking: Asking, shape: ModelShape) -> Method:
+def _tested(keep: str, asking: Asking, shape: ModelShape, draft: str) -> Method:
     schedule = schedule_of(keep, asking, shape)
     if schedule is None:
         return Method(DENSE, DENSE, None)
-    return Method(keep, "keep", schedule, promised_share(schedule, shape.n_layer))
+    reads_with = draft if schedule.entry is not None else ""
+    return Method(keep, "keep", schedule, promised_share(schedule, shape.n_layer), draft=reads_with)
 
 
 def _baseline(name: str, share: float, options: BaselineOptions, asking: Asking, shape: ModelShape) -> Method:

@@ -9,7 +9,7 @@ from typing import Any, Optional
 
 from lazygguf._names import refuse_unknown
 from lazygguf.cli import UsageError
-from lazygguf.model_arguments import add_compute_arguments, add_file_argument, check_least
+from lazygguf.model_arguments import add_compute_arguments, add_draft_arguments, add_file_argument, check_least
 
 from ..keep_options import add_schedule_arguments, is_spelled, split_schedules
 from ..plot_file import check_plot
@@ -132,6 +132,7 @@ def _list(text: str) -> list[str]:
 def _add_model_arguments(group: Any) -> None:
     add_file_argument(group)
     group.add_argument("-c", "--ctx-size", type=int, default=0, metavar="N", help="context, tokens (0: the model's)")
+    add_draft_arguments(group)
     add_compute_arguments(group)
 
 

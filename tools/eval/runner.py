@@ -158,6 +158,8 @@ class Run:
             "token_share": round(answer.token_share, 6),
             "revived": answer.revived,
             "kept": answer.kept,
+            "draft_s": round(answer.draft_s, 6),
+            "second_look": answer.second_look,
             "turn": self._turn,
             **question.extra,
         }

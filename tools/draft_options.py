@@ -1,0 +1,22 @@
+"""A draft model on the command line of a tool: what -md and --second-look come to."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from lazygguf.opening import ModelFile, draft_obstacle, draft_size
+
+
+def draft_options(args: argparse.Namespace, model_path: str) -> dict[str, Any]:
+    """The options as arguments of ``LazyModel``.
+
+    Raises:
+        ValueError: the draft would not run, since the model is not large enough for it.
+        OSError, ModelFileError: it cannot be read.
+    """
+    if args.model_draft is not None:
+        obstacle = draft_obstacle(draft_size(args.model_draft), ModelFile.read(model_path).size)
+        if obstacle:
+            raise ValueError(f"-md {args.model_draft}: {obstacle}")
+    return {"draft": args.model_draft, "second_look": args.second_look}
