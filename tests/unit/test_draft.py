@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
@@ -16,6 +17,7 @@ from lazygguf.attention import AttentionReader
 from lazygguf.draft import Draft, DraftModel, DraftSettings, averaged
 from lazygguf.offsets import shared_max, spans_of, token_spans
 from lazygguf.scoring_profile import ScoringProfile
+from lazygguf.second_look import LookAgain
 from lazygguf.tokenizer import Tokenizer
 
 Write = Callable[[TinyConfig], tuple[Path, Any]]
@@ -291,8 +293,14 @@ def test_a_number_of_which_an_earlier_question_left_a_part_unread_is_read_as_a_w
 
 
 @pytest.fixture
-def doubtful(target: str, small: str) -> Iterator[LazyModel]:
-    """Looks again after every prompt: a model of random weights is never sure."""
+def never_sure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every first token is too doubtful."""
+    monkeypatch.setattr("lazygguf.opening.LookAgain", partial(LookAgain, max_entropy=0.0))
+
+
+@pytest.fixture
+def doubtful(target: str, small: str, never_sure: None) -> Iterator[LazyModel]:
+    """Looks again after every prompt."""
     with LazyModel(target, draft=small, keep=KEEP, n_threads=1, second_look=0.1) as model:
         yield model
 
@@ -313,7 +321,7 @@ def test_a_second_look_reads_a_bounded_number_of_tokens_and_the_question_again(d
     assert doubtful.stats.n_draft == 0
 
 
-def test_what_a_second_look_reads_is_what_the_draft_wanted_next(target: str, small: str) -> None:
+def test_what_a_second_look_reads_is_what_the_draft_wanted_next(target: str, small: str, never_sure: None) -> None:
     with LazyModel(target, draft=small, keep=KEEP, n_threads=1, second_look=0.1) as model:
         ids = model.tokenize(ASKED.encode())
         model.eval(ids)
@@ -352,7 +360,9 @@ def test_a_second_look_that_fails_leaves_the_context_as_it_was(
     assert doubtful.n_tokens == len(ids)
 
 
-def test_a_pruning_point_inside_the_model_shows_its_edges_to_the_second_look(target: str, small: str) -> None:
+def test_a_pruning_point_inside_the_model_shows_its_edges_to_the_second_look(
+    target: str, small: str, never_sure: None
+) -> None:
     both = KeepSchedule.parse("-1:0.3,2:0.1", min_prompt=0, n_query="question")
     with LazyModel(target, draft=small, keep=both, n_threads=1, second_look=0.1) as model:
         ask(model, ASKED)
