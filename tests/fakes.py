@@ -78,7 +78,7 @@ class ScriptedSession:
     def cached(self, segment: int) -> np.ndarray:
         return self.live(segment)
 
-    def forget(self, positions: Sequence[int]) -> None:
+    def forget(self, positions: Any) -> None:
         pass
 
     def reset(self) -> None:

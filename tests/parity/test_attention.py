@@ -124,7 +124,9 @@ def test_recording_does_not_change_the_logits(tiny_model: Write) -> None:
     plain.eval(prompt(100))
     rows = recorded.eval(prompt(100), (90, 100), attention=AttentionRequest(tuple(range(N_LAYER)), True))
     assert rows is not None
-    assert np.array_equal(plain.logits(), recorded.logits())
+    logits, expected = recorded.logits(), plain.logits()
+    assert logits is not None and expected is not None
+    assert np.array_equal(logits, expected)
 
 
 def test_a_cancelled_read_leaves_what_was_there_before_what_is_new(tiny_model: Write) -> None:

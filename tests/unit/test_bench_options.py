@@ -67,7 +67,7 @@ def test_auto_and_profiles_ask_as_they_say_themselves(tmp_path: Path) -> None:
     auto, own = contenders(["auto", str(profile)], Asking(n_query=8, pool=7), SHAPE, None)
     assert auto.schedule == KeepSchedule.auto(10)
     assert own.schedule == KeepSchedule.parse("2:0.5", pool=3)
-    assert auto.label == "auto (5:0.5,7:0.25)"
+    assert auto.label == "auto (5:0.5,7:0.3)"
 
 
 def test_a_schedule_that_does_not_fit_the_model_is_refused() -> None:

@@ -282,7 +282,7 @@ def test_a_second_thread_is_refused_and_the_first_one_goes_on(model: NativeModel
     thread.start()
     assert inside.wait(60)
     try:
-        uses: list[Callable[[], None]] = [lambda: session.eval([5]), session.reset, lambda: session.trim(0)]
+        uses: list[Callable[[], Any]] = [lambda: session.eval([5]), session.reset, lambda: session.trim(0)]
         for use in uses:
             with pytest.raises(RuntimeError, match="another thread is using this session"):
                 use()

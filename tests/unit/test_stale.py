@@ -77,7 +77,9 @@ def test_a_token_read_again_knows_what_stands_before_it(tiny_model: object) -> N
         session.forget(sorted(part) if forgets else [])
         session.eval(ids[60:], (79, 80), scores=scores(whole, 80))
         assert session.live(0).tolist() == live
-        results.append(np.abs(session.logits() - at_once).max())
+        logits = session.logits()
+        assert logits is not None and at_once is not None
+        results.append(np.abs(logits - at_once).max())
     assert results[0] < 1e-4 < 1e-2 < results[1]
 
 
