@@ -47,7 +47,15 @@ class ScriptedSession:
     def n_tokens(self) -> int:
         return len(self.ids)
 
-    def eval(self, ids: Sequence[int], query_span: Any = None, progress: Any = None, **how: Any) -> None:
+    def eval(
+        self,
+        ids: Sequence[int],
+        query_span: Any = None,
+        progress: Any = None,
+        scores: Any = None,
+        attention: Any = None,
+        protect: Any = (),
+    ) -> None:
         self.on_eval()
         if progress is not None:
             progress(len(ids), len(ids))

@@ -68,8 +68,9 @@ def test_a_point_scores_with_layers_after_the_point_before(after: dict[str, Any]
 
 def test_switches_of_a_schedule_are_true_or_false() -> None:
     for name in ("decode_cached", "dense_unasked"):
+        one: dict[str, Any] = {name: 1}
         with pytest.raises(ValueError, match=f"{name} is 1, expected true or false"):
-            KeepSchedule((PruningPoint(3, 0.5),), **{name: 1})
+            KeepSchedule((PruningPoint(3, 0.5),), **one)
 
 
 def test_settings_of_points_hold_for_every_point() -> None:
