@@ -28,12 +28,14 @@ HEADS_GAIN = 0.95  # heads are taken where they need less than this share of wha
 MASSES = (0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
 MARGIN = 1.15  # recordings are dense: a pruned run's scores differ, so more is kept than they need
 CEILING = 1.5  # times what the hardest probe is given: what keep allows
-MIN_SHARE_LEFT = 0.5  # of keep: what goes on however sure the scores are, as a share of what the easiest probe is given
+# keep_min, as a share of what a probe is given on average: scores can be sure and wrong, drawn by a worked example that
+# repeats the question's words
+FLOOR = 0.8
 FIRST_DEPTH = 0.15  # of the layers: earlier ones see words alone
 DEPTHS = (0.15, 0.25, 0.33, 0.42, 0.5)  # of the layers: where proposals begin to prune
 SLACK = 0.02  # of recall that a proposal may lose against the best of its depth
 # A decode step brings nothing back, or all that a new word is about: few rows on average, and chains are followed.
-MAX_REVIVE, REVIVE_MARGIN = 16, 4.0
+MAX_REVIVE, REVIVE_MARGIN = 32, 2.0
 MAX_POINTS = 3
 PAPER = Scorer("newest")
 
@@ -137,8 +139,15 @@ class _Choice:
 
     sight: Sight
     mass: float
+    floor: float
     kept: Shares
     passes: npt.NDArray[np.bool_]
+
+
+def _choice(sight: Sight, mass: float, by_mass: Shares) -> _Choice:
+    floor = FLOOR * float(by_mass.mean())
+    kept = np.maximum(by_mass, floor)
+    return _Choice(sight, mass, floor, kept, sight.needed * MARGIN <= kept)
 
 
 def propose(seen: Sequence[Sight], kinds: Sequence[str], n_layer: int) -> list[Proposal]:
@@ -153,11 +162,7 @@ def propose(seen: Sequence[Sight], kinds: Sequence[str], n_layer: int) -> list[P
         n_layer: layers of the model.
     """
     weights = np.array([1.0 / kinds.count(kind) for kind in kinds]) / len(set(kinds))
-    choices = [
-        _Choice(sight, mass, kept, sight.needed * MARGIN <= kept)
-        for sight in seen
-        for mass, kept in zip(MASSES, sight.kept)
-    ]
+    choices = [_choice(sight, mass, kept) for sight in seen for mass, kept in zip(MASSES, sight.kept)]
     best: dict[tuple[int, int], tuple[float, tuple[_Choice, ...]]] = {}  # by first layer and recall in percent
     for chain, share, passes in _chains(choices, n_layer):
         key = chain[0].sight.il, round(100 * float(passes @ weights))
@@ -180,7 +185,7 @@ def schedule_of(chain: Sequence[_Choice]) -> KeepSchedule:
     points, most = [], 1.0
     for choice in chain:
         most = min(most, round(CEILING * float(choice.kept.max()), 2))
-        least = min(most, round(MIN_SHARE_LEFT * float(choice.kept.min()), 2))
+        least = min(most, round(choice.floor, 2))
         points.append(choice.sight.scorer.point(choice.sight.il, most, mass=choice.mass, keep_min=least))
     return KeepSchedule(
         tuple(points), max_revive=MAX_REVIVE, revive_margin=REVIVE_MARGIN, decode_cached=True, dense_unasked=True
