@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Callable, NamedTuple, Optional, Union
 
 import llama_cpp  # noqa: F401  loads the ggml libraries that the extension shares with llama.cpp
@@ -16,6 +17,7 @@ import numpy.typing as npt
 
 from ._native import ffi, lib
 from .errors import Cancelled, ContextFullError, LazyError, ModelFileError, UnsupportedModelError
+from .rpc import check_server
 from .schedule import QUESTION, KeepSchedule
 
 ProgressCallback = Callable[[int, int], Any]
@@ -27,6 +29,9 @@ _WEIGHTS = {
     "force-bf16": lib.LAZY_WEIGHTS_FORCE_BF16,
     "force-matmul": lib.LAZY_WEIGHTS_FORCE_MATMUL,
 }
+_PLACEMENTS = {"work": lib.LAZY_PLACEMENT_WORK, "last": lib.LAZY_PLACEMENT_LAST}
+_MAX_DEVICES = 256
+GPU_LAYERS_AUTO: int = lib.LAZY_GPU_LAYERS_AUTO
 _EXCEPTIONS = {
     lib.LAZY_STATUS_INVALID_ARGUMENT: ValueError,
     lib.LAZY_STATUS_BAD_FILE: ModelFileError,
@@ -123,6 +128,11 @@ class NativeFile:
         """
         check(lib.lazy_file_check(self._handle))
 
+    def lacking_kernels(self, device: str) -> list[str]:
+        """Kinds of weights and operations of the model that a device has no kernel for; they stay on the CPU. The
+        file must be one that ``check`` accepts."""
+        return _text(lib.lazy_file_lacking(self._handle, device.encode())).splitlines()
+
     @property
     def size(self) -> int:
         """Size of the file, in bytes."""
@@ -163,20 +173,96 @@ class NativeFile:
         return bool(value) if kv_type == lib.LAZY_KV_TYPE_BOOL else value
 
 
+class Device(NamedTuple):
+    """A device of ggml's. ``type`` is "CPU", "GPU", "IGPU", "ACCEL" or "RPC"; memory in bytes."""
+
+    name: str
+    description: str
+    type: str
+    memory_free: int
+    memory_total: int
+
+
+def list_devices(rpc_servers: Sequence[str] = ()) -> list[Device]:
+    """The devices of these servers (``"HOST:PORT"``), then those of this machine.
+
+    Raises:
+        LazyError: a server does not answer.
+        ValueError: there are servers, and ggml was built without RPC.
+    """
+    servers = _checked_servers(rpc_servers)
+    out, n = ffi.new(f"lazy_device_info[{_MAX_DEVICES}]"), ffi.new("int32_t *")
+    check(lib.lazy_devices(out, _MAX_DEVICES, n, servers))
+    return [
+        Device(_text(d.name), _text(d.description), _text(d.type), int(d.memory_free), int(d.memory_total))
+        for d in out[0 : min(n[0], _MAX_DEVICES)]
+    ]
+
+
+def serve_rpc(endpoint: str, devices: Optional[str], n_threads: int) -> None:
+    """Lends devices of this machine to others, for as long as the process lives.
+
+    Raises:
+        LazyError: the address cannot be listened on.
+        ValueError: there is no such device, or ggml was built without RPC.
+    """
+    check(lib.lazy_rpc_serve(endpoint.encode(), ffi.NULL if devices is None else devices.encode(), n_threads))
+
+
+def has_rpc() -> bool:
+    """Was ggml built with RPC?"""
+    return int(lib.lazy_rpc_version()) >= 0
+
+
+def _checked_servers(endpoints: Sequence[str]) -> Any:
+    """The servers for C, each of which answers or is connected to already."""
+    if not endpoints:
+        return ffi.NULL
+    for endpoint in endpoints:
+        if has_rpc() and not lib.lazy_rpc_is_connected(endpoint.encode()):
+            check_server(endpoint, lib.lazy_rpc_version())
+    return ffi.new("char[]", ",".join(endpoints).encode())
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which devices run which layers.
+
+    Attributes:
+        devices: names with commas; None is every GPU.
+        rpc_servers: ``"HOST:PORT"`` of servers that lend theirs, which come before the local ones.
+        by: ``"work"``, the layers that see the most tokens, or ``"last"``, the last layers as llama.cpp does.
+        schedule: what the sessions will be given, which says how many tokens a layer sees; None is dense.
+        n_ctx, n_ubatch, type_k, type_v: what the sessions will be given; layers are placed where they fit with it.
+    """
+
+    devices: Optional[str] = None
+    rpc_servers: Sequence[str] = ()
+    by: str = "work"
+    schedule: Optional[KeepSchedule] = None
+    n_ctx: int = 0
+    n_ubatch: int = 512
+    type_k: str = "f16"
+    type_v: str = "f16"
+
+
 class NativeModel:
     """The weights of one model. Sessions keep it alive.
 
     Args:
         path: a GGUF file.
-        n_gpu_layers: layers placed on the first GPU device; 0 none, -1 all.
+        n_gpu_layers: layers on GPU devices, the output layer among them; 0 none, -1 all, ``GPU_LAYERS_AUTO`` as many
+            as fit into their free memory.
         use_mmap: map the file instead of reading it.
         weights: ``"as-is"``, ``"fast"`` (a second form of the matrices for prompts, where this CPU gains by one), or
             ``"force-bf16"`` and ``"force-matmul"`` for tests.
         n_layer: layers that sessions will read, the first ones: only they get a second form. 0 is all.
+        placement: which devices, and which layers.
 
     Raises:
         FileNotFoundError, IsADirectoryError, PermissionError, ModelFileError, UnsupportedModelError, MemoryError,
         ValueError: a GPU is asked for and ggml has none.
+        LazyError: an RPC server does not answer.
     """
 
     def __init__(
@@ -186,6 +272,7 @@ class NativeModel:
         use_mmap: bool = True,
         weights: str = "as-is",
         n_layer: int = 0,
+        placement: Optional[Placement] = None,
     ) -> None:
         params = ffi.new("lazy_model_params *")
         lib.lazy_model_params_init(params)
@@ -193,8 +280,10 @@ class NativeModel:
         params.use_mmap = use_mmap
         params.weights = _choice(_WEIGHTS, "weights", weights)
         params.n_layer = n_layer
+        keep_alive = _set_placement(params, placement or Placement())
         out = ffi.new("lazy_model **")
         check(lib.lazy_model_load(out, _path_bytes(path), params))
+        del keep_alive
         self._model = ffi.gc(out[0], lib.lazy_model_free)
         self._sessions: weakref.WeakSet[NativeSession] = weakref.WeakSet()
         self.n_vocab: int = lib.lazy_model_n_vocab(self._model)
@@ -206,6 +295,11 @@ class NativeModel:
         self.n_embd_head: int = lib.lazy_model_n_embd_head(self._model)
         self.desc: str = _text(lib.lazy_model_desc(self._model))
 
+    @property
+    def lost_server(self) -> str:
+        """``HOST:PORT`` of an RPC server that has closed the connection, "" where all stand."""
+        return _text(lib.lazy_model_lost_server(self._model)) if self._model is not None else ""
+
     def close(self) -> None:
         """Frees the weights. RuntimeError while a session of the model is open."""
         if self._sessions:
@@ -215,8 +309,26 @@ class NativeModel:
             self._model = None
 
 
+def _set_placement(params: Any, placement: Placement) -> list[Any]:
+    """Fills the device fields of ``params``; what must stay alive while they are read."""
+    servers = _checked_servers(placement.rpc_servers)
+    devices = ffi.NULL if placement.devices is None else ffi.new("char[]", placement.devices.encode())
+    schedule, keep_alive = _native_schedule(placement.schedule)
+    params.devices, params.rpc_servers = devices, servers
+    params.placement, params.schedule = _choice(_PLACEMENTS, "placement", placement.by), schedule
+    params.n_ctx, params.n_ubatch = placement.n_ctx, placement.n_ubatch
+    params.type_k, params.type_v = (
+        _choice(_KV_DTYPES, "type_k", placement.type_k),
+        _choice(_KV_DTYPES, "type_v", placement.type_v),
+    )
+    return [devices, servers, schedule, *keep_alive]
+
+
 class StepStats(NamedTuple):
-    """What the last eval did. Lists are by segment; bytes are those held now."""
+    """What the last eval did. Lists are by segment; K/V and aux bytes are those held now.
+
+    ``h2d_bytes`` and ``d2h_bytes`` went from host memory to devices and back in that step.
+    """
 
     n_tokens: int
     n_new: int
@@ -226,6 +338,8 @@ class StepStats(NamedTuple):
     n_revived: int
     kv_bytes: int
     aux_bytes: int
+    h2d_bytes: int
+    d2h_bytes: int
 
 
 class AttentionRequest(NamedTuple):
@@ -341,6 +455,7 @@ class NativeSession:
         self._model = model  # sessions point into it
         model._sessions.add(self)
         self.n_ctx: int = lib.lazy_session_n_ctx(self._handle)
+        self.notes: str = _text(lib.lazy_session_notes(self._handle))
 
     @property
     def _handle(self) -> Any:
@@ -455,7 +570,8 @@ class NativeSession:
         lib.lazy_session_stats(self._handle, s)
         n = s.n_segments
         computed, live, layers = (list(field[0:n]) for field in (s.n_computed, s.n_live, s.n_layers))
-        return StepStats(s.n_tokens, s.n_new, computed, live, layers, s.n_revived, s.kv_bytes, s.aux_bytes)
+        sizes = s.kv_bytes, s.aux_bytes, s.h2d_bytes, s.d2h_bytes
+        return StepStats(s.n_tokens, s.n_new, computed, live, layers, s.n_revived, *sizes)
 
     def live(self, segment: int) -> npt.NDArray[np.int32]:
         """Positions live in a segment during the last eval, ascending, (n,) int32."""
@@ -483,7 +599,8 @@ class NativeSession:
     def close(self) -> None:
         """Frees the caches. RuntimeError while another thread is inside."""
         if self._session is not None:
-            check(lib.lazy_session_reset(self._session))
+            if not self._model.lost_server:  # else the memory stays: ggml would end the process
+                check(lib.lazy_session_reset(self._session))
             ffi.release(self._session)
             self._session = None
             self._model._sessions.discard(self)

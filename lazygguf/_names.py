@@ -1,13 +1,14 @@
-"""Refusing names that are not known: every option set of lazygguf answers a wrong name with the nearest right
+"""Names that come from outside: lists of them are read in one way, and a wrong one is answered with the nearest right
 one.
 
-Owns the sentence, so that Python arguments, profile keys and chat commands speak alike.
+Owns the sentences, so that Python arguments, profile keys and chat commands speak alike.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from typing import Union
 
 
 def refuse_unknown(given: Iterable[str], known: Collection[str], what: str) -> None:
@@ -30,3 +31,15 @@ def nearest(name: str, known: Collection[str]) -> str:
     """``", did you mean 'x'?"``, or all known names where none is near."""
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f", did you mean {close[0]!r}?" if close else f", expected one of {', '.join(sorted(known))}"
+
+
+def split_names(option: str, given: Union[str, Sequence[str]]) -> list[str]:
+    """The names in a text with commas, or in a list, without blanks around them.
+
+    Raises:
+        TypeError: neither text nor a list of texts; ``option`` says whose value it is.
+    """
+    parts = given.split(",") if isinstance(given, str) else given
+    if not isinstance(parts, (list, tuple)) or not all(isinstance(part, str) for part in parts):
+        raise TypeError(f"{option} is {given!r}, expected text, with commas for several, or a list of texts")
+    return [part.strip() for part in parts]

@@ -21,6 +21,7 @@ from .model_arguments import (
     add_compute_arguments,
     add_draft_arguments,
     add_file_argument,
+    add_placement_argument,
     compute_options,
 )
 from .repl import Repl
@@ -123,6 +124,7 @@ def _model_options(args: argparse.Namespace) -> dict[str, Any]:
         **compute_options(args),
         "n_threads_batch": args.threads_batch,
         "weights": args.weights,
+        "placement": args.placement,
         "type_k": args.cache_type_k,
         "type_v": args.cache_type_v,
         "keep": args.keep,
@@ -159,6 +161,7 @@ def _add_model_arguments(group: Any) -> None:
     group.add_argument("--headings", metavar="REGEX", help='lines that begin so are always read, such as "#+ "')
     group.add_argument("--max-revive", type=int, metavar="N", help="tokens brought back per step, -1 no limit")
     add_compute_arguments(group)
+    add_placement_argument(group)
     group.add_argument("-tb", "--threads-batch", type=int, metavar="N", help="threads while reading (default: -t)")
     group.add_argument(
         "--weights",
@@ -202,4 +205,4 @@ def _add_output_arguments(group: Any) -> None:
     )
     group.add_argument("--no-show-timings", dest="show_timings", action="store_false", help="no footer")
     group.add_argument("-co", "--color", choices=("on", "off", "auto"), default="auto", help="colours on stderr (auto)")
-    group.add_argument("-v", "--verbose", action="store_true", help="llama.cpp's log lines")
+    group.add_argument("-v", "--verbose", action="store_true", help="llama.cpp's log, and where the layers are")

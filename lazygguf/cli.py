@@ -44,6 +44,7 @@ COMMANDS = {
     "bench": Command("lazygguf.tools.bench", "measure reading and answering, dense and pruned, beside llama.cpp"),
     "eval": Command("lazygguf.tools.eval", "measure what a keep schedule costs in quality, beside baselines"),
     "calibrate": Command("lazygguf.tools.calibrate", "find the cheapest keep schedule that keeps a model's answers"),
+    "rpc-server": Command("lazygguf.rpc_server", "lend this machine's devices to others"),
     "inspect": Command("lazygguf.tools.inspect", "print what is in a GGUF file"),
 }
 
@@ -54,6 +55,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     try:
         args = _parse(given)
         if args is None:
+            return 0
+        if getattr(args, "list_devices", False):
+            print(import_module("lazygguf.devices").device_table(args.rpc))
             return 0
         code = int(import_module(COMMANDS[args.command].module).run(args))
         sys.stdout.flush()

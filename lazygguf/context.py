@@ -139,6 +139,8 @@ class TokenContext:
             step = session.stats()
             self.stats.revived += step.n_revived
             self.stats.kv_bytes, self.stats.aux_bytes = step.kv_bytes, step.aux_bytes
+            self.stats.traffic_bytes["decode_h2d"] += step.h2d_bytes
+            self.stats.traffic_bytes["decode_d2h"] += step.d2h_bytes
 
     def check_room(self, n_prompt: int) -> None:
         """Raises ContextFullError when a prompt of so many tokens leaves no room for an answer."""

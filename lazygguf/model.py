@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import fields, replace
@@ -63,6 +62,7 @@ class LazyModel:
             ModelFileError, UnsupportedModelError: what is in it cannot be used.
             ValueError, TypeError: an unknown or impossible argument.
             MemoryError: the weights or caches do not fit into memory.
+            LazyError: an RPC server does not answer.
         """
         self._context: Optional[TokenContext] = None
         chosen = model_options(options)
@@ -73,7 +73,16 @@ class LazyModel:
         self.metadata: dict[str, Any] = self._file.metadata
         self._options = chosen
         self._drafting = Drafting(self._file, chosen)
-        self._native = load_weights(self.model_path, chosen)
+        self.schedule: Optional[KeepSchedule] = resolve_keep(
+            chosen.keep,
+            n_layer=self._hparam("block_count"),
+            n_head=self._hparam("attention.head_count"),
+            metadata=self.metadata,
+            shipped=self._file.shipped,
+            max_revive=chosen.max_revive,
+            has_draft=self._drafting.can_run,
+        )
+        self._native = load_weights(self.model_path, chosen, schedule=self.schedule)
         try:
             self._set_up(chosen)
         except BaseException:
@@ -92,17 +101,6 @@ class LazyModel:
 
     def _set_up(self, chosen: ModelOptions) -> None:
         native = self._native
-        if chosen.verbose:
-            print(f"lazygguf: {native.desc}", file=sys.stderr)
-        self.schedule: Optional[KeepSchedule] = resolve_keep(
-            chosen.keep,
-            n_layer=native.n_layer,
-            n_head=native.n_head,
-            metadata=self.metadata,
-            shipped=self._file.shipped,
-            max_revive=chosen.max_revive,
-            has_draft=self._drafting.can_run,
-        )
         known = has_profile(self.metadata, self._file.shipped) or self._drafting.can_run
         if chosen.keep == "auto" and not known:
             logger.warning("no keep profile for this model, a careful default is used; lazygguf calibrate makes one")
@@ -117,6 +115,9 @@ class LazyModel:
         reader = self._drafting.open(self.schedule, self._tokenizer)
         self._context = open_context(native, chosen, self.schedule, reader, self._drafting.note)
         self._seeds = None if chosen.seed in (None, -1) else np.random.default_rng(chosen.seed)
+
+    def _hparam(self, name: str) -> int:
+        return int(self.metadata[f"{self.metadata['general.architecture']}.{name}"])
 
     def as_draft(self, scoring: Union[str, ScoringProfile, None] = None) -> DraftModel:
         """This model as another one's draft: on these weights, with a context of its own."""
@@ -204,7 +205,8 @@ class LazyModel:
     @property
     def stats(self) -> Stats:
         """What the last ``eval`` or generation did, a copy."""
-        return replace(self._ready().stats)
+        stats = self._ready().stats
+        return replace(stats, kept=list(stats.kept), traffic_bytes=dict(stats.traffic_bytes))
 
     @property
     def progress_callback(self) -> Optional[ProgressCallback]:

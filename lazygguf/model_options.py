@@ -6,13 +6,15 @@ Owns the checks that need no model. Names and meaning are ``llama_cpp.Llama``'s.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Optional, Union
 
 from ._names import refuse_unknown
+from .devices import PLACEMENTS, check_request, device_names, layer_count
 from .prompt_text import compile_headings
 from .reading import ProgressCallback
+from .rpc import parse_servers
 from .sampling import SEED_MAX
 from .schedule import KeepArgument
 from .scoring_profile import ScoringProfile
@@ -23,7 +25,6 @@ _INT_RANGES = {
     "n_ubatch": (1, 2**31 - 1),
     "n_threads": (1, 512),
     "n_threads_batch": (1, 512),
-    "n_gpu_layers": (-1, 2**31 - 1),
     "seed": (-1, SEED_MAX),
 }
 _NONE_ALLOWED = ("n_threads", "n_threads_batch", "seed")
@@ -55,7 +56,14 @@ class ModelOptions:
         n_ubatch: tokens computed at once while a prompt is read.
         n_threads: threads while answering; None is the number of physical cores.
         n_threads_batch: threads while reading; None is ``n_threads``.
-        n_gpu_layers: layers on the first GPU device, -1 all.
+        n_gpu_layers: layers on GPUs, the output layer among them; -1 or ``"all"``, or ``"auto"``: as many as fit
+            into the memory that is free there, and none where there is no GPU.
+        device: names of the devices to use (``lazygguf chat --list-devices``), with commas or as a list; None is
+            every GPU, ``"none"`` the CPU alone.
+        rpc_servers: ``"HOST:PORT"`` of machines that run ``lazygguf rpc-server``, with commas or as a list. Their
+            devices come before the local ones.
+        placement: which layers go to the GPU where not all do: ``"work"``, those that see the most tokens under the
+            keep schedule, or ``"last"``, the last ones as llama.cpp does. Without a schedule both are the same.
         use_mmap: map the file instead of reading it.
         weights: ``"fast"`` keeps a second form of the matrices for reading prompts where the file's type is slow on
             this CPU and another one that is no less exact is measured to be faster; it takes up to a quarter of the
@@ -78,7 +86,7 @@ class ModelOptions:
         type_k: type of the K cache, ``"f16"``, ``"f32"`` or ``"q8_0"``.
         type_v: type of the V cache, likewise.
         chat_template: a Jinja template used instead of the model's own.
-        verbose: how the weights lie in memory, and llama.cpp's log lines, go to stderr.
+        verbose: llama.cpp's log lines, how the weights lie in memory and where the layers are go to stderr.
         progress_callback: called while a prompt is read with tokens read and tokens to read; what it raises
             stops the reading, is raised, and leaves the model as it was.
     """
@@ -88,7 +96,10 @@ class ModelOptions:
     n_ubatch: int = 512
     n_threads: Optional[int] = None
     n_threads_batch: Optional[int] = None
-    n_gpu_layers: int = 0
+    n_gpu_layers: Union[int, str] = 0
+    device: Union[str, Sequence[str], None] = None
+    rpc_servers: Union[str, Sequence[str], None] = None
+    placement: str = "work"
     use_mmap: bool = True
     weights: str = "fast"
     keep: KeepArgument = "auto"
@@ -114,6 +125,9 @@ class ModelOptions:
                 raise ValueError(f"{name} is {value!r}, expected an integer in [{least}, {most}]")
         if self.weights not in ("fast", "as-is"):
             raise ValueError(f'weights is {self.weights!r}, expected "fast" or "as-is"')
+        if self.placement not in PLACEMENTS:
+            raise ValueError(f"placement is {self.placement!r}, expected one of {', '.join(PLACEMENTS)}")
+        check_request(layer_count(self.n_gpu_layers), device_names(self.device), parse_servers(self.rpc_servers))
         self._check_draft()
         if self.progress_callback is not None and not callable(self.progress_callback):
             raise TypeError("progress_callback cannot be called")

@@ -6,16 +6,19 @@ Owns when a draft is opened at all, and whose weights it reads with.
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass, replace
 from typing import Any, Optional, Union
 
-from ._ffi import NativeFile, NativeModel, NativeSession
+from ._ffi import NativeFile, NativeModel, NativeSession, Placement
 from .context import TokenContext
+from .devices import device_names, layer_count
 from .draft import Draft, DraftModel, DraftSettings
 from .draft_reader import DraftReader, DraftRules
 from .model_options import ModelOptions
 from .model_size import ModelSize, size_of
 from .prompt_text import compile_headings
+from .rpc import parse_servers
 from .schedule import KeepSchedule
 from .scoring_profile import resolve_scoring
 from .second_look import LookAgain
@@ -59,9 +62,29 @@ class ModelFile:
             return cls(os.fspath(path), file.metadata, size_of(file), fingerprint(os.fspath(path), file))
 
 
-def load_weights(path: str, options: ModelOptions, n_layer: int = 0) -> NativeModel:
-    """The weights of a model file, as the options say; ``n_layer`` layers are read, 0 is all."""
-    return NativeModel(path, options.n_gpu_layers, options.use_mmap, options.weights, n_layer)
+def load_weights(
+    path: str, options: ModelOptions, n_layer: int = 0, schedule: Optional[KeepSchedule] = None
+) -> NativeModel:
+    """The weights of a model file, as the options say.
+
+    Args:
+        path: a GGUF file.
+        options: see there.
+        n_layer: layers that are read, 0 is all.
+        schedule: what contexts on the weights will be given, which says how many tokens a layer sees; None is dense.
+    """
+    placement = Placement(
+        devices=device_names(options.device),
+        rpc_servers=parse_servers(options.rpc_servers),
+        by=options.placement,
+        schedule=schedule,
+        n_ctx=options.n_ctx,
+        n_ubatch=min(options.n_ubatch, options.n_batch),
+        type_k=options.type_k,
+        type_v=options.type_v,
+    )
+    n_gpu_layers = layer_count(options.n_gpu_layers)
+    return NativeModel(path, n_gpu_layers, options.use_mmap, options.weights, n_layer, placement)
 
 
 def open_context(
@@ -83,6 +106,9 @@ def open_context(
         type_v=options.type_v,
         schedule=schedule,
     )
+    if options.verbose:
+        for line in filter(None, [weights.desc, session.notes]):
+            print(f"lazygguf: {line}", file=sys.stderr)
     return TokenContext(session, options.progress_callback, reader, draft_note)
 
 

@@ -13,6 +13,11 @@ from typing import Any
 from ._names import refuse_unknown
 
 
+def no_traffic() -> dict[str, int]:
+    """``Stats.traffic_bytes`` before anything moved."""
+    return {"prefill_h2d": 0, "prefill_d2h": 0, "decode_h2d": 0, "decode_d2h": 0}
+
+
 @dataclass
 class Stats:
     """Counts, times and sizes of the last ``eval`` or generation of a ``LazyModel``.
@@ -39,6 +44,11 @@ class Stats:
         skim_share: share of the context's tokens that the draft alone has read: they wait before layer 0.
         second_look: tokens that were read on top because what was read at first was not enough to answer.
         draft_note: why a draft that was given did not run; "" where it ran, or where there is none.
+        traffic_bytes: bytes that went between host memory and devices: ``prefill_h2d`` (to devices) and ``prefill_d2h``
+            (back) while the prompt was read, ``decode_h2d`` and ``decode_d2h`` in all decode steps together. Inputs,
+            scores, logits, and the rows that a layer hands to a layer on another device, counted and not estimated;
+            what goes from one device to another counts in both. Zeros where all is on the CPU. Weights and, on RPC,
+            the descriptions of graphs are not in it.
     """
 
     n_prompt: int = 0
@@ -58,6 +68,7 @@ class Stats:
     skim_share: float = 0.0
     second_look: int = 0
     draft_note: str = ""
+    traffic_bytes: dict[str, int] = field(default_factory=no_traffic)
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain JSON values."""
@@ -89,4 +100,9 @@ def stats_of_steps(steps: Sequence[Any], n_reused: int, seconds: float) -> Stats
         kept=list(last.n_live),
         kv_bytes=last.kv_bytes,
         aux_bytes=last.aux_bytes,
+        traffic_bytes={
+            **no_traffic(),
+            "prefill_h2d": sum(step.h2d_bytes for step in steps),
+            "prefill_d2h": sum(step.d2h_bytes for step in steps),
+        },
     )

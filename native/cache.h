@@ -8,6 +8,7 @@
 
 #include "cells.h"
 #include "graph.h"
+#include "support.h"
 
 namespace lazygguf {
 
@@ -19,9 +20,14 @@ class growing_tensor {
     ggml_tensor * tensor() const { return tensor_; } // null while it has no rows
     int64_t capacity() const { return tensor_ ? tensor_->ne[1] : 0; }
     size_t n_bytes() const { return tensor_ ? ggml_nbytes(tensor_) : 0; }
+    ggml_backend_dev_t dev() const { return dev_; }
+    ggml_tensor * blank(ggml_context * ctx, int64_t n_rows) const {
+        return ggml_new_tensor_2d(ctx, type_, ne0_, n_rows);
+    }
     // Fails with NO_MEMORY and leaves the content as it was.
     void grow(int64_t n_rows);
-    void clear(); // frees the memory
+    void zero_rows(int64_t begin, int64_t end); // those it has
+    void clear();                               // frees the memory
 
   private:
     ggml_backend_dev_t dev_;
@@ -31,17 +37,14 @@ class growing_tensor {
     ggml_context_ptr ctx_;
     ggml_backend_buffer_ptr buffer_;
     ggml_tensor * tensor_ = nullptr;
-};
 
-struct cache_types {
-    ggml_type k = GGML_TYPE_F16;
-    ggml_type v = GGML_TYPE_F16;
+    void replace(ggml_context_ptr ctx, ggml_backend_buffer_ptr buffer, ggml_tensor * tensor);
 };
 
 // The memory of one segment: its layers' K/V rows, its cell map, and the aux rows it starts from.
 class segment_cache {
   public:
-    segment_cache(const model & mdl, int il_begin, int il_end, cache_types types);
+    segment_cache(const model & mdl, int il_begin, int il_end, cache_types types, const cache_devices & devices);
 
     cell_map cells;
 
@@ -53,10 +56,12 @@ class segment_cache {
     void reserve_rows(int64_t n_rows, int64_t n_max);
     // Makes room for the aux rows of positions below n_tokens.
     void reserve_aux(int64_t n_tokens, int64_t n_max);
-    // Takes a position out and zeroes its rows: a NaN left in a hidden row would come through the mask.
-    void erase(int32_t pos);
+    // Takes positions out and zeroes their rows: a NaN left in a hidden row would come through the mask.
+    void erase(const std::vector<int32_t> & positions);
     // Tensors for the graph. `next` is the segment after this one, null for the last.
     segment_tensors tensors(const segment_cache * next) const;
+    // The same without memory, of n_rows rows, for graphs that are not run.
+    segment_tensors blank_tensors(const segment_cache * next, int64_t n_rows) const;
     // K/V rows a graph attends to: the used ones, padded so that a graph's shape lasts for many decode steps.
     int32_t n_kv_padded() const;
     // Changes whenever a tensor moved, so that graphs over the old ones are dropped.

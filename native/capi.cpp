@@ -5,6 +5,7 @@
 #include <limits>
 #include <memory>
 #include <new>
+#include <sstream>
 #include <string>
 
 #include "error.h"
@@ -66,6 +67,7 @@ template <typename F> lazy_status exclusive(lazy_session * session, F && body) n
     if (session->sess.busy.test_and_set()) {
         return failed(LAZY_STATUS_BUSY, "another thread is using this session; give each thread a session of its own");
     }
+    const auto turn = rpc_turn(!session->sess.mdl().links.empty());
     const lazy_status status = guarded(body);
     session->sess.busy.clear();
     return status;
@@ -90,13 +92,18 @@ void check_at_least(const char * what, int32_t value, int32_t low) {
     }
 }
 
-// K/V of a quantized type are read head by head, so a head must be whole blocks.
-ggml_type read_dtype(const char * what, lazy_kv_dtype dtype, const hparams & hp) {
+ggml_type read_dtype(const char * what, lazy_kv_dtype dtype) {
     const auto type = static_cast<ggml_type>(dtype);
     if (type != GGML_TYPE_F16 && type != GGML_TYPE_F32 && type != GGML_TYPE_Q8_0) {
         fail(LAZY_STATUS_INVALID_ARGUMENT,
              format("%s is %d, expected f16, f32 or q8_0", what, static_cast<int>(dtype)));
     }
+    return type;
+}
+
+// K/V of a quantized type are read head by head, so a head must be whole blocks.
+ggml_type read_dtype(const char * what, lazy_kv_dtype dtype, const hparams & hp) {
+    const ggml_type type = read_dtype(what, dtype);
     if (hp.n_embd_head % ggml_blck_size(type) != 0) {
         fail(LAZY_STATUS_INVALID_ARGUMENT,
              format("%s is %s, which needs heads of a multiple of %lld, and this model's are %d; use f16", what,
@@ -134,6 +141,52 @@ attention_request read_attention(const lazy_attention * in) {
     }
     return {std::vector<int>(in->layers, in->layers + in->n_layers), in->by_head, in->by_head || in->by_query, in->out,
             in->n_out};
+}
+
+// "a,b" as {"a", "b"}; NULL and "" as none.
+std::vector<std::string> split(const char * text) {
+    std::vector<std::string> parts;
+    std::istringstream in(text == nullptr ? "" : text);
+    for (std::string part; std::getline(in, part, ',');) {
+        parts.push_back(part);
+    }
+    return parts;
+}
+
+model_params read_params(const lazy_model_params & in) {
+    check_version("lazy_model_params", in.version);
+    check_at_least("n_gpu_layers", in.n_gpu_layers, LAZY_GPU_LAYERS_AUTO);
+    check_at_least("n_ctx", in.n_ctx, 0);
+    check_at_least("n_ubatch", in.n_ubatch, 1);
+    check_weights(in.weights);
+    check_at_least("n_layer", in.n_layer, 0);
+    if (in.placement != LAZY_PLACEMENT_WORK && in.placement != LAZY_PLACEMENT_LAST) {
+        fail(LAZY_STATUS_INVALID_ARGUMENT,
+             format("placement is %d, expected a value of lazy_placement", static_cast<int>(in.placement)));
+    }
+    model_params out;
+    out.use_mmap = in.use_mmap;
+    out.weights = in.weights;
+    out.n_layer = in.n_layer;
+    out.devices = {in.n_gpu_layers, split(in.devices), split(in.rpc_servers), in.placement == LAZY_PLACEMENT_WORK};
+    out.schedule = in.schedule;
+    out.memory = {in.n_ctx, in.n_ubatch, read_dtype("type_k", in.type_k), read_dtype("type_v", in.type_v)};
+    return out;
+}
+
+const char * type_name(ggml_backend_dev_t dev) {
+    switch (ggml_backend_dev_type(dev)) {
+        case GGML_BACKEND_DEVICE_TYPE_CPU: return "CPU";
+        case GGML_BACKEND_DEVICE_TYPE_GPU: return is_rpc(dev) ? "RPC" : "GPU";
+        case GGML_BACKEND_DEVICE_TYPE_IGPU: return "IGPU";
+        default: return "ACCEL";
+    }
+}
+
+lazy_device_info info_of(ggml_backend_dev_t dev) {
+    lazy_device_info info = {ggml_backend_dev_name(dev), ggml_backend_dev_description(dev), type_name(dev), 0, 0};
+    ggml_backend_dev_memory(dev, &info.memory_free, &info.memory_total);
+    return info;
 }
 
 int32_t copy_positions(const std::vector<int32_t> & positions, int32_t * out) {
@@ -208,17 +261,65 @@ void lazy_file_tensor(const lazy_file * file, int64_t i, lazy_tensor_info * out)
     out->n_bytes = gguf_get_tensor_size(g, i);
 }
 
-void lazy_model_params_init(lazy_model_params * params) { *params = {LAZY_VERSION, 0, true, LAZY_WEIGHTS_AS_IS, 0}; }
-lazy_status lazy_model_load(lazy_model ** out, const char * path, const lazy_model_params * params) {
+lazy_status lazy_devices(lazy_device_info * out, int32_t n_max, int32_t * n, const char * rpc_servers) {
     return guarded([&] {
-        check_version("lazy_model_params", params->version);
-        check_at_least("n_gpu_layers", params->n_gpu_layers, -1);
-        check_weights(params->weights);
-        check_at_least("n_layer", params->n_layer, 0);
-        *out = new lazy_model(path, {params->n_gpu_layers, params->use_mmap, params->weights, params->n_layer});
+        std::vector<ggml_backend_dev_t> devices = rpc_devices(split(rpc_servers));
+        const std::vector<ggml_backend_dev_t> local = local_devices();
+        devices.insert(devices.end(), local.begin(), local.end());
+        for (size_t i = 0; i < devices.size() && i < static_cast<size_t>(n_max); ++i) {
+            out[i] = info_of(devices[i]);
+        }
+        *n = static_cast<int32_t>(devices.size());
     });
 }
-void lazy_model_free(lazy_model * model) { delete model; }
+lazy_status lazy_rpc_serve(const char * host_port, const char * devices, int32_t n_threads) {
+    return guarded([&] {
+        std::vector<ggml_backend_dev_t> lent;
+        if (devices != nullptr) {
+            lent = pick_devices(split(devices), local_devices());
+        } else {
+            device_request every_gpu;
+            every_gpu.n_gpu_layers = LAZY_GPU_LAYERS_AUTO;
+            lent = find_devices(every_gpu);
+        }
+        if (lent.empty()) {
+            lent.push_back(cpu_device());
+        }
+        rpc_serve(host_port, lent, n_threads);
+    });
+}
+int32_t lazy_rpc_version(void) { return rpc_version(); }
+bool lazy_rpc_is_connected(const char * host_port) { return rpc_is_connected(host_port); }
+const char * lazy_file_lacking(const lazy_file * file, const char * device) {
+    thread_local std::string text;
+    const lazy_status status = guarded([&] { text = lacking_kernels(file->file, device); });
+    return status == LAZY_STATUS_OK ? text.c_str() : lazy_last_error();
+}
+
+void lazy_model_params_init(lazy_model_params * params) {
+    *params = {};
+    params->version = LAZY_VERSION;
+    params->use_mmap = true;
+    params->n_ubatch = 512;
+    params->type_k = params->type_v = LAZY_KV_DTYPE_F16;
+}
+lazy_status lazy_model_load(lazy_model ** out, const char * path, const lazy_model_params * params) {
+    return guarded([&] {
+        const auto turn = rpc_turn(params->rpc_servers != nullptr);
+        *out = new lazy_model(path, read_params(*params));
+    });
+}
+void lazy_model_free(lazy_model * model) {
+    if (model != nullptr && model->mdl.links.lost().empty()) {
+        const auto turn = rpc_turn(!model->mdl.links.empty());
+        delete model;
+    }
+}
+const char * lazy_model_lost_server(const lazy_model * model) {
+    thread_local std::string lost;
+    lost = model->mdl.links.lost();
+    return lost.c_str();
+}
 int32_t lazy_model_n_vocab(const lazy_model * model) { return model->mdl.hp.n_vocab; }
 int32_t lazy_model_n_ctx_train(const lazy_model * model) { return model->mdl.hp.n_ctx_train; }
 int32_t lazy_model_n_layer(const lazy_model * model) { return model->mdl.hp.n_layer; }
@@ -239,10 +340,16 @@ lazy_status lazy_session_new(lazy_session ** out, lazy_model * model, const lazy
                              const lazy_schedule * schedule) {
     return guarded([&] {
         const hparams & hp = model->mdl.hp;
+        const auto turn = rpc_turn(!model->mdl.links.empty());
         *out = new lazy_session(model->mdl, read_params(*params, hp), read_schedule(schedule, hp));
     });
 }
-void lazy_session_free(lazy_session * session) { delete session; }
+void lazy_session_free(lazy_session * session) {
+    if (session != nullptr && session->sess.mdl().links.lost().empty()) {
+        const auto turn = rpc_turn(!session->sess.mdl().links.empty());
+        delete session;
+    }
+}
 
 lazy_status lazy_session_eval(lazy_session * session, const int32_t * tokens, int32_t n,
                               const lazy_eval_params * params) {
@@ -269,6 +376,7 @@ lazy_status lazy_session_eval(lazy_session * session, const int32_t * tokens, in
 const float * lazy_session_logits(const lazy_session * session) { return session->sess.logits(); }
 int32_t lazy_session_n_tokens(const lazy_session * session) { return session->sess.n_tokens(); }
 int32_t lazy_session_n_ctx(const lazy_session * session) { return session->sess.n_ctx(); }
+const char * lazy_session_notes(const lazy_session * session) { return session->sess.notes().c_str(); }
 lazy_status lazy_session_reset(lazy_session * session) {
     return exclusive(session, [&] { session->sess.reset(); });
 }
@@ -287,6 +395,8 @@ void lazy_session_stats(const lazy_session * session, lazy_stats * out) {
     out->n_tokens = s.n_tokens();
     out->n_new = s.n_new();
     out->n_revived = s.n_revived();
+    out->h2d_bytes = static_cast<int64_t>(s.moved().to_devices);
+    out->d2h_bytes = static_cast<int64_t>(s.moved().to_host);
     for (int i = 0; i < s.n_segments(); ++i) {
         const segment_report * report = report_of(session, i);
         out->n_computed[i] = report ? report->n_computed : 0;

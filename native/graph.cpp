@@ -16,13 +16,34 @@ constexpr int NODES_PER_SCORED_HEAD = 16;
 // From this many query rows on, ggml's CPU flash attention sums in F32 instead of F16. The model's last layer needs
 // one row, but asks with so many that its result is as good as llama.cpp's.
 constexpr int64_t PRECISE_ROWS = 64;
+// Becomes -inf as F16.
+constexpr float HIDDEN_SCORE = -1e30F;
+constexpr ggml_fp16_t F16_ZERO = 0x0000;
+constexpr ggml_fp16_t F16_NEG_INF = 0xfc00;
+
+bool is_view(const ggml_tensor * t) {
+    return t->op == GGML_OP_NONE || t->op == GGML_OP_VIEW || t->op == GGML_OP_RESHAPE || t->op == GGML_OP_PERMUTE ||
+           t->op == GGML_OP_TRANSPOSE;
+}
+
+// Rope reads its frequencies, but runs with its layer.
+bool follows_weights(const ggml_tensor * t) {
+    for (int i = 0; i < GGML_MAX_SRC && t->op != GGML_OP_ROPE; ++i) {
+        const ggml_tensor * src = t->src[i];
+        if (src != nullptr && src->buffer != nullptr &&
+            ggml_backend_buffer_get_usage(src->buffer) == GGML_BACKEND_BUFFER_USAGE_WEIGHTS) {
+            return true;
+        }
+    }
+    return false;
+}
 
 int max_nodes(const segment_tensors & seg, const graph_shape & shape) {
     int n_score_parts = 2;
     for (const scored_layer & scored : shape.scored) {
         n_score_parts += 2 + static_cast<int>(scored.heads.size());
     }
-    return 64 + (seg.il_end - seg.il_begin) * NODES_PER_LAYER + n_score_parts * NODES_PER_SCORED_HEAD;
+    return 160 + (seg.il_end - seg.il_begin) * NODES_PER_LAYER + n_score_parts * NODES_PER_SCORED_HEAD;
 }
 
 // The last n rows of a 2-D tensor, or all where it has fewer.
@@ -60,21 +81,66 @@ void segment_graph::build_inputs() {
     if (seg_.aux_out != nullptr) {
         aux_rows_ = new_input(GGML_TYPE_I64, shape_.n_rows, 1, "aux_rows");
     }
-    mask_ = new_input(GGML_TYPE_F16, shape_.n_kv, shape_.n_rows, "mask");
     if (shape_.n_query > 0 && shape_.n_query < shape_.n_rows) {
         query_rows_ = new_input(GGML_TYPE_I32, shape_.n_query, 1, "query_rows");
     }
 }
 
+// The nodes that came since the last call run on `dev`.
+void segment_graph::place(ggml_backend_dev_t dev) {
+    for (; n_placed_ < ggml_graph_n_nodes(gf_); ++n_placed_) {
+        ggml_tensor * node = ggml_graph_node(gf_, n_placed_);
+        if (!is_view(node) && !follows_weights(node)) {
+            placed_.push_back({node, dev});
+        }
+    }
+}
+
+void segment_graph::expand(ggml_tensor * t, ggml_backend_dev_t dev) {
+    ggml_build_forward_expand(gf_, t);
+    place(dev);
+}
+
+// One mask for each device that attends. The CPU's comes from the host; the others are made where they are used, from
+// two vectors of positions: a mask is as large as the hidden rows, and would cross to each device.
+void segment_graph::build_masks() {
+    for (const kv_tensors & kv : seg_.kv) {
+        if (masks_.count(kv.dev) > 0) {
+            continue;
+        }
+        if (kv.dev == mdl_.cpu_dev) {
+            mask_ = new_input(GGML_TYPE_F16, shape_.n_kv, shape_.n_rows, "mask");
+            masks_[kv.dev] = mask_;
+            continue;
+        }
+        if (kv_pos_ == nullptr) {
+            kv_pos_ = new_input(GGML_TYPE_F32, shape_.n_kv, 1, "kv_pos");
+            row_pos_ = new_input(GGML_TYPE_F32, 1, shape_.n_rows, "row_pos");
+        }
+        masks_[kv.dev] = build_mask();
+        expand(masks_[kv.dev], kv.dev);
+    }
+}
+
+// F16 [n_kv, n_rows]: 0 where a row may look at a K/V row, which is where its position is not above its own.
+ggml_tensor * segment_graph::build_mask() {
+    ggml_tensor * above =
+        ggml_sub(ctx_.get(), ggml_repeat_4d(ctx_.get(), kv_pos_, shape_.n_kv, shape_.n_rows, 1, 1), row_pos_);
+    ggml_tensor * hidden = ggml_clamp(ctx_.get(), above, 0.0F, 1.0F); // positions are whole numbers
+    return ggml_cast(ctx_.get(), ggml_scale(ctx_.get(), hidden, HIDDEN_SCORE), GGML_TYPE_F16);
+}
+
 void segment_graph::build() {
     build_inputs();
+    build_masks();
     ggml_tensor * cur = seg_.aux_in == nullptr ? ggml_get_rows(ctx_.get(), mdl_.tok_embd, tokens_)
                                                : ggml_get_rows(ctx_.get(), seg_.aux_in, pos_);
-    for (int il = seg_.il_begin; il < seg_.il_end; ++il) {
+    expand(cur, seg_.aux_in_dev);
+    for (int il = seg_.il_begin; il < seg_.il_end && cur != nullptr; ++il) {
         cur = build_layer(cur, il);
     }
     if (seg_.aux_out != nullptr) {
-        ggml_build_forward_expand(gf_, ggml_set_rows(ctx_.get(), seg_.aux_out, cur, aux_rows_));
+        expand(ggml_set_rows(ctx_.get(), seg_.aux_out, cur, aux_rows_), seg_.aux_out_dev);
     } else if (shape_.want_logits) {
         build_logits(cur);
     }
@@ -115,15 +181,17 @@ ggml_tensor * segment_graph::build_q(linear_input & in, ggml_tensor * pos, const
 ggml_tensor * segment_graph::build_layer(ggml_tensor * inp, int il) {
     const layer_weights & layer = mdl_.layer(il, shape_.n_rows);
     const kv_tensors & kv = seg_.kv[static_cast<size_t>(il - seg_.il_begin)];
+    ggml_backend_dev_t dev = mdl_.layer_devs[static_cast<size_t>(il)];
     const scored_layer * scored = find_scored(il);
     const bool is_last = il == seg_.il_end - 1 && seg_.aux_out == nullptr;
-    ggml_tensor * mask = mask_;
+    ggml_tensor * mask = masks_[kv.dev];
 
     linear_input in(build_norm(inp, layer.attn_norm));
-    build_kv(in, layer, kv);
+    build_kv(in, layer, kv, dev);
     ggml_tensor * q = !is_last || scored ? build_q(in, pos_, layer) : nullptr;
     if (scored) {
-        build_scores(q, kv, *scored);
+        expand(q, dev);
+        build_scores(q, kv, *scored, dev);
     }
     if (is_last) {
         if (!shape_.want_logits) {
@@ -132,12 +200,14 @@ ggml_tensor * segment_graph::build_layer(ggml_tensor * inp, int il) {
         if (shape_.n_rows > PRECISE_ROWS) {
             in = linear_input(last_rows(ctx_.get(), in.rows, PRECISE_ROWS));
         }
-        mask = last_rows(ctx_.get(), mask_, PRECISE_ROWS);
+        mask = last_rows(ctx_.get(), mask, PRECISE_ROWS);
         const int64_t n = in.rows->ne[1];
         const size_t first = static_cast<size_t>(shape_.n_rows - n) * pos_->nb[0];
         q = build_q(in, ggml_view_1d(ctx_.get(), pos_, n, first), layer);
     }
-    ggml_tensor * cur = build_attention(q, kv, mask, il);
+    expand(q, dev);
+    ggml_tensor * cur = build_attention(q, kv, mask);
+    expand(cur, kv.dev);
     if (is_last) {
         cur = last_rows(ctx_.get(), cur, 1);
         inp = last_rows(ctx_.get(), inp, 1);
@@ -145,17 +215,22 @@ ggml_tensor * segment_graph::build_layer(ggml_tensor * inp, int il) {
     const layer_weights & rest = mdl_.layer(il, cur->ne[1]);
     linear_input attended(cur);
     cur = ggml_add(ctx_.get(), build_linear(rest.wo, rest.bo, attended), inp);
-    return ggml_add(ctx_.get(), build_ffn(build_norm(cur, rest.ffn_norm), rest), cur);
+    cur = ggml_add(ctx_.get(), build_ffn(build_norm(cur, rest.ffn_norm), rest), cur);
+    expand(cur, dev);
+    return cur;
 }
 
 // Computes K and V of every row and writes them to their rows of the cache.
-void segment_graph::build_kv(linear_input & in, const layer_weights & layer, const kv_tensors & kv) {
+void segment_graph::build_kv(linear_input & in, const layer_weights & layer, const kv_tensors & kv,
+                             ggml_backend_dev_t dev) {
     ggml_tensor * k = build_rope(build_linear(layer.wk, layer.bk, in), pos_, layer, mdl_.hp.n_head_kv);
     ggml_tensor * v = build_linear(layer.wv, layer.bv, in);
     k = ggml_reshape_2d(ctx_.get(), k, mdl_.hp.n_embd_kv(), shape_.n_rows);
+    expand(k, dev);
+    expand(v, dev);
     // expanded at once, so that the writes come before every read of the cache below
-    ggml_build_forward_expand(gf_, ggml_set_rows(ctx_.get(), kv.k, k, kv_rows_));
-    ggml_build_forward_expand(gf_, ggml_set_rows(ctx_.get(), kv.v, v, kv_rows_));
+    expand(ggml_set_rows(ctx_.get(), kv.k, k, kv_rows_), kv.dev);
+    expand(ggml_set_rows(ctx_.get(), kv.v, v, kv_rows_), kv.dev);
 }
 
 // A cache tensor [n_embd_kv, n] as [n_embd_head, n_rows, n_head_kv]
@@ -166,11 +241,11 @@ ggml_tensor * segment_graph::heads_of(ggml_tensor * cache, int64_t n_rows) const
 }
 
 // q F32 [n_embd_head, n_head, n] -> F32 [n_embd_q, n]
-ggml_tensor * segment_graph::build_attention(ggml_tensor * q, const kv_tensors & kv, ggml_tensor * mask, int il) {
+ggml_tensor * segment_graph::build_attention(ggml_tensor * q, const kv_tensors & kv, ggml_tensor * mask) {
     const int64_t n = q->ne[2];
     ggml_tensor * k = heads_of(kv.k, shape_.n_kv);
     ggml_tensor * v = heads_of(kv.v, shape_.n_kv);
-    if (mdl_.has_fast_attention(il) && has_attention_rows(q, k, v)) {
+    if (mdl_.has_fast_attention(kv.dev) && has_attention_rows(q, k, v)) {
         return ggml_reshape_2d(ctx_.get(), build_attention_rows(ctx_.get(), q, k, v, mask), mdl_.hp.n_embd_q(), n);
     }
     const float scale = 1.0F / std::sqrt(static_cast<float>(mdl_.hp.n_embd_head));
@@ -215,31 +290,33 @@ const scored_layer * segment_graph::find_scored(int il) const {
     return shape_.n_query > 0 && it != shape_.scored.end() ? &*it : nullptr;
 }
 
-void segment_graph::add_scores(ggml_tensor * scores) {
+void segment_graph::add_scores(ggml_tensor * scores, ggml_backend_dev_t dev) {
     ggml_set_name(scores, "scores");
     ggml_set_output(scores);
-    ggml_build_forward_expand(gf_, scores);
+    expand(scores, dev);
     scores_.push_back(scores);
 }
 
 // q F32 [n_embd_head, n_head, n_rows]; how much each asking row looks at every K/V row, by the paper's rule (mean over
 // heads) or by single heads. All that it may look at has its K by now, since rows are computed in position order.
-void segment_graph::build_scores(ggml_tensor * q, const kv_tensors & kv, const scored_layer & scored) {
+void segment_graph::build_scores(ggml_tensor * q, const kv_tensors & kv, const scored_layer & scored,
+                                 ggml_backend_dev_t dev) {
     const hparams & hp = mdl_.hp;
-    ggml_tensor * mask = mask_;
+    ggml_tensor * mask = masks_[kv.dev];
     if (query_rows_ != nullptr) {
         q = ggml_get_rows(ctx_.get(), ggml_reshape_2d(ctx_.get(), q, hp.n_embd_q(), shape_.n_rows), query_rows_);
+        expand(q, dev);
         q = ggml_reshape_3d(ctx_.get(), q, hp.n_embd_head, hp.n_head, shape_.n_query);
-        mask = ggml_get_rows(ctx_.get(), mask_, query_rows_);
+        mask = ggml_get_rows(ctx_.get(), mask, query_rows_);
     }
     q = ggml_permute(ctx_.get(), q, 0, 2, 1, 3); // [n_embd_head, n_query, n_head]
     ggml_tensor * k = heads_of(kv.k, shape_.n_kv);
     if (scored.heads.empty()) {
         ggml_tensor * probs = build_probs(q, k, mask);
         switch (shape_.form) {
-            case score_form::by_query: add_scores(build_head_mean(probs)); break;
-            case score_form::every_head: add_scores(probs); break;
-            case score_form::sum: add_scores(build_sum(probs)); break;
+            case score_form::by_query: add_scores(build_head_mean(probs), kv.dev); break;
+            case score_form::every_head: add_scores(probs, kv.dev); break;
+            case score_form::sum: add_scores(build_sum(probs), kv.dev); break;
         }
     }
     for (const int h : scored.heads) {
@@ -247,7 +324,7 @@ void segment_graph::build_scores(ggml_tensor * q, const kv_tensors & kv, const s
         ggml_tensor * qh = ggml_view_2d(ctx_.get(), q, q->ne[0], q->ne[1], q->nb[1], static_cast<size_t>(h) * q->nb[2]);
         ggml_tensor * kh =
             ggml_view_2d(ctx_.get(), k, k->ne[0], k->ne[1], k->nb[1], static_cast<size_t>(h_kv) * k->nb[2]);
-        add_scores(build_probs(qh, kh, mask));
+        add_scores(build_probs(qh, kh, mask), kv.dev);
     }
 }
 
@@ -255,7 +332,7 @@ void segment_graph::build_logits(ggml_tensor * cur) {
     logits_ = ggml_mul_mat(ctx_.get(), mdl_.output, build_norm(cur, mdl_.output_norm));
     ggml_set_name(logits_, "logits");
     ggml_set_output(logits_);
-    ggml_build_forward_expand(gf_, logits_);
+    expand(logits_, mdl_.output_dev);
 }
 
 namespace {
@@ -266,14 +343,31 @@ template <typename T> void set_input(ggml_tensor * t, const std::vector<T> & dat
     }
 }
 
+// (n_rows, n_kv)
+std::vector<ggml_fp16_t> host_mask(const graph_inputs & in) {
+    std::vector<ggml_fp16_t> mask(in.pos.size() * in.kv_pos.size());
+    auto out = mask.begin();
+    for (const int32_t pos : in.pos) {
+        out = std::transform(in.kv_pos.begin(), in.kv_pos.end(), out,
+                             [pos](int32_t p) { return p <= pos ? F16_ZERO : F16_NEG_INF; });
+    }
+    return mask;
+}
+
 } // namespace
 
 void segment_graph::set_inputs(const graph_inputs & in) const {
     set_input(tokens_, in.tokens);
     set_input(pos_, in.pos);
     set_input(kv_rows_, in.kv_rows);
-    set_input(mask_, in.mask);
     set_input(query_rows_, in.query_rows);
+    if (mask_ != nullptr) {
+        set_input(mask_, host_mask(in));
+    }
+    if (kv_pos_ != nullptr) {
+        set_input(kv_pos_, std::vector<float>(in.kv_pos.begin(), in.kv_pos.end()));
+        set_input(row_pos_, std::vector<float>(in.pos.begin(), in.pos.end()));
+    }
     if (aux_rows_ != nullptr) {
         set_input(aux_rows_, std::vector<int64_t>(in.pos.begin(), in.pos.end()));
     }

@@ -7,6 +7,8 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
+#include <memory>
 #include <vector>
 
 #include <ggml-cpp.h>
@@ -18,8 +20,9 @@
 namespace lazygguf {
 
 struct kv_tensors {
-    ggml_tensor * k = nullptr; // [n_embd_kv, n_rows]
-    ggml_tensor * v = nullptr; // [n_embd_kv, n_rows]
+    ggml_tensor * k = nullptr;        // [n_embd_kv, n_rows]
+    ggml_tensor * v = nullptr;        // [n_embd_kv, n_rows]
+    ggml_backend_dev_t dev = nullptr; // where both lie; attention runs there
 };
 
 // The tensors a segment reads and writes; all of them outlive the graph.
@@ -29,6 +32,9 @@ struct segment_tensors {
     std::vector<kv_tensors> kv;      // by layer of the segment
     ggml_tensor * aux_in = nullptr;  // F32 [n_embd, n_pos]; null: the segment starts from embeddings
     ggml_tensor * aux_out = nullptr; // F32 [n_embd, n_pos]; null: the segment ends in logits, or in nothing
+    ggml_backend_dev_t aux_in_dev = nullptr;
+    ggml_backend_dev_t aux_out_dev = nullptr;
+    std::shared_ptr<ggml_context> blank; // holds the tensors where they are without memory
 };
 
 // In which form attention leaves a graph.
@@ -66,8 +72,14 @@ struct graph_inputs {
     std::vector<int32_t> tokens;     // (n_rows); read where the segment starts from embeddings
     std::vector<int32_t> pos;        // (n_rows) original positions; also the aux rows
     std::vector<int64_t> kv_rows;    // (n_rows) where K and V are written
-    std::vector<ggml_fp16_t> mask;   // (n_rows, n_kv) 0 or -inf
+    std::vector<int32_t> kv_pos;     // (n_kv) position in each K/V row; above all others where nobody may look
     std::vector<int32_t> query_rows; // (n_query) rows of the ubatch that ask
+};
+
+// A node and the device that runs it. Nodes that multiply with weights are not listed: they run where the weights lie.
+struct placed_node {
+    ggml_tensor * node;
+    ggml_backend_dev_t dev;
 };
 
 class segment_graph {
@@ -76,6 +88,7 @@ class segment_graph {
 
     ggml_cgraph * gf() const { return gf_; }
     const graph_shape & shape() const { return shape_; }
+    const std::vector<placed_node> & placed() const { return placed_; }
 
     // After allocation: copies the inputs to the graph's tensors.
     void set_inputs(const graph_inputs & in) const;
@@ -89,13 +102,18 @@ class segment_graph {
     graph_shape shape_;
     ggml_context_ptr ctx_;
     ggml_cgraph * gf_ = nullptr;
+    std::vector<placed_node> placed_;
+    int n_placed_ = 0; // nodes of gf_ that have their device
 
-    ggml_tensor * tokens_ = nullptr;     // I32 [n_rows]
-    ggml_tensor * pos_ = nullptr;        // I32 [n_rows]
-    ggml_tensor * aux_rows_ = nullptr;   // I64 [n_rows], the positions once more: set_rows wants I64
-    ggml_tensor * kv_rows_ = nullptr;    // I64 [n_rows]
-    ggml_tensor * mask_ = nullptr;       // F16 [n_kv, n_rows]
-    ggml_tensor * query_rows_ = nullptr; // I32 [n_query]; null where every row asks
+    ggml_tensor * tokens_ = nullptr;   // I32 [n_rows]
+    ggml_tensor * pos_ = nullptr;      // I32 [n_rows]
+    ggml_tensor * aux_rows_ = nullptr; // I64 [n_rows], the positions once more: set_rows wants I64
+    ggml_tensor * kv_rows_ = nullptr;  // I64 [n_rows]
+    ggml_tensor * mask_ = nullptr;     // F16 [n_kv, n_rows] 0 or -inf, made on the host; null: no CPU layer
+    ggml_tensor * kv_pos_ = nullptr;   // F32 [n_kv] for masks made on a device, as is the next one
+    ggml_tensor * row_pos_ = nullptr;  // F32 [1, n_rows]
+    std::map<ggml_backend_dev_t, ggml_tensor *> masks_; // by device that attends
+    ggml_tensor * query_rows_ = nullptr;                // I32 [n_query]; null where every row asks
     ggml_tensor * logits_ = nullptr;
     std::vector<ggml_tensor *> scores_;
     std::deque<work_queue> queues_; // one per op of our kernel
@@ -103,17 +121,21 @@ class segment_graph {
     ggml_tensor * new_input(ggml_type type, int64_t ne0, int64_t ne1, const char * name);
     void build();
     void build_inputs();
+    void place(ggml_backend_dev_t dev);
+    void expand(ggml_tensor * t, ggml_backend_dev_t dev);
+    void build_masks();
+    ggml_tensor * build_mask();
     ggml_tensor * build_norm(ggml_tensor * cur, ggml_tensor * weight);
     ggml_tensor * build_linear(ggml_tensor * weight, ggml_tensor * bias, linear_input & in);
     ggml_tensor * build_rope(ggml_tensor * cur, ggml_tensor * pos, const layer_weights & layer, int n_head);
     ggml_tensor * build_layer(ggml_tensor * inp, int il);
     ggml_tensor * build_q(linear_input & in, ggml_tensor * pos, const layer_weights & layer);
-    void build_kv(linear_input & in, const layer_weights & layer, const kv_tensors & kv);
-    ggml_tensor * build_attention(ggml_tensor * q, const kv_tensors & kv, ggml_tensor * mask, int il);
+    void build_kv(linear_input & in, const layer_weights & layer, const kv_tensors & kv, ggml_backend_dev_t dev);
+    ggml_tensor * build_attention(ggml_tensor * q, const kv_tensors & kv, ggml_tensor * mask);
     ggml_tensor * build_ffn(ggml_tensor * cur, const layer_weights & layer);
     const scored_layer * find_scored(int il) const;
-    void build_scores(ggml_tensor * q, const kv_tensors & kv, const scored_layer & scored);
-    void add_scores(ggml_tensor * scores);
+    void build_scores(ggml_tensor * q, const kv_tensors & kv, const scored_layer & scored, ggml_backend_dev_t dev);
+    void add_scores(ggml_tensor * scores, ggml_backend_dev_t dev);
     ggml_tensor * build_probs(ggml_tensor * q, ggml_tensor * k, ggml_tensor * mask);
     ggml_tensor * build_head_mean(ggml_tensor * probs);
     ggml_tensor * build_sum(ggml_tensor * probs);

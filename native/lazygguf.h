@@ -82,6 +82,30 @@ int64_t      lazy_file_i64(const lazy_file * file, int64_t i, int64_t j); // 0 f
 int64_t      lazy_file_n_tensors(const lazy_file * file);
 void         lazy_file_tensor(const lazy_file * file, int64_t i, lazy_tensor_info * out);
 
+// ---- devices -----------------------------------------------------------------------------------------------------
+
+typedef struct lazy_device_info {
+    const char * name;        // "Vulkan0", "RPC0", "CPU"
+    const char * description; // of an RPC device: its server's HOST:PORT
+    const char * type;        // "CPU", "GPU", "IGPU", "ACCEL", "RPC"
+    size_t       memory_free; // bytes
+    size_t       memory_total;
+} lazy_device_info;
+
+// The devices that ggml has here, and those of the servers ("HOST:PORT,HOST:PORT", or NULL); RPC devices first, as
+// models take them. out has room for n_max of them; *n is how many there are. A server must answer: ggml ends the
+// process where it does not.
+lazy_status lazy_devices(lazy_device_info * out, int32_t n_max, int32_t * n, const char * rpc_servers);
+// Lends devices to other machines. devices: names with commas; NULL: every GPU, else the CPU. Returns only when it
+// cannot listen.
+lazy_status lazy_rpc_serve(const char * host_port, const char * devices, int32_t n_threads);
+// Major version of the RPC protocol that this library speaks; -1 where ggml was built without RPC.
+int32_t     lazy_rpc_version(void);
+bool        lazy_rpc_is_connected(const char * host_port); // by a model of this process
+// What keeps a device from running a model: one line for each kind of weights or operation it has no kernel for, ""
+// where there is none. Valid until the next call on this thread.
+const char * lazy_file_lacking(const lazy_file * file, const char * device);
+
 // ---- models ------------------------------------------------------------------------------------------------------
 
 // In which form the layers' matrices are multiplied with when a prompt is read. Decode uses the file's own.
@@ -92,12 +116,28 @@ typedef enum lazy_weights {
     LAZY_WEIGHTS_FORCE_MATMUL = 3 // every quantized matrix by our kernel, where there is one; for tests
 } lazy_weights;
 
+typedef enum lazy_kv_dtype { LAZY_KV_DTYPE_F16 = 1, LAZY_KV_DTYPE_F32 = 0, LAZY_KV_DTYPE_Q8_0 = 8 } lazy_kv_dtype;
+
+typedef enum lazy_placement {
+    LAZY_PLACEMENT_WORK = 0, // on the GPU: the layers that see the most tokens
+    LAZY_PLACEMENT_LAST = 1  // the last layers, as llama.cpp does
+} lazy_placement;
+
 typedef struct lazy_model_params {
-    int32_t version;      // LAZY_VERSION 1
-    int32_t n_gpu_layers; // layers placed on the first GPU device that ggml has, the last ones first; -1 = all
-    bool    use_mmap;     // map the file instead of reading it
-    lazy_weights weights;
-    int32_t n_layer;      // layers that sessions will read, the first ones; the others get no faster form. 0 = all
+    int32_t        version;      // LAZY_VERSION 1
+    int32_t        n_gpu_layers; // layers on GPU devices, the output layer among them; -1 = all,
+                                 //   LAZY_GPU_LAYERS_AUTO = as many as fit into free device memory, or none
+    bool           use_mmap;     // map the file instead of reading it
+    lazy_weights   weights;      // of the layers on the CPU
+    int32_t        n_layer;      // layers that sessions will read, the first ones; the others get no faster form. 0 = all
+    const char *   devices;      // names with commas; NULL: every GPU; "none": no device but the CPU
+    const char *   rpc_servers;  // "HOST:PORT,HOST:PORT" or NULL; the caller has seen that they answer
+    lazy_placement placement;
+    const struct lazy_schedule * schedule; // the sessions' one, which says how many tokens a layer sees; NULL: dense
+    int32_t        n_ctx;        // what sessions will ask for, which placement makes room for; 0 = n_ctx_train
+    int32_t        n_ubatch;
+    lazy_kv_dtype  type_k;
+    lazy_kv_dtype  type_v;
 } lazy_model_params;
 
 void         lazy_model_params_init(lazy_model_params * params);
@@ -110,7 +150,11 @@ int32_t      lazy_model_n_embd(const lazy_model * model);
 int32_t      lazy_model_n_head(const lazy_model * model);
 int32_t      lazy_model_n_head_kv(const lazy_model * model);
 int32_t      lazy_model_n_embd_head(const lazy_model * model);
-const char * lazy_model_desc(const lazy_model * model); // one line: architecture, weight bytes by buffer type
+const char * lazy_model_desc(const lazy_model * model); // one line: architecture, weight bytes by buffer type, where
+                                                        //   the layers are
+// "HOST:PORT" of a server whose connection is closed, "" where all stand. A model with a lost server, and its sessions,
+// are not freed: ggml would end the process.
+const char * lazy_model_lost_server(const lazy_model * model);
 
 // ---- keep schedules ----------------------------------------------------------------------------------------------
 
@@ -146,8 +190,6 @@ typedef struct lazy_schedule {
 } lazy_schedule;
 
 // ---- sessions ----------------------------------------------------------------------------------------------------
-
-typedef enum lazy_kv_dtype { LAZY_KV_DTYPE_F16 = 1, LAZY_KV_DTYPE_F32 = 0, LAZY_KV_DTYPE_Q8_0 = 8 } lazy_kv_dtype;
 
 typedef struct lazy_session_params {
     int32_t       version;   // LAZY_VERSION 1
@@ -200,6 +242,8 @@ typedef struct lazy_stats {
     int32_t n_revived;        // old tokens computed in this step, each counted once
     int64_t kv_bytes;         // K/V rows held in memory
     int64_t aux_bytes;        // aux rows held in memory
+    int64_t h2d_bytes;        // that went from host memory to devices in this step; 0 where all is on the CPU
+    int64_t d2h_bytes;        // the other way; what goes from one device to another counts in both
 } lazy_stats;
 
 void          lazy_session_params_init(lazy_session_params * params);
@@ -215,6 +259,8 @@ lazy_status   lazy_session_eval(lazy_session * session, const int32_t * tokens, 
 const float * lazy_session_logits(const lazy_session * session);
 int32_t       lazy_session_n_tokens(const lazy_session * session);
 int32_t       lazy_session_n_ctx(const lazy_session * session);
+// What runs on the CPU though its layer is on another device, and why; "" where nothing does.
+const char *  lazy_session_notes(const lazy_session * session);
 lazy_status   lazy_session_reset(lazy_session * session);
 lazy_status   lazy_session_trim(lazy_session * session, int32_t n_tokens); // keeps positions [0, n_tokens)
 // Gives the K/V rows of n positions back, the newest token's not: they wait unread, as if they had not gone on before
@@ -233,7 +279,13 @@ int32_t       lazy_session_scores(const lazy_session * session, int32_t segment,
 // </cdef>
 // clang-format on
 
-enum { LAZY_VERSION = 1, LAZY_DEFAULT_QUERY = 24, LAZY_MAX_QUERY = 128, LAZY_MAX_SEGMENTS = 64 };
+enum {
+    LAZY_VERSION = 1,
+    LAZY_DEFAULT_QUERY = 24,
+    LAZY_MAX_QUERY = 128,
+    LAZY_MAX_SEGMENTS = 64,
+    LAZY_GPU_LAYERS_AUTO = -2
+};
 
 #ifdef __cplusplus
 }

@@ -10,6 +10,19 @@
 #include "vocab.h"
 
 namespace lazygguf {
+
+bool has_kernel(ggml_backend_dev_t dev, const tensor_spec & spec, ggml_type type) {
+    if (spec.use == tensor_use::matmul) {
+        return is_supported(dev, {type, ggml_backend_dev_buffer_type(dev)}, spec.ne0, spec.ne1);
+    }
+    ggml_context_ptr ctx(ggml_init({ggml_tensor_overhead() * 4, nullptr, /*no_alloc=*/true}));
+    ggml_tensor * w = ggml_new_tensor_2d(ctx.get(), type, spec.ne0, spec.ne1);
+    ggml_tensor * op = spec.use == tensor_use::rows
+                           ? ggml_get_rows(ctx.get(), w, ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I32, 512))
+                           : ggml_mul(ctx.get(), ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, spec.ne0, 512), w);
+    return ggml_backend_dev_supports_op(dev, op);
+}
+
 namespace {
 
 // Buffer types with faster kernels than the plain one (CPU_REPACK, AMX, KleidiAI), best first.
@@ -33,15 +46,6 @@ ggml_backend_buffer_type_t choose_buft(ggml_backend_dev_t dev, const tensor_spec
     return ggml_backend_dev_buffer_type(dev);
 }
 
-ggml_backend_dev_t find_gpu() {
-    for (const auto type : {GGML_BACKEND_DEVICE_TYPE_GPU, GGML_BACKEND_DEVICE_TYPE_IGPU}) {
-        if (ggml_backend_dev_t dev = ggml_backend_dev_by_type(type)) {
-            return dev;
-        }
-    }
-    return nullptr;
-}
-
 } // namespace
 
 model::model(const std::string & path, const model_params & params) {
@@ -51,37 +55,73 @@ model::model(const std::string & path, const model_params & params) {
     if (file.has("tokenizer.ggml.model")) { // a file without tokenizer still evaluates token ids
         check_vocab(file, hp.n_vocab);
     }
-    weights_ = params.weights;
-    place_layers(params.n_gpu_layers);
-    load_weights(file, params);
+    const std::string placed = place(file, params);
+    desc = load_weights(file, params) + placed;
 }
 
 model::~model() = default;
 
-void model::place_layers(int n_gpu_layers) {
-    cpu_dev = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
-    if (cpu_dev == nullptr) {
-        fail(LAZY_STATUS_FAILED, "ggml has no CPU device; reinstall llama-cpp-python");
+namespace {
+
+size_t tensor_bytes(const gguf_file & file, const std::string & name) {
+    const int64_t i = gguf_find_tensor(file.gguf(), name.c_str());
+    return i < 0 ? 0 : gguf_get_tensor_size(file.gguf(), i);
+}
+
+layer_costs costs_of(const gguf_file & file, const hparams & hp, const model_params & params) {
+    const session_memory & m = params.memory;
+    const auto n_ctx = static_cast<double>(m.n_ctx == 0 ? hp.n_ctx_train : m.n_ctx);
+    layer_costs costs;
+    costs.share = layer_shares(read_schedule(params.schedule, hp), hp.n_layer);
+    costs.n_bytes.assign(costs.share.size() + 1, 0);
+    for (const tensor_spec & spec : list_tensors(hp)) {
+        if (spec.il >= 0) {
+            costs.n_bytes[static_cast<size_t>(spec.il)] += tensor_bytes(file, spec.name);
+        }
     }
-    ggml_backend_dev_t gpu = n_gpu_layers == 0 ? nullptr : find_gpu();
-    if (n_gpu_layers != 0 && gpu == nullptr) {
-        fail(LAZY_STATUS_INVALID_ARGUMENT,
-             format("n_gpu_layers is %d, but ggml has no GPU device: llama-cpp-python was built for the CPU only; "
-                    "use n_gpu_layers=0",
-                    n_gpu_layers));
+    const size_t row = ggml_row_size(m.type_k, hp.n_embd_kv()) + ggml_row_size(m.type_v, hp.n_embd_kv());
+    const size_t aux_row = static_cast<size_t>(hp.n_embd) * sizeof(float);
+    for (size_t il = 0; il < costs.share.size(); ++il) {
+        const bool ends_segment = il + 1 < costs.share.size() && costs.share[il + 1] < costs.share[il];
+        costs.n_bytes[il] += static_cast<size_t>(n_ctx * costs.share[il]) * row;
+        costs.n_bytes[il] += ends_segment ? static_cast<size_t>(n_ctx) * aux_row : 0;
     }
-    const int n_gpu = n_gpu_layers < 0 ? hp.n_layer + 1 : std::min(n_gpu_layers, hp.n_layer + 1);
-    // as llama.cpp counts: the output layer is the last one of n_layer + 1
-    output_dev = n_gpu > 0 ? gpu : cpu_dev;
-    for (int il = 0; il < hp.n_layer; ++il) {
-        layer_devs.push_back(il >= hp.n_layer + 1 - n_gpu ? gpu : cpu_dev);
+    costs.n_embd_bytes = tensor_bytes(file, "token_embd.weight");
+    const size_t output = tensor_bytes(file, "output.weight");
+    costs.n_bytes.back() = output == 0 ? costs.n_embd_bytes : output;
+    // of one ubatch: hidden rows, Q/K/V, the three rows of the feed-forward part, and the mask twice
+    const size_t row_floats = 6 * static_cast<size_t>(hp.n_embd) + 4 * static_cast<size_t>(hp.n_embd_q()) +
+                              3 * static_cast<size_t>(hp.n_ff) + 2 * static_cast<size_t>(n_ctx);
+    costs.n_compute = static_cast<size_t>(m.n_ubatch) * row_floats * sizeof(float);
+    return costs;
+}
+
+} // namespace
+
+// Says where the layers are, "" where all are on the CPU.
+std::string model::place(const gguf_file & file, const model_params & params) {
+    cpu_dev = cpu_device();
+    const std::vector<ggml_backend_dev_t> found = find_devices(params.devices);
+    for (ggml_backend_dev_t dev : found) {
+        if (is_rpc(dev)) {
+            held_.emplace_back(ggml_backend_dev_init(dev, nullptr)); // from now on the connection stays
+            links.add(ggml_backend_dev_description(dev));
+        }
     }
+    const device_plan plan = place_layers(params.devices, found, costs_of(file, hp, params));
+    layer_devs = plan.layers;
+    output_dev = plan.output;
+    return plan.text.empty() ? "" : "; " + plan.text;
 }
 
 std::vector<ggml_backend_dev_t> model::devices() const {
     std::vector<ggml_backend_dev_t> devs;
-    if (output_dev != cpu_dev) {
-        devs.push_back(output_dev);
+    std::vector<ggml_backend_dev_t> all = layer_devs;
+    all.push_back(output_dev);
+    for (ggml_backend_dev_t dev : all) {
+        if (dev != cpu_dev && std::find(devs.begin(), devs.end(), dev) == devs.end()) {
+            devs.push_back(dev);
+        }
     }
     devs.push_back(cpu_dev);
     return devs;
@@ -108,7 +148,11 @@ class load_plan {
             return nullptr;
         }
         const ggml_type type = gguf_get_tensor_type(file_.gguf(), i);
-        ggml_backend_buffer_type_t buft = choose_buft(dev, spec, type);
+        ggml_backend_buffer_type_t buft = buft_for(spec, type, dev);
+        if (dev != cpu_device() && ggml_backend_buft_get_device(buft) != dev) {
+            ++lacking[format("%s has no kernel for %s%s", ggml_backend_dev_name(dev), ggml_type_name(type),
+                             spec.use == tensor_use::rows ? " embeddings" : "")];
+        }
         ggml_context * ctx = context(buft);
         ggml_tensor * t =
             spec.ne1 == 1 ? ggml_new_tensor_1d(ctx, type, spec.ne0) : ggml_new_tensor_2d(ctx, type, spec.ne0, spec.ne1);
@@ -117,8 +161,15 @@ class load_plan {
         return t;
     }
 
+    // On `dev`, or on the CPU where it has no kernel.
+    ggml_backend_buffer_type_t buft_for(const tensor_spec & spec, ggml_type type, ggml_backend_dev_t dev) const {
+        const bool ok = dev == cpu_device() || has_kernel(dev, spec, type);
+        return choose_buft(ok ? dev : cpu_device(), spec, type);
+    }
+
     std::vector<planned_tensor> tensors;
     std::map<ggml_backend_buffer_type_t, ggml_context_ptr> ctxs;
+    std::map<std::string, int> lacking; // why tensors are on the CPU though their layer is not, and how many
 
   private:
     const gguf_file & file_;
@@ -153,12 +204,34 @@ void bind_layer_tensor(layer_weights & layer, const std::string & name, ggml_ten
     layer.*members.at(name.substr(name.find('.', 4) + 1)) = t; // "blk.12.attn_q.weight"
 }
 
+// Once on each device that rotates with them: a graph would copy them there every time.
+void add_rope_freqs(load_plan & plan, const tensor_spec & spec, const std::vector<ggml_backend_dev_t> & devs,
+                    std::vector<layer_weights> & layers) {
+    std::map<ggml_backend_dev_t, ggml_tensor *> by_device;
+    for (size_t il = 0; il < layers.size(); ++il) {
+        if (by_device.count(devs[il]) == 0) {
+            by_device[devs[il]] = plan.add(spec, spec.name.c_str(), devs[il]);
+        }
+        layers[il].rope_freqs = by_device[devs[il]];
+    }
+}
+
+// Tied embeddings serve as output too where they lie already and multiply as fast; else they are there twice.
+ggml_tensor * add_output(load_plan & plan, const tensor_spec & spec, const model & mdl) {
+    if (ggml_tensor * t = plan.add(spec, spec.name.c_str(), mdl.output_dev)) {
+        return t;
+    }
+    const bool same = plan.buft_for(spec, mdl.tok_embd->type, mdl.output_dev) == plan.tensors.front().buft;
+    return same ? mdl.tok_embd : plan.add(spec, "token_embd.weight", mdl.output_dev);
+}
+
 void allocate(ggml_backend_buffer_type_t buft, ggml_context * ctx, std::vector<ggml_backend_buffer_ptr> & buffers) {
     const size_t n_bytes = ggml_backend_alloc_ctx_tensors_from_buft_size(ctx, buft);
     ggml_backend_buffer_ptr buffer(ggml_backend_alloc_ctx_tensors_from_buft(ctx, buft));
     if (!buffer) {
         fail(LAZY_STATUS_NO_MEMORY,
-             format("cannot allocate %zu bytes of %s memory for the weights", n_bytes, ggml_backend_buft_name(buft)));
+             format("cannot allocate %zu bytes of %s memory for the weights%s", n_bytes, ggml_backend_buft_name(buft),
+                    ggml_backend_buft_is_host(buft) ? "" : "; fewer n_gpu_layers need less there"));
     }
     ggml_backend_buffer_set_usage(buffer.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
     buffers.push_back(std::move(buffer));
@@ -187,41 +260,35 @@ std::string describe(const hparams & hp, const load_plan & plan) {
     for (const auto & [name, n] : bytes) {
         text += format(", %s %.1f MiB", name.c_str(), static_cast<double>(n) / (1024.0 * 1024.0));
     }
+    for (const auto & [why, n] : plan.lacking) {
+        text += format(", %d tensors on the CPU since %s", n, why.c_str());
+    }
     return text;
 }
 
 } // namespace
 
-void model::load_weights(const gguf_file & file, const model_params & params) {
+// Says what the model is and what its weights take.
+std::string model::load_weights(const gguf_file & file, const model_params & params) {
+    weights_ = params.weights;
     const std::vector<tensor_spec> specs = list_tensors(hp);
-    load_plan plan(file, specs.size() + 1);
+    load_plan plan(file, specs.size() + devices().size());
     std::vector<layer_weights> & layers = layers_.front();
     layers.resize(static_cast<size_t>(hp.n_layer));
     ggml_backend_buffer_type_t plain = ggml_backend_dev_buffer_type(cpu_dev);
-    ggml_tensor * rope_freqs = nullptr;
     for (const tensor_spec & spec : specs) {
-        const bool is_output = spec.name.compare(0, 6, "output") == 0;
-        ggml_backend_dev_t dev = spec.il >= 0 ? layer_devs[static_cast<size_t>(spec.il)]
-                                 : is_output  ? output_dev
-                                              : cpu_dev;
-        ggml_tensor * t = plan.add(spec, spec.name.c_str(), dev);
         if (spec.il >= 0) {
-            bind_layer_tensor(layers[static_cast<size_t>(spec.il)], spec.name, t);
+            const auto il = static_cast<size_t>(spec.il);
+            bind_layer_tensor(layers[il], spec.name, plan.add(spec, spec.name.c_str(), layer_devs[il]));
         } else if (spec.name == "token_embd.weight") {
-            tok_embd = t;
+            tok_embd = plan.add(spec, "token_embd.weight", layer_devs.front());
         } else if (spec.name == "rope_freqs.weight") {
-            rope_freqs = t;
+            add_rope_freqs(plan, spec, layer_devs, layers);
         } else if (spec.name == "output_norm.weight") {
-            output_norm = t;
-        } else if (t != nullptr) {
-            output = t;
-        } else { // tied embeddings: the same bytes once more, but only where another buffer type multiplies faster
-            const bool same = dev == cpu_dev && choose_buft(dev, spec, tok_embd->type) == plain;
-            output = same ? tok_embd : plan.add(spec, "token_embd.weight", dev);
+            output_norm = plan.add(spec, spec.name.c_str(), output_dev);
+        } else {
+            output = add_output(plan, spec, *this);
         }
-    }
-    for (layer_weights & layer : layers) {
-        layer.rope_freqs = rope_freqs;
     }
     large_ = std::make_unique<large_weights>(cpu_dev, params.weights);
     layers_.fill(layers);
@@ -259,13 +326,11 @@ void model::load_weights(const gguf_file & file, const model_params & params) {
         }
     }
     large_->load(*map_, map_plain);
-    desc = describe(hp, plan);
-    if (const std::string forms = large_->describe(); !forms.empty()) {
-        desc += "; for prompts: " + forms;
-    }
     if (!map_plain) {
         map_.reset();
     }
+    const std::string forms = large_->describe();
+    return describe(hp, plan) + (forms.empty() ? "" : "; for prompts: " + forms);
 }
 
 } // namespace lazygguf

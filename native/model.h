@@ -12,8 +12,11 @@
 
 #include <ggml-cpp.h>
 
+#include "devices.h"
 #include "large_weights.h"
 #include "mapped_file.h"
+#include "rpc.h"
+#include "schedule.h"
 #include "tensors.h"
 
 namespace lazygguf {
@@ -35,11 +38,21 @@ struct layer_weights {
     ggml_tensor * rope_freqs = nullptr; // F32 [n_rot/2], null where the file has none
 };
 
+// What sessions will need beside the weights; placement makes room for it.
+struct session_memory {
+    int n_ctx = 0; // 0: n_ctx_train
+    int n_ubatch = 512;
+    ggml_type type_k = GGML_TYPE_F16;
+    ggml_type type_v = GGML_TYPE_F16;
+};
+
 struct model_params {
-    int n_gpu_layers = 0; // the last n layers; -1 = all
     bool use_mmap = true;
-    lazy_weights weights = LAZY_WEIGHTS_AS_IS;
-    int n_layer = 0; // layers that get a second form; 0: all
+    lazy_weights weights = LAZY_WEIGHTS_AS_IS; // of the layers on the CPU
+    int n_layer = 0;                           // layers that get a second form; 0: all
+    device_request devices;
+    const lazy_schedule * schedule = nullptr; // what placement by work goes by; null: dense
+    session_memory memory;
 };
 
 struct model {
@@ -66,14 +79,13 @@ struct model {
     // Are so many rows multiplied with this matrix by our kernel?
     bool has_our_matmul(const ggml_tensor * weights, int64_t n_rows) const { return large_->is_ours(weights, n_rows); }
 
-    // Is the layer's attention ours to choose? Not where the very kernels of llama.cpp are wanted, nor on a GPU.
-    bool has_fast_attention(int il) const {
-        return weights_ != LAZY_WEIGHTS_AS_IS && layer_devs[static_cast<size_t>(il)] == cpu_dev;
-    }
+    // Is attention on this device ours to choose? Not where the very kernels of llama.cpp are wanted, nor on a GPU.
+    bool has_fast_attention(ggml_backend_dev_t dev) const { return weights_ != LAZY_WEIGHTS_AS_IS && dev == cpu_dev; }
 
     ggml_backend_dev_t cpu_dev = nullptr;
     ggml_backend_dev_t output_dev = nullptr;
     std::vector<ggml_backend_dev_t> layer_devs; // by layer
+    rpc_links links;                            // to the servers whose devices are used
 
     // Devices in use, the CPU last, as ggml_backend_sched wants them.
     std::vector<ggml_backend_dev_t> devices() const;
@@ -84,11 +96,15 @@ struct model {
     std::array<std::vector<layer_weights>, std::size(large_weights::LEVELS) + 1> layers_;
     std::unique_ptr<mapped_file> map_; // kept while a tensor points into it
     std::unique_ptr<large_weights> large_;
+    std::vector<ggml_backend_ptr> held_; // keep the connections to RPC servers open
     std::vector<ggml_context_ptr> ctxs_;
     std::vector<ggml_backend_buffer_ptr> buffers_;
 
-    void place_layers(int n_gpu_layers);
-    void load_weights(const gguf_file & file, const model_params & params);
+    std::string place(const gguf_file & file, const model_params & params);
+    std::string load_weights(const gguf_file & file, const model_params & params);
 };
+
+// Would `dev` use a tensor of this type, from its plain buffers, as the graphs do?
+bool has_kernel(ggml_backend_dev_t dev, const tensor_spec & spec, ggml_type type);
 
 } // namespace lazygguf

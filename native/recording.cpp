@@ -57,7 +57,7 @@ void session::begin_recording(step & st) const {
 }
 
 // Adds a ubatch's share, rows of the cache turned into positions.
-void session::read_attention(step & st, int s, const segment_graph & graph, const graph_inputs & in) const {
+void session::read_attention(step & st, int s, const segment_graph & graph, const graph_inputs & in) {
     const auto n_kv = static_cast<size_t>(graph.shape().n_kv);
     const auto n_tokens = static_cast<size_t>(st.n_tokens);
     const auto n_query = static_cast<size_t>(st.params.query_end - st.params.query_begin);
@@ -69,7 +69,7 @@ void session::read_attention(step & st, int s, const segment_graph & graph, cons
     const cell_map & cells = segments_[static_cast<size_t>(s)].cells;
     std::vector<float> rows(n_kv * n_here * n_head); // (n_head, n_here, n_kv)
     for (size_t layer = 0; layer < graph.scores().size(); ++layer) {
-        ggml_backend_tensor_get(graph.scores()[layer], rows.data(), 0, rows.size() * sizeof(float));
+        compute_.read(graph.scores()[layer], rows.data());
         for (size_t i = 0; i < n_here * n_head; ++i) {
             const size_t h = i / n_here;
             const size_t q = q_begin + i % n_here;

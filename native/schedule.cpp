@@ -96,4 +96,12 @@ keep_schedule read_schedule(const lazy_schedule * schedule, const hparams & hp) 
     return out;
 }
 
+std::vector<double> layer_shares(const keep_schedule & schedule, int n_layer) {
+    std::vector<double> share(static_cast<size_t>(n_layer), 1.0);
+    for (const pruning_point & p : schedule.points) {
+        std::fill(share.begin() + p.il + 1, share.end(), p.keep);
+    }
+    return share;
+}
+
 } // namespace lazygguf

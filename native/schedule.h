@@ -43,4 +43,7 @@ struct keep_schedule {
 // Checks every number against the model; fails with INVALID_ARGUMENT and the value. NULL gives a dense schedule.
 keep_schedule read_schedule(const lazy_schedule * schedule, const hparams & hp);
 
+// By layer, the share of the tokens that it computes when a long prompt is read: the keep of the points before it.
+std::vector<double> layer_shares(const keep_schedule & schedule, int n_layer);
+
 } // namespace lazygguf

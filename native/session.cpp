@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 
 #include "error.h"
 #include "step.h"
@@ -35,13 +36,39 @@ session::session(const model & mdl, const session_params & params, keep_schedule
         fail(LAZY_STATUS_INVALID_ARGUMENT,
              format("n_layer is %d with a keep schedule, which needs all %d layers", params_.n_layer, mdl.hp.n_layer));
     }
+    const cache_devices devices = place_caches(mdl, params_.types, params_.n_ubatch);
     int il_begin = 0;
     for (const pruning_point & p : schedule_.points) {
-        segments_.emplace_back(mdl, il_begin, p.il + 1, params_.types);
+        segments_.emplace_back(mdl, il_begin, p.il + 1, params_.types, devices);
         windows_.emplace_back(n_scores_of(p.scored), p.query_max);
         il_begin = p.il + 1;
     }
-    segments_.emplace_back(mdl, il_begin, params_.n_layer, params_.types);
+    segments_.emplace_back(mdl, il_begin, params_.n_layer, params_.types, devices);
+    note_fallbacks(devices);
+}
+
+// Asks the devices for every node of the graphs to come, a full ubatch and a decode step of each segment.
+void session::note_fallbacks(const cache_devices & devices) {
+    std::set<std::string> notes(devices.notes.begin(), devices.notes.end());
+    for (int s = 0; mdl_.devices().size() > 1 && s < n_segments(); ++s) {
+        const segment_cache * next = is_last(s) ? nullptr : &segments_[static_cast<size_t>(s) + 1];
+        graph_shape shape;
+        shape.n_kv = 512;
+        shape.want_logits = is_last(s) && gives_logits();
+        if (!is_last(s)) {
+            shape.n_query = 1;
+            shape.scored = schedule_.points[static_cast<size_t>(s)].scored;
+        }
+        for (const int n_rows : {1, params_.n_ubatch}) {
+            shape.n_rows = n_rows;
+            for (const std::string & line : compute_.lacking(segment(s).blank_tensors(next, shape.n_kv), shape)) {
+                notes.insert(line);
+            }
+        }
+    }
+    for (const std::string & line : notes) {
+        notes_ += (notes_.empty() ? "" : "; ") + line;
+    }
 }
 
 void session::check_arguments(const int32_t * tokens, int32_t n, const eval_params & params) const {
@@ -95,6 +122,7 @@ void session::check_protected(const eval_params & params, int32_t n) const {
 
 void session::eval(const int32_t * tokens, int32_t n, const eval_params & params) {
     check_arguments(tokens, n, params);
+    mdl_.links.check();
     cancel_.store(false);
 
     step st(params);
@@ -106,6 +134,7 @@ void session::eval(const int32_t * tokens, int32_t n, const eval_params & params
     begin_recording(st);
     st.added.resize(segments_.size());
     tokens_.insert(tokens_.end(), tokens, tokens + n);
+    compute_.reset_moved();
     try {
         run(st);
         finish_recording(st);
@@ -200,7 +229,7 @@ void session::read_scores(const step & st, int s, const segment_graph & graph, c
     std::vector<std::vector<float>> heads; // (n_kv * n_query) each
     for (ggml_tensor * t : graph.scores()) {
         heads.emplace_back(n_kv * in.query_rows.size());
-        ggml_backend_tensor_get(t, heads.back().data(), 0, heads.back().size() * sizeof(float));
+        compute_.read(t, heads.back().data());
     }
     for (size_t q = 0; q < in.query_rows.size(); ++q) {
         const int32_t pos = in.pos[static_cast<size_t>(in.query_rows[q])];
@@ -216,9 +245,9 @@ void session::read_scores(const step & st, int s, const segment_graph & graph, c
     }
 }
 
-void session::read_logits(step & st, const segment_graph & graph) const {
+void session::read_logits(step & st, const segment_graph & graph) {
     st.logits.resize(static_cast<size_t>(mdl_.hp.n_vocab));
-    ggml_backend_tensor_get(graph.logits(), st.logits.data(), 0, st.logits.size() * sizeof(float));
+    compute_.read(graph.logits(), st.logits.data());
     if (!std::all_of(st.logits.begin(), st.logits.end(), [](float x) { return std::isfinite(x); })) {
         fail(LAZY_STATUS_FAILED, "the model's logits are not finite: its weights hold NaN or Inf, "
                                  "or are too large for its type");
@@ -256,6 +285,7 @@ void session::commit(step & st) {
     for (size_t s = 0; s < windows_.size(); ++s) {
         windows_[s].keep_only(st.query[s]);
     }
+    moved_ = compute_.moved();
     n_new_ = st.n_tokens - st.n_past;
     n_tokens_ = st.n_tokens;
     n_revived_ = static_cast<int32_t>(st.revived.size());
@@ -267,9 +297,10 @@ void session::commit(step & st) {
 }
 
 void session::roll_back(const step & st) {
+    const bool lost = !mdl_.links.lost().empty(); // no step will come, and ggml must not be asked for that memory
     for (size_t s = 0; s < segments_.size(); ++s) {
-        for (const int32_t pos : st.added[s]) {
-            segments_[s].erase(pos);
+        if (!lost) {
+            segments_[s].erase(st.added[s]);
         }
     }
     for (score_window & window : windows_) {
@@ -279,6 +310,7 @@ void session::roll_back(const step & st) {
 }
 
 void session::reset() {
+    mdl_.links.check();
     compute_.forget();
     for (segment_cache & seg : segments_) {
         seg.clear();
@@ -293,6 +325,7 @@ void session::reset() {
     question_ = {};
     logits_.clear();
     reports_.clear();
+    moved_ = {};
     n_new_ = 0;
     n_revived_ = 0;
 }
@@ -330,12 +363,11 @@ void session::forget(const int32_t * positions, int32_t n) {
                  format("position %d is to be forgotten, expected a value in [0, %d]", positions[i], n_tokens_ - 2));
         }
     }
+    mdl_.links.check();
+    for (segment_cache & seg : segments_) {
+        seg.erase({positions, positions + n});
+    }
     for (int32_t i = 0; i < n; ++i) {
-        for (segment_cache & seg : segments_) {
-            if (seg.cells.has(positions[i])) {
-                seg.erase(positions[i]);
-            }
-        }
         entered_.erase(std::remove(entered_.begin(), entered_.end(), positions[i]), entered_.end());
     }
 }

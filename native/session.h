@@ -68,6 +68,7 @@ class session {
     void forget(const int32_t * positions, int32_t n);
     void cancel() { cancel_.store(true); }
 
+    const model & mdl() const { return mdl_; }
     int32_t n_tokens() const { return n_tokens_; }
     int32_t n_ctx() const { return params_.n_ctx; }
     const float * logits() const { return logits_.empty() ? nullptr : logits_.data(); }
@@ -77,6 +78,8 @@ class session {
     const std::vector<segment_report> & reports() const { return reports_; }
     int32_t n_new() const { return n_new_; }
     int32_t n_revived() const { return n_revived_; }
+    const traffic & moved() const { return moved_; }     // by the last eval
+    const std::string & notes() const { return notes_; } // what runs on the CPU though its layer does not; "" nothing
 
     std::atomic_flag busy = ATOMIC_FLAG_INIT; // held by the thread that is inside
 
@@ -88,6 +91,8 @@ class session {
     keep_schedule schedule_;
     std::atomic<bool> cancel_{false};
     compute compute_;
+    traffic moved_;
+    std::string notes_;
     std::vector<segment_cache> segments_;
     std::vector<score_window> windows_; // by pruning point
 
@@ -101,6 +106,7 @@ class session {
     std::vector<float> logits_;
     std::vector<segment_report> reports_;
 
+    void note_fallbacks(const cache_devices & devices);
     void check_arguments(const int32_t * tokens, int32_t n, const eval_params & params) const;
     void check_protected(const eval_params & params, int32_t n) const;
     bool is_last(int s) const { return s == n_segments() - 1; }
@@ -109,7 +115,7 @@ class session {
     void run_ubatch(step & st, int s, size_t begin, size_t end);
     graph_shape shape_of(const step & st, int s, const ubatch & u, bool is_last_ubatch) const;
     void read_scores(const step & st, int s, const segment_graph & graph, const graph_inputs & in);
-    void read_logits(step & st, const segment_graph & graph) const;
+    void read_logits(step & st, const segment_graph & graph);
     void report_progress(step & st, int s, size_t n_done) const;
     void commit(step & st);
     void roll_back(const step & st);
@@ -117,7 +123,7 @@ class session {
     // recording.cpp
     void check_attention(const eval_params & params, int32_t n) const;
     void begin_recording(step & st) const;
-    void read_attention(step & st, int s, const segment_graph & graph, const graph_inputs & in) const;
+    void read_attention(step & st, int s, const segment_graph & graph, const graph_inputs & in);
     void finish_recording(const step & st) const;
 
     // choices.cpp

@@ -1,4 +1,4 @@
-// ubatch.cpp: rows, masks and asking rows of a ubatch.
+// ubatch.cpp: rows, what they may see, and asking rows of a ubatch.
 
 #include "ubatch.h"
 
@@ -8,8 +8,6 @@
 namespace lazygguf {
 namespace {
 
-constexpr ggml_fp16_t F16_ZERO = 0x0000;
-constexpr ggml_fp16_t F16_NEG_INF = 0xfc00;
 constexpr int32_t HIDDEN = std::numeric_limits<int32_t>::max();
 
 // Position held by each K/V row, HIDDEN where the row is free, padding, or not live in this step. A live position that
@@ -22,17 +20,6 @@ std::vector<int32_t> visible_rows(const ubatch & u, int32_t n_kv) {
         }
     }
     return rows;
-}
-
-std::vector<ggml_fp16_t> mask_of(const ubatch & u, int32_t n_kv) {
-    const std::vector<int32_t> row_pos = visible_rows(u, n_kv);
-    std::vector<ggml_fp16_t> mask(row_pos.size() * u.pos.size());
-    auto out = mask.begin();
-    for (const int32_t pos : u.pos) {
-        out = std::transform(row_pos.begin(), row_pos.end(), out,
-                             [pos](int32_t p) { return p <= pos ? F16_ZERO : F16_NEG_INF; });
-    }
-    return mask;
 }
 
 } // namespace
@@ -53,7 +40,7 @@ graph_inputs inputs_of(const ubatch & u, const graph_shape & shape) {
         in.kv_rows.push_back(u.cells.row_of(pos));
         in.tokens.push_back(u.tokens[static_cast<size_t>(pos)]);
     }
-    in.mask = mask_of(u, shape.n_kv);
+    in.kv_pos = visible_rows(u, shape.n_kv);
     for (size_t i = 0; shape.n_query > 0 && i < in.pos.size(); ++i) {
         if (contains(u.query, in.pos[i])) {
             in.query_rows.push_back(static_cast<int32_t>(i));

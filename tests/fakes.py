@@ -109,4 +109,6 @@ class ScriptedSession:
             n_revived=1,
             kv_bytes=100 * self.n_tokens,
             aux_bytes=10,
+            h2d_bytes=0,
+            d2h_bytes=0,
         )

@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
-from lazygguf._ffi import NativeFile, TensorInfo
+from lazygguf._ffi import NativeFile, TensorInfo, list_devices
 from lazygguf.cli import EXIT_ERROR, say_error
 from lazygguf.errors import LazyError
 from lazygguf.printable import printable
@@ -52,7 +52,8 @@ def inspect(path: str, with_tensors: bool = False) -> dict[str, Any]:
     Returns:
         ``file``, ``size`` (bytes), ``architecture``, ``n_params``, ``n_ctx_train``, ``kv_bytes_per_token``
         (F16 cache, dense), ``tensor_types`` (count and bytes by type), ``supported``, ``reason`` (why not),
-        ``keep`` (what "auto" comes to), ``metadata``, and ``tensors`` when asked for. What a file does not
+        ``keep`` (what "auto" comes to), ``gpus`` (by GPU of this machine, the kinds of weights and operations that
+        it has no kernel for; they stay on the CPU), ``metadata``, and ``tensors`` when asked for. What a file does not
         say is None.
 
     Raises:
@@ -74,6 +75,7 @@ def inspect(path: str, with_tensors: bool = False) -> dict[str, Any]:
             "supported": reason is None,
             "reason": reason,
             "keep": _keep(path, file) if reason is None else None,
+            "gpus": _gpus(file) if reason is None else None,
             "metadata": metadata,
         }
     if with_tensors:
@@ -91,6 +93,7 @@ def to_text(report: Mapping[str, Any]) -> str:
         f"KV cache      {_or_unknown(report['kv_bytes_per_token'])} bytes per token (F16, dense)",
         f"supported     {'yes' if report['supported'] else 'no: ' + str(report['reason'])}",
         f"keep          {_or_unknown(report['keep'])}",
+        *_gpu_lines(report["gpus"] or {}),
         "",
         f"{report['n_tensors']} tensors",
     ]
@@ -121,6 +124,18 @@ def _keep(path: str, file: NativeFile) -> str:
         return say_error(error)
     origin = "in the file" if PROFILE_KEY in metadata else "shipped profile" if shipped else "default, no profile"
     return "off" if schedule is None else f"{schedule} ({origin})"
+
+
+def _gpus(file: NativeFile) -> dict[str, list[str]]:
+    names = [device.name for device in list_devices() if device.type in ("GPU", "IGPU")]
+    return {name: file.lacking_kernels(name) for name in names}
+
+
+def _gpu_lines(gpus: Mapping[str, list[str]]) -> list[str]:
+    return [
+        f"GPU           {name}: " + (f"no kernel for {', '.join(lacks)}: on the CPU" if lacks else "runs every layer")
+        for name, lacks in gpus.items()
+    ]
 
 
 def _hparam(metadata: Mapping[str, Any], name: str) -> Any:

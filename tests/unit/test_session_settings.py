@@ -208,13 +208,34 @@ def test_memory_grows_with_the_rows_and_reset_gives_it_back(model: NativeModel) 
         assert session.logits() is None and session.n_tokens == 0
 
 
-@pytest.mark.parametrize("weights", [-1, 4])
-def test_a_form_of_weights_that_does_not_exist_is_refused(
-    tiny_model: Callable[[TinyConfig], tuple[Path, Any]], weights: int
+_ENUMS = {
+    "weights": "lazy_weights",
+    "placement": "lazy_placement",
+    "type_k": "lazy_kv_dtype",
+    "type_v": "lazy_kv_dtype",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("weights", -1, "expected a value of lazy_weights"),
+        ("weights", 4, "expected a value of lazy_weights"),
+        ("placement", 2, "expected a value of lazy_placement"),
+        ("type_k", 2, "expected f16, f32 or q8_0"),
+        ("type_v", 7, "expected f16, f32 or q8_0"),
+        ("n_gpu_layers", -3, "expected at least -2"),
+        ("n_ctx", -1, "expected at least 0"),
+        ("n_ubatch", 0, "expected at least 1"),
+        ("version", 2, "expected 1"),
+    ],
+)
+def test_a_value_of_the_c_interface_that_does_not_exist_is_refused(
+    tiny_model: Callable[[TinyConfig], tuple[Path, Any]], name: str, value: int, expected: str
 ) -> None:
     params = ffi.new("lazy_model_params *")
     lib.lazy_model_params_init(params)
-    params.weights = ffi.cast("lazy_weights", weights)
+    setattr(params, name, ffi.cast(_ENUMS.get(name, "int32_t"), value))
     out, path = ffi.new("lazy_model **"), str(tiny_model(TinyConfig())[0]).encode()
-    with pytest.raises(ValueError, match=f"weights is {weights}, expected a value of lazy_weights"):
+    with pytest.raises(ValueError, match=f"{name} is {value}, {expected}"):
         check(lib.lazy_model_load(out, path, params))

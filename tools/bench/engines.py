@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, Optional, Protocol
+from typing import Any, NamedTuple, Optional, Protocol, Union
 
 import llama_cpp
 import numpy as np
@@ -17,11 +17,13 @@ import numpy.typing as npt
 
 from lazygguf._ffi import NativeModel
 from lazygguf.context import TokenContext
+from lazygguf.devices import layer_count
 from lazygguf.draft import DraftModel
 from lazygguf.errors import LazyError
 from lazygguf.model_options import ModelOptions
 from lazygguf.model_size import ModelSize
 from lazygguf.opening import ModelFile, draft_reader, load_weights, open_context, open_draft_model
+from lazygguf.schedule import KeepSchedule
 from lazygguf.tokenizer import Tokenizer
 
 from .contenders import LLAMA_CPP, Contender
@@ -32,7 +34,7 @@ TYPE_KV = "f16"
 
 @dataclass(frozen=True)
 class Settings:
-    """What every engine is opened with; from ``weights`` on it is lazygguf's alone (see ``ModelOptions``).
+    """What every engine is opened with. What llama-cpp-python lacks is lazygguf's alone (see ``ModelOptions``).
 
     ``draft`` is the path of a draft model, for the contenders whose schedules prune before layer 0.
     """
@@ -40,7 +42,10 @@ class Settings:
     n_threads: int
     n_ctx: int = 0
     n_ubatch: int = 512
-    n_gpu_layers: int = 0
+    n_gpu_layers: Union[int, str] = 0
+    device: Optional[str] = None
+    rpc_servers: Optional[str] = None
+    placement: str = "work"
     weights: str = "fast"
     draft: Optional[str] = None
     second_look: float = 0.05
@@ -133,7 +138,7 @@ class LlamaCppEngine:
             n_ubatch=settings.n_ubatch,
             n_threads=settings.n_threads,
             n_threads_batch=settings.n_threads,
-            n_gpu_layers=settings.n_gpu_layers,
+            n_gpu_layers=layer_count(settings.n_gpu_layers),
             flash_attn=True,
             verbose=False,
         )
@@ -163,14 +168,16 @@ class LlamaCppEngine:
 class _LazyEngines:
     """Opens contenders of lazygguf on one copy of the weights, and of the draft's; ``stack`` closes them."""
 
-    def __init__(self, path: str, options: ModelOptions, stack: contextlib.ExitStack) -> None:
-        self._path, self._options, self._stack = path, options, stack
+    def __init__(
+        self, path: str, options: ModelOptions, stack: contextlib.ExitStack, placed_for: Optional[KeepSchedule]
+    ) -> None:
+        self._path, self._options, self._stack, self._placed_for = path, options, stack, placed_for
         self._weights: Optional[NativeModel] = None
         self._draft: Optional[tuple[DraftModel, ModelSize, Tokenizer]] = None
 
     def open(self, contender: Contender) -> LazyEngine:
         if self._weights is None:
-            self._weights = load_weights(self._path, self._options)
+            self._weights = load_weights(self._path, self._options, schedule=self._placed_for)
             self._stack.callback(self._weights.close)
         schedule, reader = contender.schedule, None
         if schedule is not None and schedule.entry is not None:
@@ -188,6 +195,11 @@ class _LazyEngines:
         return self._draft
 
 
+def _first_schedule(contenders: Sequence[Contender]) -> Optional[KeepSchedule]:
+    """What the shared weights are placed for; None where all are dense."""
+    return next((c.schedule for c in contenders if c.schedule is not None), None)
+
+
 @contextlib.contextmanager
 def open_engines(path: str, contenders: Sequence[Contender], settings: Settings) -> Iterator[dict[Contender, Engine]]:
     """Opens every contender, in order, for the block.
@@ -196,7 +208,7 @@ def open_engines(path: str, contenders: Sequence[Contender], settings: Settings)
         LazyError, ValueError, OSError, MemoryError: an engine cannot be opened; its own words say why.
     """
     with contextlib.ExitStack() as stack:
-        lazy = _LazyEngines(path, settings.options(), stack)
+        lazy = _LazyEngines(path, settings.options(), stack, _first_schedule(contenders))
         engines: dict[Contender, Any] = {}
         for contender in contenders:
             if contender.engine == LLAMA_CPP:

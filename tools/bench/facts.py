@@ -99,7 +99,9 @@ def _shown_params(n: int) -> str:
 
 def describe(model: ModelFacts, machine: Machine, settings: Settings) -> str:
     """Model and machine in one line."""
-    gpu = f", {machine.gpu_info}, {settings.n_gpu_layers} layers on the GPU" if settings.n_gpu_layers else ""
+    where = ", ".join(filter(None, (settings.device or machine.gpu_info, settings.rpc_servers)))
+    placed = f"{settings.n_gpu_layers} layers on the GPU by {settings.placement}"
+    gpu = f", {where}, {placed}" if settings.n_gpu_layers else ""
     return (
         f"{model.model_type}, {model.n_bytes / 2**20:,.0f} MiB; {settings.n_threads} threads of {machine.cpu_info}"
         f"{gpu}; n_ubatch {settings.n_ubatch}, flash attention, weights {settings.weights}"

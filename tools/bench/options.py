@@ -7,7 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from lazygguf.cli import UsageError
-from lazygguf.model_arguments import add_compute_arguments, add_draft_arguments, add_file_argument, check_least
+from lazygguf.model_arguments import (
+    add_compute_arguments,
+    add_draft_arguments,
+    add_file_argument,
+    add_placement_argument,
+    check_least,
+)
 
 from ..keep_options import Asking, add_schedule_arguments
 from .contenders import LLAMA_CPP
@@ -47,6 +53,10 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise UsageError("--shape-dir is for --shape")
     if args.shape is not None:
         args.second_look = 0.0  # a random model is unsure of every token
+    ours = next((name for name in ("device", "rpc") if getattr(args, name) is not None), None)
+    if args.against == LLAMA_CPP and (ours or args.n_gpu_layers == "auto"):
+        option = f"--{ours}" if ours else "-ngl auto"
+        raise UsageError(f"{option} is lazygguf's, llama-cpp-python takes a number of layers only: add --against none")
     check_least(args, {"n_gen": 1, "repetitions": 1, "threads": 1, "ubatch_size": 1})
 
 
@@ -75,6 +85,7 @@ def _add_model_arguments(group: Any) -> None:
     )
     add_draft_arguments(group)
     add_compute_arguments(group)
+    add_placement_argument(group)
 
 
 def _add_run_arguments(group: Any) -> None:

@@ -231,7 +231,8 @@ class Engine:
         """What decides times and, within rounding, answers."""
         options = self._options
         plain = {name: getattr(options, name) for name in ("n_ubatch", "n_gpu_layers", "weights", "type_k", "type_v")}
-        return {"n_ctx": self.n_ctx, "n_threads": options.n_threads or physical_cores(), **plain}
+        placed = {name: getattr(options, name) for name in ("device", "rpc_servers") if getattr(options, name)}
+        return {"n_ctx": self.n_ctx, "n_threads": options.n_threads or physical_cores(), **plain, **placed}
 
     def __enter__(self) -> Engine:
         return self

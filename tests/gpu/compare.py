@@ -1,0 +1,147 @@
+"""Two sessions side by side: the same steps, and how far their results may differ.
+
+Owns the tolerances. Kernels of a GPU sum in another order and partly in F16, so a score near the border between kept
+and pruned may fall either way, and logits differ by rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Optional
+
+import numpy as np
+from reference import nmse, select
+
+from lazygguf import KeepSchedule
+from lazygguf._ffi import NativeModel, NativeSession, Placement
+
+NMSE = 1e-3
+NEAR = 1e-4  # scores closer than this may be ranked either way
+# ... where K is quantized: the CPU rounds the queries to 8 bits for it, a GPU may not
+NEAR_QUANTIZED = 1e-3
+
+Op = tuple[Any, ...]
+# a prompt, an answer, a later turn that revives, an answer, a step back, and a new conversation
+CONVERSATION: list[Op] = [
+    ("eval", 150), ("eval", 1), ("eval", 1), ("eval", 40), ("eval", 1),
+    ("trim", 160), ("eval", 20), ("reset",), ("eval", 90),
+]  # fmt: skip
+
+
+def prompt(n: int, seed: int = 0, n_vocab: int = 320) -> list[int]:
+    """Random token ids."""
+    return [int(token) for token in np.random.default_rng(seed).integers(3, n_vocab, n)]
+
+
+class PlacedSession(NativeSession):
+    """A session on devices that knows its schedule, None for dense."""
+
+    def __init__(self, model: NativeModel, schedule: Optional[KeepSchedule], **settings: Any) -> None:
+        super().__init__(model, schedule=schedule, **settings)
+        self.schedule = schedule
+
+
+def open_session(path: Path, schedule: Optional[KeepSchedule], n_gpu_layers: int = 0, **options: Any) -> PlacedSession:
+    """A session on devices; ``devices``, ``rpc_servers`` and ``by`` place the model, the rest are the session's."""
+    placed = {key: options.pop(key) for key in ("devices", "rpc_servers", "by") if key in options}
+    settings = {"n_ctx": 512, "n_ubatch": 64, "n_threads": 1, **options}
+    model = NativeModel(path, n_gpu_layers, placement=Placement(schedule=schedule, **placed))
+    return PlacedSession(model, schedule, **settings)
+
+
+def logits_of(session: NativeSession) -> np.ndarray:
+    """Of the last eval, (n_vocab,)."""
+    logits = session.logits()
+    assert logits is not None
+    return logits
+
+
+def close(*sessions: NativeSession) -> None:
+    """Frees the sessions and their models."""
+    for session in sessions:
+        session.close()
+        session._model.close()
+
+
+@contextmanager
+def opening() -> Iterator[Callable[..., PlacedSession]]:
+    """Gives ``open_session``; what it opened is closed at the end."""
+    sessions: list[PlacedSession] = []
+
+    def open_one(*args: Any, **options: Any) -> PlacedSession:
+        sessions.append(open_session(*args, **options))
+        return sessions[-1]
+
+    yield open_one
+    close(*sessions)
+
+
+class Compared(NamedTuple):
+    """What was compared: evals that gave the same, all evals, and tokens revived in the former."""
+
+    n_same: int
+    n_evals: int
+    n_revived: int
+
+
+def assert_same_steps(
+    cpu: PlacedSession, other: PlacedSession, ops: Sequence[Op] = CONVERSATION, near: float = NEAR
+) -> Compared:
+    """Runs the steps in both sessions and compares them after each.
+
+    Where a near tie fell the other way they hold different rows, and are compared again after the next reset.
+    """
+    is_same, n_same, n_revived = True, 0, 0
+    for seed, op in enumerate(ops):
+        for session in (cpu, other):
+            if op[0] == "eval":
+                session.eval(prompt(op[1], seed))
+            else:
+                getattr(session, op[0])(*op[1:])
+        assert other.n_tokens == cpu.n_tokens
+        is_same = op[0] == "reset" or (is_same and (op[0] != "eval" or assert_same_step(cpu, other, near)))
+        if is_same and op[0] == "eval":
+            n_same, n_revived = n_same + 1, n_revived + cpu.stats().n_revived
+    return Compared(n_same, sum(op[0] == "eval" for op in ops), n_revived)
+
+
+def assert_same_step(cpu: PlacedSession, other: PlacedSession, near: float = NEAR) -> bool:
+    """The last eval gave the same; False where a near tie was ranked the other way."""
+    for s in range(len(cpu.stats().n_layers)):
+        if cpu.live(s).tolist() != other.live(s).tolist():
+            _assert_near_tie(cpu, other, s, near)
+            return False
+        assert cpu.cached(s).tolist() == other.cached(s).tolist()
+    assert other.stats().n_computed == cpu.stats().n_computed
+    assert other.stats().n_revived == cpu.stats().n_revived
+    assert nmse(logits_of(other), logits_of(cpu)) <= NMSE
+    return True
+
+
+def _assert_near_tie(cpu: PlacedSession, other: PlacedSession, segment: int, near: float) -> None:
+    """What one selected, or revived of the same selection, scores nearly what the other took in its place."""
+    scores = _scores(cpu, segment - 1)
+    pairs = _selected(cpu, segment - 1), _selected(other, segment - 1)
+    if pairs[0] == pairs[1]:
+        pairs = set(cpu.live(segment).tolist()), set(other.live(segment).tolist())
+    kept, also = pairs[0] - pairs[1], pairs[1] - pairs[0]
+    assert len(kept) == len(also) > 0
+    gap = max(scores[pos] for pos in kept) - min(scores[pos] for pos in also)
+    assert gap < near, f"{sorted(kept)} were taken and not {sorted(also)}, which score {gap} less"
+
+
+def _scores(session: PlacedSession, point: int) -> dict[int, float]:
+    scores = session.scores(point)
+    assert scores is not None
+    return {int(pos): float(scores[pos]) for pos in np.flatnonzero(~np.isnan(scores))}
+
+
+def _selected(session: PlacedSession, point: int) -> set[int]:
+    """What the definition selects at a pruning point by the session's own scores."""
+    schedule = session.schedule
+    assert schedule is not None
+    n_query = max(int(p.n_query) for p in schedule.points)
+    protected = {*range(schedule.n_sink), *range(session.n_tokens - n_query, session.n_tokens)}
+    return set(select(_scores(session, point), protected, schedule.points[point].keep, session.n_tokens))
