@@ -226,13 +226,12 @@ def test_scores_are_shares_of_attention(tiny: Tiny) -> None:
 def test_listed_heads_are_combined_by_maximum_and_neighbours_by_mean() -> None:
     look = np.zeros((3, 6), np.float32)
     look[:, [0, 1, 5]] = [[0.1, 0.2, 0.7], [0.5, 0.3, 0.2], [0.9, 0.1, 0.0]]
-    mean = reference.score(Point(0, 0.5), [0, 1, 5], [look])
-    np.testing.assert_allclose(mean, [0.5, 0.2, 0.3], rtol=1e-6)
-    listed = reference.score(Point(0, 0.5, heads=(0, 1)), [0, 1, 5], [look])
-    np.testing.assert_allclose(listed, [0.5, 0.3, 0.7], rtol=1e-6)
-    pooled = reference.score(Point(0, 0.5, heads=(0, 1), pool=3), [0, 1, 5], [look])
+    for point, expected in ((Point(0, 0.5), [0.5, 0.2, 0.3]), (Point(0, 0.5, heads=(0, 1)), [0.5, 0.3, 0.7])):
+        asking = reference.scored_rows(point, [look[:, None]])[:, 0]
+        np.testing.assert_allclose(reference.score(point, [0, 1, 5], [asking]), expected, rtol=1e-6)
+    pooled = reference.score(Point(0, 0.5, heads=(0, 1), pool=3), [0, 1, 5], [look[:2]])
     np.testing.assert_allclose(pooled, [0.4, 0.4, 0.7], rtol=1e-6)  # 5 has no neighbour within 1
-    earlier = reference.score(Point(0, 0.5, heads=(0,)), [0, 1, 5], [look, np.ones((3, 1), np.float32)])
+    earlier = reference.score(Point(0, 0.5, heads=(0,)), [0, 1, 5], [look[:1], np.ones((1, 1), np.float32)])
     np.testing.assert_allclose(earlier, [0.55, 0.1, 0.35], rtol=1e-6)  # a mean over all who ask
 
 

@@ -75,7 +75,7 @@ def test_json_holds_the_answer_and_the_stats(environment: dict[str, str], path: 
 
 
 def test_a_prompt_longer_than_the_context_is_one_line_with_both_numbers(environment: dict[str, str], path: str) -> None:
-    done = run(environment, path, "-c", "64", "-p", "where?", data=b"the cat " * 300)
+    done = run(environment, path, "-c", "64", "-p", "where?", "--keep", "off", data=b"the cat " * 300)
     assert done.returncode == 1 and done.stdout == b""
     assert b"exceed context window of 64" in done.stderr and b"--ctx-size" in done.stderr
     assert done.stderr.count(b"\n") == 1
@@ -83,7 +83,7 @@ def test_a_prompt_longer_than_the_context_is_one_line_with_both_numbers(environm
 
 def test_a_closed_pipe_ends_the_program_quietly(environment: dict[str, str], path: str) -> None:
     process = subprocess.Popen(
-        command(path, "-p", "q", "-n", "-1", "--grammar", ENDLESS),
+        command(path, "-p", "q", "-n", "-1", "--keep", "off", "--grammar", ENDLESS),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
