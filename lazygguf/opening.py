@@ -136,9 +136,15 @@ def open_draft_model(draft: Any, options: ModelOptions) -> DraftModel:
         return draft.as_draft(options.scoring)  # type: ignore[no-any-return]
     file = ModelFile.read(draft)
     profile = resolve_scoring(options.scoring, file.metadata, file.fingerprint)
-    # always in the fast form: nobody compares a draft's bits
-    weights = load_weights(file.path, replace(options, weights="fast"), profile.n_layer)
+    weights = load_weights(file.path, _draft_options(options), profile.n_layer)
     return DraftModel(weights, Tokenizer(file.path), profile, file.size)
+
+
+def _draft_options(options: ModelOptions) -> ModelOptions:
+    """A draft's weights are fast, since nobody compares its bits, and never on another machine: it is small."""
+    if options.rpc_servers is None:
+        return replace(options, weights="fast")
+    return replace(options, weights="fast", n_gpu_layers=0, device=None, rpc_servers=None)
 
 
 def draft_reader(

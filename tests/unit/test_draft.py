@@ -15,7 +15,9 @@ from tiny_gguf import TinyConfig
 from lazygguf import Cancelled, KeepSchedule, LazyModel
 from lazygguf.attention import AttentionReader
 from lazygguf.draft import Draft, DraftModel, DraftSettings, averaged
+from lazygguf.model_options import ModelOptions
 from lazygguf.offsets import shared_max, spans_of, token_spans
+from lazygguf.opening import _draft_options
 from lazygguf.scoring_profile import ScoringProfile
 from lazygguf.second_look import LookAgain
 from lazygguf.tokenizer import Tokenizer
@@ -368,3 +370,10 @@ def test_a_pruning_point_inside_the_model_shows_its_edges_to_the_second_look(
         ask(model, ASKED)
         assert model.stats.second_look > 0
         assert len(model.stats.kept) == 2 and model.stats.kept[1] < model.stats.kept[0]
+
+
+def test_a_draft_is_never_read_on_another_machine() -> None:
+    asked = ModelOptions(n_gpu_layers=-1, rpc_servers="127.0.0.1:50052", weights="as-is")
+    used = _draft_options(asked)
+    assert (used.rpc_servers, used.n_gpu_layers, used.weights) == (None, 0, "fast")
+    assert _draft_options(ModelOptions(n_gpu_layers=-1)).n_gpu_layers == -1
