@@ -60,7 +60,7 @@ def _draw_frontier(axes: Any, trials: Sequence[Trial]) -> None:
         if is_paper:
             axes.annotate("the paper's rule", (1.0 / trial.figures.share, trial.figures.quality), fontsize=8)
     axes.axhline(1.0, color="#aaaaaa", linewidth=0.8)
-    axes.set_xlabel("speed-up of reading by token share (1 / share of the dense work)")
+    axes.set_xlabel("speed-up of reading, 1 / share of the dense work")
     axes.set_ylabel("score / dense score on fresh probes")
     axes.set_ylim(0, max(1.1, 1.05 * max(trial.figures.quality for trial in trials)))
     axes.set_title("schedules tried; larger marks were asked more", loc="left", fontsize=9)

@@ -123,10 +123,17 @@ def paper_rule(trials: Trials) -> KeepSchedule:
 
 
 def choose(found: Sequence[Trial], wanted: Wanted) -> Optional[Trial]:
-    """The cheapest that holds among those asked the most, of equals the one that decodes fastest; None: none does."""
+    """The cheapest that holds among those asked the most; None where none does.
+
+    Of those that read alike, the one that answers best, and then the one that decodes fastest.
+    """
     most = max(trial.figures.n for trial in found)
     good = [t for t in found if t.figures.n == most and t.schedule is not None and wanted.holds(t.figures)]
-    return min(good, key=lambda trial: (round(trial.figures.share, 2), trial.figures.rows), default=None)
+
+    def cost(trial: Trial) -> tuple[float, float, float]:
+        return round(trial.figures.share, 2), -round(trial.figures.quality, 2), trial.figures.rows
+
+    return min(good, key=cost, default=None)
 
 
 def tune_decode(trials: Trials, chosen: Trial, n_probes: int, wanted: Wanted, progress: Progress) -> list[Trial]:
