@@ -16,13 +16,14 @@ namespace {
 // How much faster a second form must be: one that lies in the file anyway, and one that takes memory of its own.
 constexpr double MIN_GAIN_MAPPED = 1.10;
 constexpr double MIN_GAIN_COPIED = 1.35;
-// Share of the machine's memory that second forms may take.
-constexpr double MAX_MEMORY_SHARE = 0.25;
+// Second forms may take one part of so many of the machine's memory.
+constexpr size_t MEMORY_PARTS = 4;
 
-size_t physical_memory() {
+size_t second_memory() {
     const long n_pages = sysconf(_SC_PHYS_PAGES);
     const long page_size = sysconf(_SC_PAGESIZE);
-    return n_pages > 0 && page_size > 0 ? static_cast<size_t>(n_pages) * static_cast<size_t>(page_size) : 0;
+    return n_pages > 0 && page_size > 0 ? static_cast<size_t>(n_pages) / MEMORY_PARTS * static_cast<size_t>(page_size)
+                                        : 0;
 }
 
 // Rounds F32 values to a 16-bit type.
@@ -36,9 +37,10 @@ void to_16_bit(const float * x, void * y, int64_t n, ggml_type type) {
 
 } // namespace
 
+bool may_hold_twice(size_t n_bytes) { return n_bytes <= second_memory(); }
+
 large_weights::large_weights(ggml_backend_dev_t cpu_dev, lazy_weights mode)
-    : dev_(cpu_dev), plain_(ggml_backend_dev_buffer_type(cpu_dev)), mode_(mode),
-      budget_(static_cast<size_t>(static_cast<double>(physical_memory()) * MAX_MEMORY_SHARE)) {}
+    : dev_(cpu_dev), plain_(ggml_backend_dev_buffer_type(cpu_dev)), mode_(mode), budget_(second_memory()) {}
 
 large_weights::choice large_weights::choose(const ggml_tensor * small, ggml_backend_buffer_type_t buft) {
     if (mode_ == LAZY_WEIGHTS_FORCE_BF16) {

@@ -19,6 +19,9 @@
 
 namespace lazygguf {
 
+// May so many bytes of weights be held a second time? A quarter of the machine's memory is given to that.
+bool may_hold_twice(size_t n_bytes);
+
 class large_weights {
   public:
     // The row counts at which a form for more rows may take over, ascending: the file's bytes by our kernel as soon as

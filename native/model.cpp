@@ -7,6 +7,7 @@
 
 #include "device_proc.h"
 #include "error.h"
+#include "matmul.h"
 #include "vocab.h"
 
 namespace lazygguf {
@@ -140,7 +141,10 @@ struct planned_tensor {
 // Creates the tensors' metadata, one ggml context per buffer type, and remembers what each one needs.
 class load_plan {
   public:
-    load_plan(const gguf_file & file, size_t n_max) : file_(file), n_max_(n_max) {}
+    // Repacked weights are a copy of the file. Our kernels, which `mode` may allow, read the file itself: where it is
+    // large for this machine's memory, what they can multiply stays as it lies there, a few percent slower in decode.
+    load_plan(const gguf_file & file, size_t n_max, lazy_weights mode)
+        : file_(file), n_max_(n_max), repacks_(mode == LAZY_WEIGHTS_AS_IS || may_hold_twice(file.size())) {}
 
     ggml_tensor * add(const tensor_spec & spec, const char * stored_as, ggml_backend_dev_t dev) {
         const int64_t i = gguf_find_tensor(file_.gguf(), stored_as);
@@ -163,8 +167,11 @@ class load_plan {
 
     // On `dev`, or on the CPU where it has no kernel.
     ggml_backend_buffer_type_t buft_for(const tensor_spec & spec, ggml_type type, ggml_backend_dev_t dev) const {
-        const bool ok = dev == cpu_device() || has_kernel(dev, spec, type);
-        return choose_buft(ok ? dev : cpu_device(), spec, type);
+        ggml_backend_dev_t runs = dev == cpu_device() || has_kernel(dev, spec, type) ? dev : cpu_device();
+        if (runs == cpu_device() && !repacks_ && has_matmul(type, spec.ne0, spec.ne1)) {
+            return ggml_backend_dev_buffer_type(runs);
+        }
+        return choose_buft(runs, spec, type);
     }
 
     std::vector<planned_tensor> tensors;
@@ -174,6 +181,7 @@ class load_plan {
   private:
     const gguf_file & file_;
     size_t n_max_;
+    bool repacks_;
 
     ggml_context * context(ggml_backend_buffer_type_t buft) {
         ggml_context_ptr & ctx = ctxs[buft];
@@ -272,7 +280,7 @@ std::string describe(const hparams & hp, const load_plan & plan) {
 std::string model::load_weights(const gguf_file & file, const model_params & params) {
     weights_ = params.weights;
     const std::vector<tensor_spec> specs = list_tensors(hp);
-    load_plan plan(file, specs.size() + devices().size());
+    load_plan plan(file, specs.size() + devices().size(), params.weights);
     std::vector<layer_weights> & layers = layers_.front();
     layers.resize(static_cast<size_t>(hp.n_layer));
     ggml_backend_buffer_type_t plain = ggml_backend_dev_buffer_type(cpu_dev);
