@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from reference import Reference
-from tiny_gguf import TinyConfig
+from tiny_gguf import TinyConfig, write_tiny_gguf
 
-from lazygguf import KeepSchedule
+from lazygguf import KeepSchedule, PruningPoint
 from lazygguf._ffi import AttentionRequest, NativeModel, NativeSession
 from lazygguf.attention import AttentionReader
 from lazygguf.errors import Cancelled, ContextFullError, LazyError
@@ -193,19 +193,30 @@ def test_too_many_tokens_are_refused_before_anything_is_forgotten(tiny_model: Wr
         assert reader.ids == prompt(60)
 
 
-def test_weights_that_hold_nan_are_an_error_and_not_a_score(tmp_path: Path) -> None:
-    import tiny_gguf
-
+@pytest.fixture
+def nan_path(tmp_path: Path) -> Path:
+    """A model whose second layer gives NaN."""
     path = tmp_path / "nan.gguf"
-    config = TinyConfig()
-    weights = tiny_gguf.write_tiny_gguf(path, config)
+    weights = write_tiny_gguf(path, TinyConfig())
     data = bytearray(path.read_bytes())
-    needle = weights["blk.1.attn_norm.weight"].astype(np.float32).tobytes()
-    at = data.find(needle)
+    at = data.find(weights["blk.1.attn_norm.weight"].astype(np.float32).tobytes())
     assert at > 0
     data[at : at + 4] = np.float32(np.nan).tobytes()
     path.write_bytes(data)
-    with AttentionReader(NativeModel(path), 2, n_ctx=128) as reader:
+    return path
+
+
+def test_weights_that_hold_nan_are_an_error_and_not_a_record(nan_path: Path) -> None:
+    with AttentionReader(NativeModel(nan_path), 2, n_ctx=128) as reader:
         with pytest.raises(LazyError, match="attention is not finite"):
             reader.read(prompt(60), (50, 60))
         assert reader.ids == []
+
+
+@pytest.mark.parametrize("query_max", [False, True])
+def test_weights_that_hold_nan_are_an_error_and_not_a_score(nan_path: Path, query_max: bool) -> None:
+    point = PruningPoint(2, 0.5, n_query=4, query_max=query_max)
+    session = NativeSession(NativeModel(nan_path), n_ctx=128, schedule=KeepSchedule((point,), min_prompt=0))
+    with pytest.raises(LazyError, match="attention is not finite"):
+        session.eval(prompt(60))
+    assert session.n_tokens == 0
