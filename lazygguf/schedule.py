@@ -172,7 +172,7 @@ class KeepSchedule:
             if 0 <= il <= n_layer - 2
         ]
         distinct = [point for i, point in enumerate(points) if i == 0 or point.il > points[i - 1].il]
-        return cls(tuple(distinct), decode_cached=True, dense_unasked=True) if distinct else None
+        return cls(tuple(distinct), max_revive=2, decode_cached=True, dense_unasked=True) if distinct else None
 
     @classmethod
     def drafted(cls) -> KeepSchedule:
