@@ -16,8 +16,7 @@ import numpy.typing as npt
 from ._ffi import AttentionRequest, NativeModel, NativeSession, ProgressCallback
 from .context import common_prefix
 from .errors import ContextFullError
-
-MAX_QUERY = 128  # LAZY_MAX_QUERY of lazygguf.h
+from .schedule import MAX_QUERY
 
 
 class AttentionReader:

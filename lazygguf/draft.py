@@ -22,13 +22,13 @@ from .attention import AttentionReader
 from .model_size import ModelSize
 from .offsets import Spans, shared_max, token_spans, tokens_over
 from .prompt_text import PromptText, PromptTexts
+from .schedule import DEFAULT_QUERY
 from .scoring_profile import MAX, ScoringProfile
 from .tokenizer import Tokenizer
 from .windows import Window, plan_windows
 
 Scores = npt.NDArray[np.float32]
 
-UNKNOWN_QUESTION = 24  # LAZY_DEFAULT_QUERY: so many of the last tokens ask where nobody says which do
 MIN_CTX = 512  # the question, its template and text beside them
 
 
@@ -167,7 +167,7 @@ class Draft:
     def _question(self, spans: Spans, text: PromptText, query_span: Optional[tuple[int, int]]) -> tuple[int, int]:
         """The draft's tokens that ask."""
         n_tokens = len(spans)
-        first, last = max(0, n_tokens - UNKNOWN_QUESTION), n_tokens
+        first, last = max(0, n_tokens - DEFAULT_QUERY), n_tokens
         if query_span is not None:
             begin, end = int(text.spans[query_span[0], 0]), int(text.spans[query_span[1] - 1, 1])
             found = tokens_over(spans, begin, end)

@@ -18,12 +18,12 @@ import numpy.typing as npt
 from .draft import Draft, Skim
 from .model_size import ModelSize
 from .reading import ProgressCallback, Reading, Session, Told
+from .schedule import DEFAULT_QUERY
 from .second_look import Floats, LookAgain, View, extra_tokens
 from .stale import stale_tokens
 from .stats import Stats, stats_of_steps
 
 _MAX_ASKED_AGAIN = 256  # newest tokens that are read again with what a second look found
-_UNKNOWN_QUESTION = 24
 
 
 @dataclass(frozen=True)
@@ -166,9 +166,9 @@ def _silent(told: Told) -> ProgressCallback:
 def _asked_from(reading: Reading) -> int:
     """Where the newest question begins: what stands from there on is read again after a second look."""
     n_tokens = len(reading.ids)
-    begin = n_tokens - _UNKNOWN_QUESTION if reading.query_span is None else reading.query_span[0]
+    begin = n_tokens - DEFAULT_QUERY if reading.query_span is None else reading.query_span[0]
     if n_tokens - begin > _MAX_ASKED_AGAIN:
-        begin = n_tokens - _UNKNOWN_QUESTION
+        begin = n_tokens - DEFAULT_QUERY
     return max(begin, reading.n_past)
 
 

@@ -16,11 +16,13 @@ from typing import Any, Optional, Union
 
 from ._names import refuse_unknown
 from .errors import ModelFileError
+from .profile_json import parse_json
 
 QUESTION = "question"
 BEFORE_LAYER_0 = -1
 MAX_POINTS = 63  # one fewer than LAZY_MAX_SEGMENTS of lazygguf.h
 MAX_QUERY = 128  # LAZY_MAX_QUERY
+DEFAULT_QUERY = 24  # LAZY_DEFAULT_QUERY: so many of the last tokens ask where nobody says which do
 MAX_POOL = 255
 INT32_MAX = 2**31 - 1
 PROFILE_KEY = "lazygguf.profile"
@@ -238,11 +240,7 @@ class KeepSchedule:
         Raises:
             ValueError: not JSON, an unknown key, or a value out of range.
         """
-        try:
-            profile = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"keep profile is not JSON: {error}") from error
-        return cls.from_dict(profile)
+        return cls.from_dict(parse_json(text, "keep profile"))
 
 
 KeepArgument = Union[str, KeepSchedule]

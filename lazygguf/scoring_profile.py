@@ -5,7 +5,6 @@ Owns the profile's data, its checks, its JSON, and the profiles that ship. Pure 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, Optional, Union
 
 from ._names import refuse_unknown
 from .errors import ModelFileError
+from .profile_json import parse_json
 from .schedule import MAX_POOL, MAX_QUERY, QUESTION
 
 SCORING_KEY = "lazygguf.scoring"
@@ -109,10 +109,7 @@ class ScoringProfile:
         Raises:
             ValueError: not JSON, an unknown key, or a value out of range.
         """
-        try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"scoring profile is not JSON: {error}") from error
+        values = parse_json(text, "scoring profile")
         if not isinstance(values, Mapping) or not isinstance(values.get("layers"), list):
             raise ValueError("scoring profile is no JSON object with a list of layers")
         refuse_unknown(values, (*_KEYS, *_NOTES), "scoring profile key")

@@ -2,9 +2,9 @@
 
 #include "compute.h"
 
-#include "device_proc.h"
 #include <set>
 
+#include "device_proc.h"
 #include "error.h"
 
 namespace lazygguf {
@@ -160,7 +160,8 @@ segment_graph & compute::prepare(int segment, const segment_tensors & seg, uint6
 
 void compute::allocate(slot & s, const segment_tensors & seg) const {
     const size_t n_before = buffer_bytes(s);
-    const std::vector<edge> edges = edges_of(s.graph->gf());
+    const bool can_cross = backends_.size() > 1;
+    const std::vector<edge> edges = can_cross ? edges_of(s.graph->gf()) : std::vector<edge>();
     place(s);
     if (!ggml_backend_sched_alloc_graph(s.sched.get(), s.graph->gf())) {
         const std::string need = need_of(s, seg);

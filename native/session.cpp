@@ -367,9 +367,9 @@ void session::forget(const int32_t * positions, int32_t n) {
     for (segment_cache & seg : segments_) {
         seg.erase({positions, positions + n});
     }
-    for (int32_t i = 0; i < n; ++i) {
-        entered_.erase(std::remove(entered_.begin(), entered_.end(), positions[i]), entered_.end());
-    }
+    const std::set<int32_t> gone(positions, positions + n);
+    const auto is_gone = [&](int32_t pos) { return gone.count(pos) > 0; };
+    entered_.erase(std::remove_if(entered_.begin(), entered_.end(), is_gone), entered_.end());
 }
 
 } // namespace lazygguf

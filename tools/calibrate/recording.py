@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from lazygguf.schedule import DEFAULT_QUERY
+
 from ..atomic_file import scratch_file
 from ..eval.engine import Attention, Reader
 from ..eval.prompts import Prompt
 from .probes import Probe
 
-N_NEWEST = 24  # who asks where there is no question (LAZY_DEFAULT_QUERY)
 N_SINK = 4
 ASKING = ("newest", "mean", "max")  # the newest token (the paper); mean and maximum over the question and it
 
@@ -85,7 +86,7 @@ def record(reader: Reader, probe: Probe) -> Recording:
 def asking_positions(prompt: Prompt) -> tuple[int, ...]:
     """Who asks at a point whose ``n_query`` is "question": the question's tokens and the newest one."""
     n_tokens = len(prompt.ids)
-    begin, end = prompt.query_span or (max(0, n_tokens - N_NEWEST), n_tokens)
+    begin, end = prompt.query_span or (max(0, n_tokens - DEFAULT_QUERY), n_tokens)
     return tuple(sorted({*range(begin, end), n_tokens - 1}))
 
 

@@ -72,9 +72,14 @@ class Trials:
         self._answers = AnswerFile(setting.folder, setting.engine.identity)
         self._readers: dict[str, Reader] = {}
 
+    @property
+    def n_layer(self) -> int:
+        """Layers of the model."""
+        return self._setting.engine.shape.n_layer
+
     def run(self, schedules: Sequence[KeepSchedule], n_probes: int, progress: Progress) -> list[Trial]:
         """The figures of the schedules with ``n_probes`` of each kind, in their order."""
-        setting, n_layer = self._setting, self._setting.engine.shape.n_layer
+        setting, n_layer = self._setting, self.n_layer
         methods = [method_of("dense", None, n_layer), *(method_of(name_of(s), s, n_layer) for s in schedules)]
         sources: list[Any] = [
             ProbeQuestions(setting.probes, kind, "after", FIRST_VERIFIED, n_probes, setting.length) for kind in KINDS
@@ -119,7 +124,7 @@ def race(
 
 def paper_rule(trials: Trials) -> KeepSchedule:
     """The paper's rule at paper-like layers."""
-    return KeepSchedule.paper(paper_spelling(trials._setting.engine.shape.n_layer))
+    return KeepSchedule.paper(paper_spelling(trials.n_layer))
 
 
 def choose(found: Sequence[Trial], wanted: Wanted) -> Optional[Trial]:

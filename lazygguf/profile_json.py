@@ -1,0 +1,22 @@
+"""Profiles as JSON: text that comes from files is read in one way."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def parse_json(text: str, what: str) -> Any:
+    """The value of JSON text.
+
+    Args:
+        text: from outside, also nested too deeply.
+        what: it is, for the message.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{what} is not JSON: {error}") from error
