@@ -20,14 +20,18 @@
 struct lazy_file {
     lazygguf::gguf_file file;
 };
+// Sessions share the weights: a garbage collector may free a model's handle before its sessions' ones.
 struct lazy_model {
-    lazygguf::model mdl;
-    lazy_model(const std::string & path, const lazygguf::model_params & params) : mdl(path, params) {}
+    std::shared_ptr<const lazygguf::model> mdl;
+    lazy_model(const std::string & path, const lazygguf::model_params & params)
+        : mdl(std::make_shared<const lazygguf::model>(path, params)) {}
 };
 struct lazy_session {
+    std::shared_ptr<const lazygguf::model> mdl; // goes after the session
     lazygguf::session sess;
-    lazy_session(const lazygguf::model & mdl, const lazygguf::session_params & params, lazygguf::keep_schedule schedule)
-        : sess(mdl, params, std::move(schedule)) {}
+    lazy_session(std::shared_ptr<const lazygguf::model> shared, const lazygguf::session_params & params,
+                 lazygguf::keep_schedule schedule)
+        : mdl(std::move(shared)), sess(*mdl, params, std::move(schedule)) {}
 };
 
 namespace lazygguf {
@@ -67,7 +71,7 @@ template <typename F> lazy_status exclusive(lazy_session * session, F && body) n
     if (session->sess.busy.test_and_set()) {
         return failed(LAZY_STATUS_BUSY, "another thread is using this session; give each thread a session of its own");
     }
-    const auto turn = rpc_turn(!session->sess.mdl().links.empty());
+    const auto turn = rpc_turn(!session->mdl->links.empty());
     const lazy_status status = guarded(body);
     session->sess.busy.clear();
     return status;
@@ -310,24 +314,24 @@ lazy_status lazy_model_load(lazy_model ** out, const char * path, const lazy_mod
     });
 }
 void lazy_model_free(lazy_model * model) {
-    if (model != nullptr && model->mdl.links.lost().empty()) {
-        const auto turn = rpc_turn(!model->mdl.links.empty());
+    if (model != nullptr && model->mdl->links.lost().empty()) {
+        const auto turn = rpc_turn(!model->mdl->links.empty());
         delete model;
     }
 }
 const char * lazy_model_lost_server(const lazy_model * model) {
     thread_local std::string lost;
-    lost = model->mdl.links.lost();
+    lost = model->mdl->links.lost();
     return lost.c_str();
 }
-int32_t lazy_model_n_vocab(const lazy_model * model) { return model->mdl.hp.n_vocab; }
-int32_t lazy_model_n_ctx_train(const lazy_model * model) { return model->mdl.hp.n_ctx_train; }
-int32_t lazy_model_n_layer(const lazy_model * model) { return model->mdl.hp.n_layer; }
-int32_t lazy_model_n_embd(const lazy_model * model) { return model->mdl.hp.n_embd; }
-int32_t lazy_model_n_head(const lazy_model * model) { return model->mdl.hp.n_head; }
-int32_t lazy_model_n_head_kv(const lazy_model * model) { return model->mdl.hp.n_head_kv; }
-int32_t lazy_model_n_embd_head(const lazy_model * model) { return model->mdl.hp.n_embd_head; }
-const char * lazy_model_desc(const lazy_model * model) { return model->mdl.desc.c_str(); }
+int32_t lazy_model_n_vocab(const lazy_model * model) { return model->mdl->hp.n_vocab; }
+int32_t lazy_model_n_ctx_train(const lazy_model * model) { return model->mdl->hp.n_ctx_train; }
+int32_t lazy_model_n_layer(const lazy_model * model) { return model->mdl->hp.n_layer; }
+int32_t lazy_model_n_embd(const lazy_model * model) { return model->mdl->hp.n_embd; }
+int32_t lazy_model_n_head(const lazy_model * model) { return model->mdl->hp.n_head; }
+int32_t lazy_model_n_head_kv(const lazy_model * model) { return model->mdl->hp.n_head_kv; }
+int32_t lazy_model_n_embd_head(const lazy_model * model) { return model->mdl->hp.n_embd_head; }
+const char * lazy_model_desc(const lazy_model * model) { return model->mdl->desc.c_str(); }
 
 void lazy_session_params_init(lazy_session_params * params) {
     *params = {LAZY_VERSION, 0, 512, 1, 1, LAZY_KV_DTYPE_F16, LAZY_KV_DTYPE_F16, 0};
@@ -339,14 +343,14 @@ void lazy_eval_params_init(lazy_eval_params * params) {
 lazy_status lazy_session_new(lazy_session ** out, lazy_model * model, const lazy_session_params * params,
                              const lazy_schedule * schedule) {
     return guarded([&] {
-        const hparams & hp = model->mdl.hp;
-        const auto turn = rpc_turn(!model->mdl.links.empty());
+        const hparams & hp = model->mdl->hp;
+        const auto turn = rpc_turn(!model->mdl->links.empty());
         *out = new lazy_session(model->mdl, read_params(*params, hp), read_schedule(schedule, hp));
     });
 }
 void lazy_session_free(lazy_session * session) {
-    if (session != nullptr && session->sess.mdl().links.lost().empty()) {
-        const auto turn = rpc_turn(!session->sess.mdl().links.empty());
+    if (session != nullptr && session->mdl->links.lost().empty()) {
+        const auto turn = rpc_turn(!session->mdl->links.empty());
         delete session;
     }
 }

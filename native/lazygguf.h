@@ -142,7 +142,7 @@ typedef struct lazy_model_params {
 
 void         lazy_model_params_init(lazy_model_params * params);
 lazy_status  lazy_model_load(lazy_model ** out, const char * path, const lazy_model_params * params);
-void         lazy_model_free(lazy_model * model); // every session of the model must be freed before
+void         lazy_model_free(lazy_model * model); // the weights stay until its last session is freed
 int32_t      lazy_model_n_vocab(const lazy_model * model);
 int32_t      lazy_model_n_ctx_train(const lazy_model * model);
 int32_t      lazy_model_n_layer(const lazy_model * model);

@@ -68,7 +68,6 @@ class session {
     void forget(const int32_t * positions, int32_t n);
     void cancel() { cancel_.store(true); }
 
-    const model & mdl() const { return mdl_; }
     int32_t n_tokens() const { return n_tokens_; }
     int32_t n_ctx() const { return params_.n_ctx; }
     const float * logits() const { return logits_.empty() ? nullptr : logits_.data(); }

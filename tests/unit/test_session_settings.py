@@ -239,3 +239,16 @@ def test_a_value_of_the_c_interface_that_does_not_exist_is_refused(
     out, path = ffi.new("lazy_model **"), str(tiny_model(TinyConfig())[0]).encode()
     with pytest.raises(ValueError, match=f"{name} is {value}, {expected}"):
         check(lib.lazy_model_load(out, path, params))
+
+
+def test_a_session_outlives_the_handle_of_its_model(tiny_model: Callable[[TinyConfig], tuple[Path, Any]]) -> None:
+    path, _ = tiny_model(TinyConfig())
+    expected = NativeSession(NativeModel(path))
+    expected.eval([1, 2, 3])
+    model = NativeModel(path)
+    session = NativeSession(model)
+    ffi.release(model._model)  # as the garbage collector may, where both go at once
+    session.eval([1, 2, 3])
+    np.testing.assert_array_equal(session.logits(), expected.logits())
+    ffi.release(session._session)
+    session._session = model._model = None
