@@ -140,6 +140,7 @@ def _draft_options(args: argparse.Namespace, model_path: str) -> dict[str, Any]:
         draft = demo_draft(model_path, args.keep)
     return {
         "draft": None if draft == NO_DRAFT else draft,
+        "n_gpu_layers_draft": args.n_gpu_layers_draft,
         "second_look": args.second_look,
         "headings": args.headings,
     }

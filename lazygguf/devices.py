@@ -18,8 +18,8 @@ NO_DEVICE = "none"
 _LAYER_WORDS = {"all": ALL_LAYERS, "auto": GPU_LAYERS_AUTO}
 
 
-def layer_count(value: Union[int, str]) -> int:
-    """The number that ``n_gpu_layers`` stands for: itself, "all" or "auto".
+def layer_count(value: Union[int, str], name: str = "n_gpu_layers") -> int:
+    """The number that ``n_gpu_layers``, or the option of this name, stands for: itself, "all" or "auto".
 
     Raises:
         ValueError: anything else.
@@ -27,7 +27,7 @@ def layer_count(value: Union[int, str]) -> int:
     if isinstance(value, str) and value in _LAYER_WORDS:
         return _LAYER_WORDS[value]
     if not isinstance(value, int) or isinstance(value, bool) or not ALL_LAYERS <= value < 2**31:
-        raise ValueError(f"n_gpu_layers is {value!r}, expected an integer >= -1 (-1 is all), 'all' or 'auto'")
+        raise ValueError(f"{name} is {value!r}, expected an integer >= -1 (-1 is all), 'all' or 'auto'")
     return value
 
 

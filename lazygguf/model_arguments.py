@@ -18,12 +18,20 @@ NO_DRAFT = "none"
 
 
 def add_draft_arguments(group: Any, default: str = "") -> None:
-    """Adds -md and --second-look; ``default`` says in the help what is done without -md."""
+    """Adds -md, -ngld and --second-look; ``default`` says in the help what is done without -md."""
     group.add_argument(
         "-md",
         "--model-draft",
         metavar="FILE",
         help=f'a smaller model that reads first and chooses what --keep "-1:..." reads{default}',
+    )
+    group.add_argument(
+        "-ngld",
+        "--n-gpu-layers-draft",
+        "--gpu-layers-draft",
+        type=_layers,
+        metavar="N",
+        help="layers of the draft on GPUs (as -ngl)",
     )
     group.add_argument(
         "--second-look",

@@ -58,6 +58,8 @@ class ModelOptions:
         n_threads_batch: threads while reading; None is ``n_threads``.
         n_gpu_layers: layers on GPUs, the output layer among them; -1 or ``"all"``, or ``"auto"``: as many as fit
             into the memory that is free there, and none where there is no GPU.
+        n_gpu_layers_draft: of the draft, likewise; None is as many as of the model, and none where the model lies on
+            other machines.
         device: names of the devices to use (``lazygguf chat --list-devices``), with commas or as a list; None is
             every GPU, ``"none"`` the CPU alone.
         rpc_servers: ``"HOST:PORT"`` of machines that run ``lazygguf rpc-server``, with commas or as a list. Their
@@ -97,6 +99,7 @@ class ModelOptions:
     n_threads: Optional[int] = None
     n_threads_batch: Optional[int] = None
     n_gpu_layers: Union[int, str] = 0
+    n_gpu_layers_draft: Union[int, str, None] = None
     device: Union[str, Sequence[str], None] = None
     rpc_servers: Union[str, Sequence[str], None] = None
     placement: str = "work"
@@ -139,6 +142,10 @@ class ModelOptions:
             and not hasattr(self.draft, "as_draft")
         ):
             raise TypeError(f"draft is {type(self.draft).__name__}, expected a path or a LazyModel")
+        if self.n_gpu_layers_draft is not None:
+            layer_count(self.n_gpu_layers_draft, "n_gpu_layers_draft")
+            if not isinstance(self.draft, (str, os.PathLike)):
+                raise ValueError("n_gpu_layers_draft is given, but no draft is opened: give the path of one")
         share = self.second_look
         if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
             raise ValueError(f"second_look is {share!r}, expected a share in [0, 1]")

@@ -142,9 +142,12 @@ def open_draft_model(draft: Any, options: ModelOptions) -> DraftModel:
 
 def _draft_options(options: ModelOptions) -> ModelOptions:
     """A draft's weights are fast, since nobody compares its bits, and never on another machine: it is small."""
-    if options.rpc_servers is None:
-        return replace(options, weights="fast")
-    return replace(options, weights="fast", n_gpu_layers=0, device=None, rpc_servers=None)
+    is_local = options.rpc_servers is None
+    n_gpu_layers = options.n_gpu_layers_draft
+    if n_gpu_layers is None:
+        n_gpu_layers = options.n_gpu_layers if is_local else 0
+    device = options.device if is_local and layer_count(n_gpu_layers) != 0 else None
+    return replace(options, weights="fast", n_gpu_layers=n_gpu_layers, device=device, rpc_servers=None)
 
 
 def draft_reader(

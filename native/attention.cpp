@@ -140,9 +140,25 @@ struct attention_op {
     int n_jobs() const { return jobs_per_head() * static_cast<int>(k->ne[2]) * n_parts; }
 };
 
+// Floats that begin at a cache line: a vector across two lines is loaded and stored twice.
+class aligned_floats {
+  public:
+    void resize(size_t n) { lines_.resize((n + LANES - 1) / LANES); }
+    float * data() { return lines_.data()->values; }
+    const float * data() const { return lines_.data()->values; }
+    void fill(float x) { std::fill(data(), data() + lines_.size() * LANES, x); }
+
+  private:
+    struct alignas(LANES * sizeof(float)) line {
+        float values[LANES];
+    };
+    std::vector<line> lines_;
+};
+
 // Memory of one thread, kept between its jobs.
 struct workspace {
-    std::vector<float> q, scores, out, k, v, top, sum, hidden;
+    aligned_floats q, scores, out, k, v, hidden;
+    std::vector<float> top, sum;
 
     void reserve(const attention_op & op) {
         const auto m = static_cast<size_t>(op.job_rows * op.group);
@@ -321,7 +337,7 @@ void read_queries(const attention_op & op, workspace & w, const attention_job & 
             reinterpret_cast<const float *>(at(op.q, job.head * op.group + i % op.group, job.first_row + i / op.group));
         std::transform(q, q + d, w.q.data() + i * d, [&](float x) { return x * op.scale; });
     }
-    std::fill(w.out.begin(), w.out.end(), 0.0F);
+    w.out.fill(0.0F);
     std::fill(w.sum.begin(), w.sum.end(), 0.0F);
     std::fill(w.top.begin(), w.top.end(), -std::numeric_limits<float>::infinity());
 }

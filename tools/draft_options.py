@@ -1,4 +1,4 @@
-"""A draft model on the command line of a tool: what -md and --second-look come to."""
+"""A draft model on the command line of a tool: what -md, -ngld and --second-look come to."""
 
 from __future__ import annotations
 
@@ -19,4 +19,8 @@ def draft_options(args: argparse.Namespace, model_path: str) -> dict[str, Any]:
         obstacle = draft_obstacle(draft_size(args.model_draft), ModelFile.read(model_path).size)
         if obstacle:
             raise ValueError(f"-md {args.model_draft}: {obstacle}")
-    return {"draft": args.model_draft, "second_look": args.second_look}
+    return {
+        "draft": args.model_draft,
+        "n_gpu_layers_draft": args.n_gpu_layers_draft,
+        "second_look": args.second_look,
+    }

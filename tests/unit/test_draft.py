@@ -261,6 +261,29 @@ def test_a_wrong_draft_is_refused_in_one_line(target: str, small: str, tmp_path:
         LazyModel(target, draft=owner)
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"n_gpu_layers": 5, "device": "A0"}, (5, "A0")),
+        ({"n_gpu_layers": 5, "device": "A0", "n_gpu_layers_draft": 0}, (0, None)),
+        ({"n_gpu_layers_draft": "all"}, ("all", None)),
+        ({"n_gpu_layers": 5, "rpc_servers": "a:1"}, (0, None)),
+        ({"n_gpu_layers": 5, "rpc_servers": "a:1", "n_gpu_layers_draft": 2}, (2, None)),
+    ],
+)
+def test_a_draft_lies_where_it_is_told_and_never_on_another_machine(
+    small: str, given: dict[str, Any], expected: tuple[Any, Any]
+) -> None:
+    options = _draft_options(ModelOptions(draft=small, **given))
+    assert (options.n_gpu_layers, options.device, options.rpc_servers) == (*expected, None)
+
+
+@pytest.mark.parametrize("draft", [None, "a model"])
+def test_layers_of_a_draft_that_is_not_opened_are_refused(target: str, small: str, draft: Any) -> None:
+    with LazyModel(small, keep="off") as owner, pytest.raises(ValueError, match="n_gpu_layers_draft is given, but no"):
+        LazyModel(target, draft=draft and owner, n_gpu_layers_draft=0)
+
+
 def test_a_draft_model_of_ours_is_closed_with_the_model(target: str, small: str) -> None:
     model = LazyModel(target, draft=small, n_threads=1)
     draft = model._drafting._model

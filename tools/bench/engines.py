@@ -43,6 +43,7 @@ class Settings:
     n_ctx: int = 0
     n_ubatch: int = 512
     n_gpu_layers: Union[int, str] = 0
+    n_gpu_layers_draft: Union[int, str, None] = None
     device: Optional[str] = None
     rpc_servers: Optional[str] = None
     placement: str = "work"
