@@ -22,6 +22,7 @@ from ..eval.engine import Engine, Reader
 from ..eval.haystack import Haystack
 from ..eval.kld import N_CONTINUATION
 from ..eval.methods import DENSE, Method
+from ..eval.options import parse_lengths
 from ..progress_bar import step_bar
 from .options import check_arguments
 from .plot import draw
@@ -30,9 +31,10 @@ from .profile import embed_profile, measured, model_notes, profile_of, write_pro
 from .recording import Recording, record
 from .search import Proposal, Sight, answered, propose, sights
 from .trial import Setting, Trial, Trials, Wanted, choose, race, tune_decode
+from .verify import AFTER
 
 RECORDING_SHARE = 0.35  # of the time: recording ends then
-RACING_SHARE = 0.8  # no new round after that
+RACING_SHARE = 0.75  # rounds end about then; the rest is for ways to decode
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
     check_arguments(args)
     model_path = Path(model_or_demo(args.model))
     out = args.outfile or Path(f"{model_path.stem}.profile.json")
-    options = ModelOptions(n_ctx=args.length + max(MAX_ANSWER, N_CONTINUATION) + 1, **compute_options(args))
+    n_ctx = max(parse_lengths(args.length)) + max(MAX_ANSWER, N_CONTINUATION) + 1
+    options = ModelOptions(n_ctx=n_ctx, **compute_options(args))
     try:
         with Engine(str(model_path), options) as engine:
             return _Calibration(args, engine, model_path, out).run()
@@ -55,6 +58,7 @@ class _Calibration:
     def __init__(self, args: argparse.Namespace, engine: Engine, model_path: Path, out: Path) -> None:
         self._args, self._engine, self._model_path, self._out = args, engine, model_path, out
         self._begin = time.monotonic()
+        self._lengths = parse_lengths(args.length)
         self._folder = _work_folder(args, out) / f"{engine.identity}-{args.length}-{args.seed}"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._probes = ProbeSource(Haystack.read(args.file), engine.prompter, args.seed)
@@ -69,8 +73,7 @@ class _Calibration:
             found = race(trials, proposals, wanted, self._until(RACING_SHARE), progress)
             chosen = choose(found, wanted)
             if chosen is not None:
-                n_probes = chosen.figures.n // len(KINDS)
-                found += tune_decode(trials, chosen, n_probes, wanted, progress)
+                found += tune_decode(trials, chosen, self._until(1.0), progress)
                 chosen = choose(found, wanted)
         sys.stdout.write(frontier_text(found, chosen))
         if self._args.plot is not None:
@@ -89,7 +92,8 @@ class _Calibration:
                     if n >= 2 * len(KINDS) and time.monotonic() > self._until(RECORDING_SHARE):
                         break
                     reader = reader or self._engine.reader(Method(DENSE, DENSE, None))
-                    record(reader, self._probes.probe(kind, "after", i, self._args.length)).save(path)
+                    length = self._lengths[i % len(self._lengths)]
+                    record(reader, self._probes.probe(kind, AFTER, i, length)).save(path)
                 recordings.append(Recording.load(path))
         return recordings
 
@@ -104,7 +108,7 @@ class _Calibration:
 
     def _trials(self) -> Trials:
         args = self._args
-        return Trials(Setting(self._engine, self._probes, args.length, args.seed, self._folder))
+        return Trials(Setting(self._engine, self._probes, tuple(self._lengths), args.seed, self._folder))
 
     def _until(self, share: float) -> float:
         return self._begin + 60.0 * float(self._args.minutes) * share
@@ -117,7 +121,7 @@ class _Calibration:
             return EXIT_ERROR
         args = self._args
         name = str(self._engine.shape.metadata.get("general.name", self._model_path.stem))
-        made = {"length": args.length, "seed": args.seed, "target": args.target, "max_kld": args.max_kld}
+        made = {"length": self._lengths, "seed": args.seed, "target": args.target, "max_kld": args.max_kld}
         notes = {**made, **chosen.figures.to_dict(), **measured(found, seen, proposals)}
         profile = profile_of(chosen.schedule, model_notes(name, self._engine.fingerprint), notes)
         write_profile(self._out, profile)
@@ -128,7 +132,7 @@ class _Calibration:
         return 0
 
 
-_HEAD = f"{'':2}{'schedule':34} {'n':>3} {'quality':>8} {'speed-up':>8} {'share':>6} {'kld':>7} {'rows':>5}"
+_HEAD = f"  {'schedule':34} {'n':>3} {'quality':>8} {'first':>6} {'speed-up':>8} {'share':>6} {'kld':>7} {'rows':>5}"
 
 
 def frontier_text(found: Sequence[Trial], chosen: Optional[Trial]) -> str:
@@ -137,12 +141,16 @@ def frontier_text(found: Sequence[Trial], chosen: Optional[Trial]) -> str:
     for trial in sorted(found, key=lambda trial: trial.figures.share):
         f, mark = trial.figures, "*" if trial is chosen else ""
         lines.append(
-            f"{mark:2}{trial.label:34} {f.n:3} {f.quality:8.3f} {1 / f.share:7.2f}x {f.share:6.3f} {f.kld:7.3f} "
-            f"{f.rows:5.2f}"
+            f"{mark:2}{trial.label:34} {f.n:3} {f.quality:8.3f} {_or_dash(f.question_first):>6} {1 / f.share:7.2f}x "
+            f"{f.share:6.3f} {f.kld:7.3f} {f.rows:5.2f}"
         )
-    lines.append("quality: score / dense score on fresh probes; speed-up: 1 / share of the dense work; rows: computed")
-    lines.append("per decoded token")
+    lines.append("quality: score / dense score on fresh probes; first: the same, question before the text; speed-up:")
+    lines.append("1 / share of the dense work; rows: computed per decoded token")
     return "\n".join(lines) + "\n"
+
+
+def _or_dash(ratio: Optional[float]) -> str:
+    return "-" if ratio is None else f"{ratio:.2f}"
 
 
 def _work_folder(args: argparse.Namespace, out: Path) -> Path:

@@ -8,7 +8,10 @@ from pathlib import Path
 from lazygguf.model_arguments import add_compute_arguments, add_file_argument, check_least
 
 from ..atomic_file import check_target
+from ..eval.options import parse_lengths
 from ..plot_file import check_plot
+
+LEAST_LENGTH = 300  # room for the facts and text between them
 
 _EPILOG = """\
 Three steps, each kept in the folder --work, so that a stopped calibration goes on where it was: prompts of its own are
@@ -33,10 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     asked = parser.add_argument_group("what is asked")
     asked.add_argument("--target", type=float, default=0.99, metavar="X", help="of the dense score (0.99)")
     asked.add_argument("--max-kld", type=float, default=0.05, metavar="X", help="of continuation tokens (0.05)")
+    asked.add_argument("--minutes", type=float, default=20.0, metavar="N", help="ask no more than fits into them (20)")
     asked.add_argument(
-        "--minutes", type=float, default=20.0, metavar="N", help="end about then, with what there is (20)"
+        "--length", default="1000,600,1600", metavar="N,N", help="tokens of the prompts, in turn (1000,600,1600)"
     )
-    asked.add_argument("--length", type=int, default=1000, metavar="N", help="tokens of a prompt (1000)")
     asked.add_argument("--samples", type=int, default=4, metavar="N", help="recorded probes of each kind (4)")
     asked.add_argument("-s", "--seed", type=int, default=1, metavar="N", help="the same seed, the same prompts (1)")
     asked.add_argument("-f", "--file", metavar="FILE", help="text that the prompts are made of (one that ships)")
@@ -48,7 +51,9 @@ def check_arguments(args: argparse.Namespace) -> None:
     Raises:
         ValueError, OSError, ImportError: an option's value is wrong, or a file cannot be written.
     """
-    check_least(args, {"samples": 2, "length": 300, "ubatch_size": 1, "threads": 1})
+    check_least(args, {"samples": 2, "ubatch_size": 1, "threads": 1})
+    if min(parse_lengths(args.length)) < LEAST_LENGTH:
+        raise ValueError(f'--length "{args.length}": expected {LEAST_LENGTH} tokens or more')
     for name, most in (("target", 1.0), ("max_kld", None), ("minutes", None)):
         value = getattr(args, name)
         if not 0 < value <= (most or value):

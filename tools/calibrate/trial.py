@@ -19,7 +19,7 @@ from ..eval.records import AnswerFile, Record
 from ..eval.runner import Plan, Run
 from .probes import KINDS, ProbeSource
 from .search import Proposal
-from .verify import Figures, ProbeQuestions, figures_of, kld_source, method_of, name_of
+from .verify import AFTER, BEFORE, Figures, ProbeQuestions, figures_of, kld_source, method_of, name_of
 
 FIRST_VERIFIED = 1000  # index of the first probe that is not recorded
 ROUNDS = ((1, 1.0), (3, 0.4), (6, 0.2))  # prompts of each kind so far, share of the schedules that are asked
@@ -27,6 +27,7 @@ SLACK = 0.06  # of quality that a first round forgives: a few prompts say little
 N_KLD = 2
 REVIVES = ((0, 0.0), (1, 0.0))  # budgets and margins that are tried with the schedule that was chosen
 MAX_ROWS = 3.0  # computed per decoded token
+QUESTION_FIRST = 0.95  # of the dense score where the question stands before the text
 
 Progress = Callable[[int, int], Any]
 
@@ -41,7 +42,9 @@ class Wanted:
     def holds(self, figures: Figures, slack: float = 0.0) -> bool:
         """Whether it does; slack is forgiven in quality."""
         fast = figures.rows <= MAX_ROWS + 20 * slack
-        return figures.quality >= self.target - slack and figures.kld <= self.max_kld and fast
+        first = figures.question_first
+        finds = figures.quality >= self.target - slack and (first is None or first >= QUESTION_FIRST - slack)
+        return finds and figures.kld <= self.max_kld and fast
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Setting:
 
     engine: Engine
     probes: ProbeSource
-    length: int
+    lengths: Sequence[int]
     seed: int
     folder: Path
 
@@ -71,6 +74,12 @@ class Trials:
         self._setting = setting
         self._answers = AnswerFile(setting.folder, setting.engine.identity)
         self._readers: dict[str, Reader] = {}
+        self._answer_s = 0.0  # seconds of an answer, by the last run
+
+    def affordable(self, n_times: int, deadline: float) -> int:
+        """How many prompts of each kind, each asked so many times, fit before the deadline by the pace so far."""
+        left = max(0.0, deadline - time.monotonic())
+        return int(left / (self._answer_s * len(KINDS) * n_times))
 
     @property
     def n_layer(self) -> int:
@@ -81,13 +90,17 @@ class Trials:
         """The figures of the schedules with ``n_probes`` of each kind, in their order."""
         setting, n_layer = self._setting, self.n_layer
         methods = [method_of("dense", None, n_layer), *(method_of(name_of(s), s, n_layer) for s in schedules)]
+        counts = {AFTER: n_probes, BEFORE: 1 if n_probes > 1 else 0}
         sources: list[Any] = [
-            ProbeQuestions(setting.probes, kind, "after", FIRST_VERIFIED, n_probes, setting.length) for kind in KINDS
+            ProbeQuestions(setting.probes, kind, place, FIRST_VERIFIED, n, setting.lengths)
+            for kind in KINDS
+            for place, n in counts.items()
         ]
-        sources.append(kld_source(setting.probes, N_KLD, setting.seed, setting.length))
+        sources.append(kld_source(setting.probes, N_KLD, setting.seed, setting.lengths[0]))
         readers = [self._reader(method) for method in methods]
         run = Run(Plan(sources, readers, setting.engine.settings, setting.seed), self._answers)
         run.all(progress)
+        self._answer_s = sum(r["ttft_s"] + r["decode_s"] for r in run.records) / len(run.records)
         return [self._trial(run.records, method) for method in methods[1:]]
 
     def _reader(self, method: Method) -> Reader:
@@ -105,20 +118,24 @@ def race(
 ) -> list[Trial]:
     """All schedules' figures, the most asked last; schedules that fall short drop out round by round.
 
-    The cheapest ones that may still hold go on. The paper's rule is asked in the first round, for comparison.
+    The cheapest ones that may still hold go on. The paper's rule is asked in the first round, for comparison. A later
+    round asks as many prompts as fit before the deadline, by the pace so far.
     """
     schedules = [proposal.schedule for proposal in proposals]
     found: dict[str, Trial] = {}
-    for n_probes, share in ROUNDS:
+    n_asked = 0
+    for n_most, share in ROUNDS:
         if found:
             alive = [t for t in found.values() if t.schedule in schedules and wanted.holds(t.figures, SLACK)]
             alive.sort(key=lambda trial: trial.figures.share)
             schedules = [t.schedule for t in alive if t.schedule][: max(1, round(share * len(proposals)))]
-        if not schedules or (found and time.monotonic() > deadline):
+        n_probes = n_most if not found else min(n_most, n_asked + trials.affordable(len(schedules) + 1, deadline))
+        if not schedules or n_probes <= n_asked:
             break
         asked = schedules if found else [*schedules, paper_rule(trials)]
         for trial in trials.run(asked, n_probes, progress):
             found[trial.label] = trial
+        n_asked = n_probes
     return list(found.values())
 
 
@@ -141,10 +158,15 @@ def choose(found: Sequence[Trial], wanted: Wanted) -> Optional[Trial]:
     return min(good, key=cost, default=None)
 
 
-def tune_decode(trials: Trials, chosen: Trial, n_probes: int, wanted: Wanted, progress: Progress) -> list[Trial]:
-    """The chosen schedule with other revive budgets, attending to selected rows alone, and pruning plain text too."""
+def tune_decode(trials: Trials, chosen: Trial, deadline: float, progress: Progress) -> list[Trial]:
+    """The chosen schedule with other revive budgets, attending to selected rows alone, and pruning plain text too.
+
+    As many of them as fit before the deadline; each is asked what the chosen one was.
+    """
     assert chosen.schedule is not None
+    n_probes = chosen.figures.n // len(KINDS)
     others = [replace(chosen.schedule, max_revive=n, revive_margin=margin) for n, margin in REVIVES]
     others.append(replace(chosen.schedule, decode_cached=False))
     others.append(replace(chosen.schedule, dense_unasked=False))
-    return trials.run(others, n_probes, progress)
+    n_schedules = trials.affordable(n_probes, deadline)
+    return trials.run(others[:n_schedules], n_probes, progress) if n_schedules > 0 else []

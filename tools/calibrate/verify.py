@@ -23,6 +23,8 @@ from ..eval.questions import KLD, Question, Source
 from ..eval.records import Record
 from .probes import ProbeSource
 
+AFTER, BEFORE = "after", "before"  # the text: places of a question
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -35,6 +37,8 @@ class Figures:
         share: of the dense work of reading the prompts, measured.
         kld: mean divergence of continuation tokens from the dense run.
         rows: computed per decoded token, the new one and those brought back.
+        question_first: quality where the question stands before the text; None where that was not asked. Such
+            prompts count in no other figure.
     """
 
     n: int
@@ -43,6 +47,7 @@ class Figures:
     share: float
     kld: float
     rows: float
+    question_first: Optional[float] = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, rounded to what they are worth."""
@@ -53,14 +58,14 @@ class Figures:
 
 @dataclass(frozen=True)
 class ProbeQuestions:
-    """The probes of one kind and place as questions (``eval.questions.Source``), from an index on."""
+    """The probes of one kind and place as questions (``eval.questions.Source``), from an index on, lengths in turn."""
 
     probes: ProbeSource
     kind: str
     place: str
     first: int
     n_questions: int
-    length: int
+    lengths: Sequence[int]
 
     @property
     def task(self) -> str:
@@ -69,10 +74,9 @@ class ProbeQuestions:
 
     def question(self, index: int) -> Question:
         """The question of an index."""
-        question = self.probes.probe(self.kind, self.place, self.first + index, self.length).question
-        return Question(
-            self.task, str(self.length), index, question.prompt, question.references, question.score
-        )  # fmt: skip
+        length = self.lengths[index % len(self.lengths)]
+        question = self.probes.probe(self.kind, self.place, self.first + index, length).question
+        return Question(self.task, str(length), index, question.prompt, question.references, question.score)
 
 
 def method_of(label: str, schedule: Optional[KeepSchedule], n_layer: int) -> Method:
@@ -97,6 +101,8 @@ def figures_of(records: Sequence[Record], method: Method) -> Figures:
     dense_id = Method(DENSE, DENSE, None).digest
     dense = {(r["task"], r["index"]): r["score"] for r in records if r["method_id"] == dense_id}
     mine = [r for r in records if r["method_id"] == method.digest and (r["task"], r["index"]) in dense]
+    first = [r for r in mine if r["task"].endswith(BEFORE)]
+    mine = [r for r in mine if not r["task"].endswith(BEFORE)]
     asked = [r for r in mine if r["task"] != KLD]
     if not asked:
         raise ValueError(f"no answer of {method.label} beside a dense one")
@@ -112,6 +118,7 @@ def figures_of(records: Sequence[Record], method: Method) -> Figures:
         share=float(np.mean([r["token_share"] for r in asked])),
         kld=float(np.mean([v for r in followed for v in r["divergence"]["kld"]])) if followed else 0.0,
         rows=1.0 + sum(r["revived"] for r in mine) / max(1, steps),
+        question_first=_ratio([(r["score"], dense[r["task"], r["index"]]) for r in first]) if first else None,
     )
 
 

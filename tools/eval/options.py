@@ -88,7 +88,7 @@ def check_arguments(args: argparse.Namespace) -> Asked:
         raise UsageError("task kld compares with the dense run: add dense to --baselines")
     if args.plot is not None:
         _check_plotted(args.plot, tasks, baselines)
-    return Asked(tasks, _lengths(args.length), args.samples, _PLACES[args.question_first], keeps, baselines)
+    return Asked(tasks, parse_lengths(args.length), args.samples, _PLACES[args.question_first], keeps, baselines)
 
 
 def _check_plotted(path: Path, tasks: list[str], baselines: list[str]) -> None:
@@ -115,7 +115,8 @@ def _tasks(args: argparse.Namespace) -> list[str]:
     return tasks
 
 
-def _lengths(text: str) -> list[int]:
+def parse_lengths(text: str) -> list[int]:
+    """The numbers of --length, each once; ValueError where one is none."""
     try:
         lengths = [int(part) for part in _list(text)]
     except ValueError:
