@@ -23,7 +23,7 @@ def run(args: argparse.Namespace, report: Report) -> None:
     plan = Plan(
         path=args.model,
         contenders=contenders(split_keeps(args.keep), Asking(), facts.shape, LLAMA_CPP),
-        ids=text_ids(Tokenizer(args.model), max(args.lengths) + N_DECODE, str(args.text)),
+        text=text_ids(Tokenizer(args.model), max(args.lengths) + N_DECODE, str(args.text)),
         lengths=sorted(args.lengths),
         n_gen=N_DECODE,
         repeats=args.repeats,

@@ -18,6 +18,7 @@ pytest.importorskip("lazygguf.tools.bench", reason="lazygguf is not installed wi
 from lazygguf.tools.bench.contenders import LAZYGGUF, LLAMA_CPP, Contender
 from lazygguf.tools.bench.engines import LazyEngine, LlamaCppEngine, Settings
 from lazygguf.tools.bench.memory import peak_bytes
+from lazygguf.tools.bench.text import Script
 
 TinyModel = Callable[[TinyConfig], tuple[Path, Any]]
 QUICK = ("-n", "2", "-r", "2", "-t", "1", "--weights", "as-is", "--keep", "2:0.5", "--no-memory")
@@ -47,6 +48,16 @@ def test_json_holds_every_row_and_the_work_that_a_schedule_does(path: str, capsy
     assert lazy["model_n_params"] > 0 and lazy["model_size"] == 4 * lazy["model_n_params"]  # F32
     dense = next(r for r in found if (r["engine"], r["keep"], r["test"]) == (LAZYGGUF, "off", "pp300"))
     assert lazy["kv_bytes"] < dense["kv_bytes"] and dense["tokens_computed_pct"] == 100.0
+
+
+def test_auto_prunes_since_the_prompt_asks_something(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    quick = [option for option in QUICK if option not in ("--keep", "2:0.5")]
+
+    def share(*more: str) -> float:
+        found = records(capsys, "-m", path, "-p", "400", *quick, *more)
+        return float(next(r for r in found if r["keep"] == "auto")["tokens_computed_pct"])
+
+    assert share() < 100.0 == share("--question", "")
 
 
 def test_the_hash_shows_that_dense_is_llama_cpp_and_a_schedule_is_not(
@@ -101,10 +112,10 @@ def interrupt_on_read(monkeypatch: pytest.MonkeyPatch, engine: type, n_prompt: i
     """Ctrl-C comes when an engine reads a prompt of so many tokens."""
     read = engine.read  # type: ignore[attr-defined]
 
-    def interrupted(self: Any, ids: Any) -> None:
+    def interrupted(self: Any, ids: Any, n_asked: int = 0) -> None:
         if len(ids) == n_prompt:
             signal.raise_signal(signal.SIGINT)
-        read(self, ids)
+        read(self, ids, n_asked)
 
     monkeypatch.setattr(engine, "read", interrupted)
 
@@ -134,13 +145,13 @@ def test_ctrl_c_before_a_length_is_complete_prints_nothing(
 
 def test_the_peak_is_of_a_process_of_its_own(path: str) -> None:
     fat = np.ones(100_000_000)  # 800 MB in this process, which the child's peak must not hold
-    peak = peak_bytes(path, Contender(LAZYGGUF), Settings(1, 40), list(range(3, 35)), 30)
+    peak = peak_bytes(path, Contender(LAZYGGUF), Settings(1, 40), Script(list(range(3, 35)), 30))
     assert 30e6 < peak < fat.nbytes
 
 
 def test_the_peak_grows_with_the_prompt(path: str) -> None:
     ids = [3 + i % 300 for i in range(5_000)]
-    short, long = (peak_bytes(path, Contender(LLAMA_CPP), Settings(1, n), ids[:n], n - 1) for n in (40, 5_000))
+    short, long = (peak_bytes(path, Contender(LLAMA_CPP), Settings(1, n), Script(ids[:n], n - 1)) for n in (40, 5_000))
     assert long - short > 5_000 * 6 * 2 * 32 * 2  # K and V, F16, of 6 layers of 2 heads of 16
 
 
@@ -152,7 +163,7 @@ def test_every_row_has_a_peak_unless_memory_is_left_out(path: str, capsys: pytes
 
 def test_a_child_that_fails_says_why(path: str, tmp_path: Path) -> None:
     with pytest.raises(Exception, match=r"memory of off failed: .*none\.gguf.*--no-memory skips it"):
-        peak_bytes(str(tmp_path / "none.gguf"), Contender(LAZYGGUF), Settings(1, 40), [3, 4], 1)
+        peak_bytes(str(tmp_path / "none.gguf"), Contender(LAZYGGUF), Settings(1, 40), Script([3, 4], 1))
 
 
 # ---- plot

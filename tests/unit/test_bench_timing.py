@@ -20,6 +20,7 @@ from lazygguf.tools.bench.facts import Machine, ModelFacts
 from lazygguf.tools.bench.records import Conditions, to_records
 from lazygguf.tools.bench.rows import VARIES, Row, make_rows
 from lazygguf.tools.bench.tables import memory_table, ratio_table, speed_table
+from lazygguf.tools.bench.text import Script, script
 from lazygguf.tools.bench.timing import Sample, interleave, logits_hash, measure, pair_ratio, spread
 from lazygguf.tools.keep_options import ModelShape
 
@@ -44,9 +45,11 @@ class FakeEngine:
     def __init__(self, clock: Clock, prompt_s: float, decode_s: float, logits_s: float = 0.25) -> None:
         self.clock, self.prompt_s, self.decode_s, self.logits_s = clock, prompt_s, decode_s, logits_s
         self.log: list[Any] = []
+        self.n_asked = 0
 
-    def read(self, ids: Sequence[int]) -> None:
+    def read(self, ids: Sequence[int], n_asked: int = 0) -> None:
         self.log.append(list(ids))
+        self.n_asked = n_asked or self.n_asked
         self.clock.now += self.decode_s if len(ids) == 1 else self.prompt_s * len(ids)
 
     def logits(self) -> np.ndarray:
@@ -71,8 +74,9 @@ class FakeEngine:
 def test_a_run_reads_the_prompt_at_once_and_the_rest_one_by_one_from_an_empty_context() -> None:
     clock = Clock()
     engine = FakeEngine(clock, prompt_s=0.5, decode_s=2.0)
-    sample = measure(engine, [1, 2, 3, 4, 5, 6], 4, clock)
+    sample = measure(engine, Script([1, 2, 3, 4, 5, 6], 4, 2), clock)
     assert engine.log == ["reset", [1, 2, 3, 4], [5], [6], "reset"]
+    assert engine.n_asked == 2
     assert (sample.prefill_s, sample.ttft_s, sample.decode_s, sample.total_s) == (2.0, 2.25, 4.0, 6.25)
     assert sample.token_share == 0.4  # of the prompt, not of the last token
     assert (sample.kv_bytes, sample.aux_bytes) == (60, 6)  # at the end
@@ -82,7 +86,7 @@ def test_engines_take_turns_after_a_warm_up_that_does_not_count() -> None:
     clock = Clock()
     engines = {"a": FakeEngine(clock, 1.0, 1.0), "b": FakeEngine(clock, 2.0, 1.0), "c": FakeEngine(clock, 3.0, 1.0)}
     turns: list[str] = []
-    samples = interleave(engines, [1, 2, 3], 2, repeats=2, on_turn=turns.append, clock=clock)
+    samples = interleave(engines, Script([1, 2, 3], 2), repeats=2, on_turn=turns.append, clock=clock)
     assert turns == ["a", "b", "c"] * 3
     assert {name: [sample.prefill_s for sample in runs] for name, runs in samples.items()} == {
         "a": [2.0, 2.0],
@@ -105,7 +109,7 @@ def test_each_length_reads_its_own_prompt_and_as_many_tokens_after_it(monkeypatc
     plan = measuring.Plan(
         path="m.gguf",
         contenders=list(engines),
-        ids=[1, 2, 3, 4, 5],
+        text=[1, 2, 3, 4, 5],
         lengths=[2, 3],
         n_gen=2,
         repeats=1,
@@ -118,6 +122,13 @@ def test_each_length_reads_its_own_prompt_and_as_many_tokens_after_it(monkeypatc
     two, three = ["reset", [1, 2], [3], [4], "reset"], ["reset", [1, 2, 3], [4], [5], "reset"]
     assert all(engine.log == two * 2 + three * 2 for engine in engines.values())
     assert opened[0].n_ctx == 5 and len(turns) == plan.n_turns == 8
+
+
+def test_a_prompt_ends_with_the_question_and_goes_on_where_the_text_was_left() -> None:
+    text, question = list(range(100, 130)), [1, 2, 3]
+    assert script(text, question, 10, 2) == ([*range(100, 107), 1, 2, 3, 107, 108], 10, 3)
+    assert script(text, question, 9, 2) == ([*range(100, 111)], 9, 0)  # too short to ask anything of
+    assert script(text, [], 9, 2) == ([*range(100, 111)], 9, 0)
 
 
 def test_a_ratio_is_the_median_over_pairs_and_not_the_ratio_of_medians() -> None:

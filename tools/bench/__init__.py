@@ -33,7 +33,7 @@ from .records import Conditions, to_records
 from .rows import Row
 from .shapes import SHAPES, shape_file
 from .tables import print_tables
-from .text import TEXT, random_ids, text_ids
+from .text import N_RANDOM_QUESTION, TEXT, question_ids, random_ids, text_ids
 
 __all__ = ["add_arguments", "run"]
 
@@ -50,10 +50,12 @@ def run(args: argparse.Namespace) -> int:
         draft = draft_options(args, path)
         model = model_facts(path, has_draft=args.model_draft is not None)
         against = LLAMA_CPP if args.against == LLAMA_CPP else None
+        text, question = _script(args, model, max(lengths) + args.n_gen)
         plan = Plan(
             path=path,
             contenders=contenders(keeps, asking_of(args), model.shape, against),
-            ids=_ids(args, model, max(lengths) + args.n_gen),
+            text=text,
+            question=question,
             lengths=lengths,
             n_gen=args.n_gen,
             repeats=args.repetitions,
@@ -72,8 +74,8 @@ def run(args: argparse.Namespace) -> int:
         _warn(plan, model)
         rows, interrupted = _measure(plan)
     if rows:
-        text = RANDOM if _reads_random(args) else str(args.file or TEXT.name)
-        _show(args, rows, Conditions(model, machine(), plan.settings, text))
+        read = RANDOM if _reads_random(args) else str(args.file or TEXT.name)
+        _show(args, rows, Conditions(model, machine(), plan.settings, read))
     return EXIT_INTERRUPTED if interrupted else 0
 
 
@@ -96,12 +98,14 @@ def _reads_random(args: argparse.Namespace) -> bool:
     return args.shape is not None and args.model_draft is None
 
 
-def _ids(args: argparse.Namespace, model: ModelFacts, n_tokens: int) -> list[int]:
+def _script(args: argparse.Namespace, model: ModelFacts, n_tokens: int) -> tuple[list[int], list[int]]:
+    """The text and the question."""
     if _reads_random(args):
-        return random_ids(model.n_vocab, n_tokens)
+        ids = random_ids(model.n_vocab, n_tokens + N_RANDOM_QUESTION)
+        return ids[:n_tokens], ids[n_tokens:]
     tokenizer = Tokenizer(model.path)
     try:
-        return text_ids(tokenizer, n_tokens, args.file)
+        return text_ids(tokenizer, n_tokens, args.file), question_ids(tokenizer, args.question)
     finally:
         tokenizer.close()
 

@@ -76,8 +76,13 @@ class Counts(NamedTuple):
 class Engine(Protocol):
     """What can be measured."""
 
-    def read(self, ids: Sequence[int]) -> None:
-        """Reads tokens after those in the context; returns when the last one's logits are there."""
+    def read(self, ids: Sequence[int], n_asked: int = 0) -> None:
+        """Reads tokens after those in the context; returns when the last one's logits are there.
+
+        Args:
+            ids: the tokens.
+            n_asked: of those, the newest, which are a question.
+        """
 
     def logits(self) -> Logits:
         """Logits after the newest token, (n_vocab,), a copy."""
@@ -101,8 +106,9 @@ class LazyEngine:
     def __init__(self, context: TokenContext) -> None:
         self._context = context
 
-    def read(self, ids: Sequence[int]) -> None:
-        self._context.append(ids)
+    def read(self, ids: Sequence[int], n_asked: int = 0) -> None:
+        end = self._context.n_tokens + len(ids)
+        self._context.append(ids, (end - n_asked, end) if n_asked else None)
 
     def logits(self) -> Logits:
         logits = self._context.logits()
@@ -145,7 +151,7 @@ class LlamaCppEngine:
         )
         self._n_vocab = self._model.n_vocab()
 
-    def read(self, ids: Sequence[int]) -> None:
+    def read(self, ids: Sequence[int], n_asked: int = 0) -> None:
         self._model.eval(ids)
         llama_cpp.llama_synchronize(self._model.ctx)  # a GPU may still be at work
 

@@ -16,6 +16,7 @@ from .contenders import Contender
 from .engines import Engine, Settings, open_engines
 from .memory import peak_bytes
 from .rows import Row, make_rows
+from .text import Script, script
 from .timing import interleave
 
 OnTurn = Callable[[str], None]
@@ -28,22 +29,28 @@ class Plan:
     Attributes:
         path: the model.
         contenders: the rows of each length, in turn.
-        ids: tokens of the longest prompt and those after it.
+        text: tokens of the longest prompt and those after it.
         lengths: prompt lengths.
         n_gen: tokens read one at a time after each prompt.
         repeats: runs that count.
         settings: of every engine.
         with_memory: measure peak memory too.
+        question: tokens at the end of every prompt; empty for none.
     """
 
     path: str
     contenders: Sequence[Contender]
-    ids: Sequence[int]
+    text: Sequence[int]
     lengths: Sequence[int]
     n_gen: int
     repeats: int
     settings: Settings
     with_memory: bool = True
+    question: Sequence[int] = ()
+
+    def script(self, n_prompt: int) -> Script:
+        """What is read at this length."""
+        return script(self.text, self.question, n_prompt, self.n_gen)
 
     @property
     def n_turns(self) -> int:
@@ -72,12 +79,11 @@ def _measure_length(
     plan: Plan, n_prompt: int, engines: dict[Contender, Engine], peaks: dict[Contender, int], on_turn: OnTurn
 ) -> list[Row]:
     test_time = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-    ids = plan.ids[: n_prompt + plan.n_gen]
 
     def on_contender(contender: Contender) -> None:
         on_turn(f"{n_prompt:,} tokens, {contender.label}")
 
-    samples = interleave(engines, ids, n_prompt, plan.repeats, on_contender)
+    samples = interleave(engines, plan.script(n_prompt), plan.repeats, on_contender)
     return make_rows(samples, n_prompt, plan.n_gen, peaks, test_time)
 
 
@@ -86,11 +92,10 @@ def _peaks(plan: Plan, on_turn: OnTurn) -> dict[int, dict[Contender, int]]:
     peaks: dict[int, dict[Contender, int]] = {}
     for n_prompt in plan.lengths if plan.with_memory else ():
         settings = replace(plan.settings, n_ctx=_n_ctx(plan, n_prompt))
-        ids = plan.ids[: n_prompt + plan.n_gen]
         peaks[n_prompt] = {}
         for contender in plan.contenders:
             on_turn(f"{n_prompt:,} tokens, {contender.label}, memory")
-            peaks[n_prompt][contender] = peak_bytes(plan.path, contender, settings, ids, n_prompt)
+            peaks[n_prompt][contender] = peak_bytes(plan.path, contender, settings, plan.script(n_prompt))
     return peaks
 
 

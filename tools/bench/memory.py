@@ -10,7 +10,6 @@ import json
 import resource
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,13 @@ from lazygguf.errors import LazyError
 from ..child_process import child_command
 from .contenders import Contender
 from .engines import Settings, open_engines
+from .text import Script
 from .timing import measure
 
 _STATUS = Path("/proc/self/status")
 
 
-def peak_bytes(path: str, contender: Contender, settings: Settings, ids: Sequence[int], n_prompt: int) -> int:
+def peak_bytes(path: str, contender: Contender, settings: Settings, script: Script) -> int:
     """Peak resident bytes of a process that opens the model, reads the prompt and the tokens after it.
 
     Raises:
@@ -35,8 +35,7 @@ def peak_bytes(path: str, contender: Contender, settings: Settings, ids: Sequenc
         "path": path,
         "contender": contender.to_dict(),
         "settings": asdict(settings),
-        "ids": list(ids),
-        "n_prompt": n_prompt,
+        "script": script._asdict(),
     }
     done = subprocess.run(child_command(__name__), input=json.dumps(job), capture_output=True, text=True)
     if done.returncode != 0:
@@ -50,7 +49,7 @@ def main() -> int:
     job: dict[str, Any] = json.load(sys.stdin)
     contender = Contender.from_dict(job["contender"])
     with open_engines(job["path"], [contender], Settings(**job["settings"])) as engines:
-        measure(engines[contender], job["ids"], job["n_prompt"])
+        measure(engines[contender], Script(**job["script"]))
         print(own_peak_bytes())
     return 0
 

@@ -18,13 +18,14 @@ from lazygguf.model_arguments import (
 from ..keep_options import Asking, add_schedule_arguments
 from .contenders import LLAMA_CPP
 from .shapes import SHAPES
+from .text import QUESTION
 
 _EPILOG = """\
 Every prompt length is read by llama.cpp, dense ("off", always there) and with each schedule, in turn, -r times
-after a warm-up of each: same text, threads, n_ubatch, flash attention, F16 K/V cache. After the prompt the next -n
-tokens of the text are read one at a time. TTFT is everything that is needed to go on decoding: the prompt read,
-its logits, the first token sampled. Ratios are medians over the pairs of one round, above 1 is faster than dense
-or llama.cpp. "ideal" is 1 / share of the dense work, a draft's work included; "reached" is the share of it that the
+after a warm-up of each: same text and question, threads, n_ubatch, flash attention, F16 K/V cache. After the prompt
+the next -n tokens of the text are read one at a time. TTFT is everything that is needed to go on decoding: the
+prompt read, its logits, the first token sampled. Ratios are medians over the pairs of one round, above 1 is faster
+than dense or llama.cpp. "ideal" is 1 / share of the dense work, a draft's work included; "reached" is the share of it that the
 prefill came to. With a draft (-md) TTFT holds its time too; --shape takes no second look.
 "peak" is the resident memory of a process that does one such run alone. "logits" is a hash of the logits' bits
 after the prompt: equal hashes mean equal to the last bit, as dense and llama.cpp are with --weights as-is.
@@ -102,6 +103,12 @@ def _add_run_arguments(group: Any) -> None:
         "--against", choices=(LLAMA_CPP, "none"), default=LLAMA_CPP, help="what to compare with (llama-cpp-python)"
     )
     group.add_argument("-f", "--file", metavar="FILE", help="the text to read (default: 13,000 tokens of prose)")
+    group.add_argument(
+        "--question",
+        metavar="TEXT",
+        default=QUESTION,
+        help=f'the end of every prompt; "": plain text, which profiles read densely ({QUESTION})',
+    )
     group.add_argument(
         "--no-memory",
         dest="memory",

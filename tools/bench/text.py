@@ -1,9 +1,13 @@
-"""What the engines read: real text, or random tokens for a model of random weights."""
+"""What the engines read: real text with a question behind it, or random tokens for a model of random weights.
+
+The question is there because schedules ask by it: plain text, which asks nothing, is read densely by profiles.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Protocol
+from typing import NamedTuple, Optional, Protocol
 
 import numpy as np
 
@@ -11,6 +15,32 @@ from lazygguf.text_file import read_text
 from lazygguf.tokenizer import encode_text
 
 TEXT = Path(__file__).resolve().parent.parent / "data" / "jargon.txt"  # public domain, about 13,000 tokens
+
+
+QUESTION = "What does the text above say about its author?"
+N_RANDOM_QUESTION = 12  # tokens
+_LEAST_TEXT = 3  # times the question's tokens: a prompt that is shorter has no question
+
+
+class Script(NamedTuple):
+    """What one run reads.
+
+    Attributes:
+        ids: the prompt's tokens and those after it.
+        n_prompt: tokens of the prompt.
+        n_asked: of those, the newest, which are a question about the others; 0 where nothing is asked.
+    """
+
+    ids: list[int]
+    n_prompt: int
+    n_asked: int = 0
+
+
+def script(text: Sequence[int], question: Sequence[int], n_prompt: int, n_gen: int) -> Script:
+    """A prompt that is the begin of a text and a question, then the text as it goes on."""
+    n_asked = len(question) if n_prompt > _LEAST_TEXT * len(question) else 0
+    n_text = n_prompt - n_asked
+    return Script([*text[:n_text], *question[:n_asked], *text[n_text : n_text + n_gen]], n_prompt, n_asked)
 
 
 class Tokenizes(Protocol):
@@ -35,6 +65,11 @@ def text_ids(tokenizer: Tokenizes, n_tokens: int, path: Optional[str] = None) ->
             f"{what} tokens in this model, {n_tokens:,} are needed: give a longer text with -f, or less -p"
         )
     return ids[:n_tokens]
+
+
+def question_ids(tokenizer: Tokenizes, question: str) -> list[int]:
+    """The question as a paragraph of its own; none for an empty one."""
+    return tokenizer.tokenize(encode_text(f"\n\n{question}"), add_bos=False) if question else []
 
 
 def random_ids(n_vocab: int, n_tokens: int) -> list[int]:

@@ -19,6 +19,7 @@ from typing import Callable, NamedTuple, Optional, TypeVar
 import numpy as np
 
 from .engines import Engine, Logits
+from .text import Script
 
 Clock = Callable[[], float]
 Turn = TypeVar("Turn")
@@ -65,18 +66,18 @@ class Spread(NamedTuple):
     most: float
 
 
-def measure(engine: Engine, ids: Sequence[int], n_prompt: int, clock: Clock = time.perf_counter) -> Sample:
-    """One run: the first n_prompt ids are the prompt, the others are read one at a time."""
+def measure(engine: Engine, script: Script, clock: Clock = time.perf_counter) -> Sample:
+    """One run: the prompt is read at once, the tokens after it one at a time."""
     engine.reset()
     begin = clock()
-    engine.read(ids[:n_prompt])
+    engine.read(script.ids[: script.n_prompt], script.n_asked)
     read = clock()
     logits = engine.logits()
     int(np.argmax(logits))  # what greedy sampling is
     sampled = clock()
     counts = engine.counts()
     decode_begin = clock()
-    for token in ids[n_prompt:]:
+    for token in script.ids[script.n_prompt :]:
         engine.read([token])
     end = clock()
     kv_bytes, aux_bytes = engine.counts()[1:3]
@@ -96,8 +97,7 @@ def measure(engine: Engine, ids: Sequence[int], n_prompt: int, clock: Clock = ti
 
 def interleave(
     engines: Mapping[Turn, Engine],
-    ids: Sequence[int],
-    n_prompt: int,
+    script: Script,
     repeats: int,
     on_turn: Callable[[Turn], None] = lambda turn: None,
     clock: Clock = time.perf_counter,
@@ -110,7 +110,7 @@ def interleave(
     for repeat in range(-1, repeats):
         for turn, engine in engines.items():
             on_turn(turn)
-            sample = measure(engine, ids, n_prompt, clock)
+            sample = measure(engine, script, clock)
             if repeat >= 0:
                 samples[turn].append(sample)
     return samples
