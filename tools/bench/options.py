@@ -25,8 +25,8 @@ Every prompt length is read by llama.cpp, dense ("off", always there) and with e
 after a warm-up of each: same text and question, threads, n_ubatch, flash attention, F16 K/V cache. After the prompt
 the next -n tokens of the text are read one at a time. TTFT is everything that is needed to go on decoding: the
 prompt read, its logits, the first token sampled. Ratios are medians over the pairs of one round, above 1 is faster
-than dense or llama.cpp. "ideal" is 1 / share of the dense work, a draft's work included; "reached" is the share of it that the
-prefill came to. With a draft (-md) TTFT holds its time too; --shape takes no second look.
+than dense or llama.cpp. "ideal" is 1 / share of the dense work, a draft's work included; "reached" is the share of it
+that the prefill came to. With a draft (-md) TTFT holds its time too; --shape takes no second look.
 "peak" is the resident memory of a process that does one such run alone. "logits" is a hash of the logits' bits
 after the prompt: equal hashes mean equal to the last bit, as dense and llama.cpp are with --weights as-is.
 
