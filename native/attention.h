@@ -16,4 +16,11 @@ bool has_attention_rows(const ggml_tensor * q, const ggml_tensor * k, const ggml
 ggml_tensor * build_attention_rows(ggml_context * ctx, ggml_tensor * q, ggml_tensor * k, ggml_tensor * v,
                                    ggml_tensor * mask);
 
+// Can build_key_products run this?
+bool has_key_products(const ggml_tensor * q, const ggml_tensor * k);
+
+// q F32 [n_embd_head, n_query, n_head], k as above -> F32 [n_kv, n_query, n_head], what ggml_mul_mat(k, q) gives: the
+// heads of a group are multiplied together, where ggml takes each alone
+ggml_tensor * build_key_products(ggml_context * ctx, ggml_tensor * q, ggml_tensor * k);
+
 } // namespace lazygguf

@@ -264,10 +264,15 @@ ggml_tensor * segment_graph::build_ffn(ggml_tensor * cur, const layer_weights & 
 }
 
 // q F32 [n_embd_head, n_query, n], k [n_embd_head, n_kv, n or less] -> F32 [n_kv, n_query, n] attention
-ggml_tensor * segment_graph::build_probs(ggml_tensor * q, ggml_tensor * k, ggml_tensor * mask) {
+ggml_tensor * segment_graph::build_probs(ggml_tensor * q, ggml_tensor * k, ggml_tensor * mask, ggml_backend_dev_t dev) {
     const float scale = 1.0F / std::sqrt(static_cast<float>(mdl_.hp.n_embd_head));
-    ggml_tensor * kq = ggml_mul_mat(ctx_.get(), k, q);
-    ggml_prec_set_acc(kq, GGML_PREC_F32);
+    ggml_tensor * kq = nullptr;
+    if (mdl_.has_fast_attention(dev) && has_key_products(q, k)) {
+        kq = build_key_products(ctx_.get(), q, k);
+    } else {
+        kq = ggml_mul_mat(ctx_.get(), k, q);
+        ggml_prec_set_acc(kq, GGML_PREC_F32);
+    }
     return ggml_soft_max_ext(ctx_.get(), kq, mask, scale, /*max_bias=*/0.0F);
 }
 
@@ -312,7 +317,7 @@ void segment_graph::build_scores(ggml_tensor * q, const kv_tensors & kv, const s
     q = ggml_permute(ctx_.get(), q, 0, 2, 1, 3); // [n_embd_head, n_query, n_head]
     ggml_tensor * k = heads_of(kv.k, shape_.n_kv);
     if (scored.heads.empty()) {
-        ggml_tensor * probs = build_probs(q, k, mask);
+        ggml_tensor * probs = build_probs(q, k, mask, kv.dev);
         switch (shape_.form) {
             case score_form::by_query: add_scores(build_head_mean(probs), kv.dev); break;
             case score_form::every_head: add_scores(probs, kv.dev); break;
@@ -324,7 +329,7 @@ void segment_graph::build_scores(ggml_tensor * q, const kv_tensors & kv, const s
         ggml_tensor * qh = ggml_view_2d(ctx_.get(), q, q->ne[0], q->ne[1], q->nb[1], static_cast<size_t>(h) * q->nb[2]);
         ggml_tensor * kh =
             ggml_view_2d(ctx_.get(), k, k->ne[0], k->ne[1], k->nb[1], static_cast<size_t>(h_kv) * k->nb[2]);
-        add_scores(build_probs(qh, kh, mask), kv.dev);
+        add_scores(build_probs(qh, kh, mask, kv.dev), kv.dev);
     }
 }
 

@@ -136,7 +136,7 @@ class segment_graph {
     const scored_layer * find_scored(int il) const;
     void build_scores(ggml_tensor * q, const kv_tensors & kv, const scored_layer & scored, ggml_backend_dev_t dev);
     void add_scores(ggml_tensor * scores, ggml_backend_dev_t dev);
-    ggml_tensor * build_probs(ggml_tensor * q, ggml_tensor * k, ggml_tensor * mask);
+    ggml_tensor * build_probs(ggml_tensor * q, ggml_tensor * k, ggml_tensor * mask, ggml_backend_dev_t dev);
     ggml_tensor * build_head_mean(ggml_tensor * probs);
     ggml_tensor * build_sum(ggml_tensor * probs);
     void build_logits(ggml_tensor * cur);

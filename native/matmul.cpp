@@ -243,11 +243,14 @@ template <ggml_type type> void multiply_many(const matmul_op & op, int tile, std
 }
 
 template <ggml_type type> void multiply(ggml_tensor * dst, int /*ith*/, int nth, void * queue) {
-    constexpr int PARTS_PER_THREAD = 8;
+    // Few rows are done as fast as memory is read, which is faster in long runs; many are done evenly in short ones.
+    constexpr int PARTS_OF_FEW = 4; // per thread
+    constexpr int PARTS_OF_MANY = 8;
     thread_local std::vector<weight_tile> tiles;
     const matmul_op op(dst);
     auto & work = *static_cast<work_queue *>(queue);
-    const int part = std::max(1, op.n_tiles() / (nth * PARTS_PER_THREAD));
+    const int n_parts = nth * (op.packed.n_groups() > 1 ? PARTS_OF_MANY : PARTS_OF_FEW);
+    const int part = std::max(1, op.n_tiles() / n_parts);
     for (int begin = work.take() * part; begin < op.n_tiles(); begin = work.take() * part) {
         for (int tile = begin; tile < std::min(begin + part, op.n_tiles()); ++tile) {
             if (op.packed.n_groups() > 1) {
