@@ -21,6 +21,8 @@ namespace {
 constexpr int MAX_QUERY = 128;     // queries of a job, about
 constexpr int64_t PART_ROWS = 256; // cache rows of a part, at least
 constexpr int64_t MAX_PARTS = 48;  // parts over all rows and K/V heads, about
+using ivec = int32_t __attribute__((vector_size(LANES * sizeof(int32_t)), aligned(4)));
+
 // e^x for x <= 0: 2^n times a polynomial for the fraction; relative error below 2e-7. Below -87: 0.
 vec exp_negative(vec x) {
     const vec clamped = max(x, splat(-87.0F));

@@ -19,7 +19,6 @@ constexpr int TILE = 64; // cache rows unpacked at once
 constexpr int64_t MIN_QUERIES = 4;
 constexpr int MR = 6; // rows of the register block of a product
 using vec = float __attribute__((vector_size(LANES * sizeof(float)), aligned(4)));
-using ivec = int32_t __attribute__((vector_size(LANES * sizeof(int32_t)), aligned(4)));
 
 inline vec load(const float * p) { return *reinterpret_cast<const vec *>(p); }
 inline void store(float * p, vec x) { *reinterpret_cast<vec *>(p) = x; }

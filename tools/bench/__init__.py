@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
         draft = draft_options(args, path)
         model = model_facts(path, has_draft=args.model_draft is not None)
         against = LLAMA_CPP if args.against == LLAMA_CPP else None
-        text, question = _script(args, model, max(lengths) + args.n_gen)
+        text, question = _text_and_question(args, model, max(lengths) + args.n_gen)
         plan = Plan(
             path=path,
             contenders=contenders(keeps, asking_of(args), model.shape, against),
@@ -98,8 +98,8 @@ def _reads_random(args: argparse.Namespace) -> bool:
     return args.shape is not None and args.model_draft is None
 
 
-def _script(args: argparse.Namespace, model: ModelFacts, n_tokens: int) -> tuple[list[int], list[int]]:
-    """The text and the question."""
+def _text_and_question(args: argparse.Namespace, model: ModelFacts, n_tokens: int) -> tuple[list[int], list[int]]:
+    """Their tokens."""
     if _reads_random(args):
         ids = random_ids(model.n_vocab, n_tokens + N_RANDOM_QUESTION)
         return ids[:n_tokens], ids[n_tokens:]
