@@ -73,7 +73,7 @@ class ModelOptions:
             logits are llama.cpp's to the bit. A draft always has the fast ones.
         keep: ``"auto"``, ``"off"`` (dense), a spelling such as ``"10:0.3,13:0.08"``, a profile's path
             (``.json``), or a ``KeepSchedule``.
-        max_revive: pruned tokens brought back per step and pruning point; None is the schedule's own, -1 no limit.
+        max_revive: pruned tokens brought back per decode step; None is the schedule's own, -1 no limit.
         draft: a smaller model that reads prompts first and says what of them is worth reading: a GGUF file, or a
             ``LazyModel``, which must stay open as long. It works with a pruning point before layer 0
             (``keep="-1:0.2"``, what ``"auto"`` is with a draft), and does not run where it cannot pay (the model less

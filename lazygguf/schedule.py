@@ -96,8 +96,9 @@ class KeepSchedule:
         points: the pruning points; layers ascending, shares never rising.
         n_sink: the first ``n_sink`` tokens are never pruned.
         min_prompt: contexts shorter than this many tokens run dense.
-        max_revive: pruned tokens brought back per decode step and segment, highest scores first; -1 is no
-            limit (the paper's rule). A later prompt on the same session is not limited by it.
+        max_revive: pruned tokens brought back per decode step, highest scores first; -1 is no limit (the paper's
+            rule). Each point has an even part of what the points before it left over. A later prompt on the same
+            session is not limited by it.
         revive_margin: a decode step brings a token back only where its score is this share above the lowest one
             that was selected (1.0 is twice it); 0 is no such rule (the paper's). It makes decoding faster, and
             lost answers of later turns where we tried it.

@@ -159,9 +159,20 @@ std::vector<candidate> session::select_live(const step & st, int s) const {
     return select(live, count_mass(live, point.mass, {keep_count(point.keep_min, st.n_tokens), n_most}));
 }
 
-// Which old positions of `live` are computed in the next segment: adds to st.revived. A decode step revives at most
-// max_revive at each pruning point, the best ones, and only what is clearly above the worst of what was selected; what
-// came back at an earlier point goes on beside them.
+// How many a decode step may revive at the end of segment s: an even part of what is left of max_revive for this point
+// and those after it, so that the later ones, which see best, have theirs.
+int32_t session::revive_budget(const step & st, int s) const {
+    if (schedule_.max_revive < 0) {
+        return -1;
+    }
+    const auto n_revived = static_cast<int32_t>(st.revived.size());
+    const auto n_points = static_cast<int32_t>(segments_.size()) - 1 - s;
+    return std::max(schedule_.max_revive - n_revived, 0) / n_points;
+}
+
+// Which old positions of `live` are computed in the next segment: adds to st.revived. A decode step revives within its
+// budget, the best first, and only what is clearly above the worst of what was selected; what came back at an earlier
+// point goes on beside them.
 void session::revive(step & st, int s, const std::vector<candidate> & live) const {
     const cell_map & next = segments_[static_cast<size_t>(s) + 1].cells;
     const bool is_limited = st.is_decode() && !st.is_dense;
@@ -170,7 +181,7 @@ void session::revive(step & st, int s, const std::vector<candidate> & live) cons
     std::copy_if(live.begin(), live.end(), std::back_inserter(fresh), [&](const candidate & c) {
         return c.pos < st.n_past && !next.has(c.pos) && !contains(st.revived, c.pos) && c.score >= least;
     });
-    for (const candidate & c : best(fresh, is_limited ? schedule_.max_revive : -1)) {
+    for (const candidate & c : best(fresh, is_limited ? revive_budget(st, s) : -1)) {
         st.revived.push_back(c.pos);
     }
     std::sort(st.revived.begin(), st.revived.end());

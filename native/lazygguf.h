@@ -182,7 +182,7 @@ typedef struct lazy_schedule {
     int32_t            n_points;   // 0: dense
     int32_t            n_sink;     // the first n_sink tokens are never pruned
     int32_t            min_prompt; // contexts shorter than this run dense
-    int32_t            max_revive; // old tokens revived per decode step and pruning point; -1 = unlimited
+    int32_t            max_revive; // old tokens revived per decode step; -1 = unlimited
     double             revive_margin; // a decode step revives a token only where its score is this share above the
                                       //   lowest one that was selected; 0: any
     bool               decode_cached; // a decode step attends to all that a segment holds, selected or not

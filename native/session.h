@@ -135,6 +135,7 @@ class session {
     std::vector<int32_t> select_entering(const step & st) const;
     std::vector<float> score(const step & st, int s) const;
     std::vector<candidate> select_live(const step & st, int s) const;
+    int32_t revive_budget(const step & st, int s) const;
     void revive(step & st, int s, const std::vector<candidate> & live) const;
     void choose(step & st, int s) const;
 };

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,12 @@ def away_from_the_source_tree(tmp_path_factory: pytest.TempPathFactory) -> Itera
         os.chdir(tmp_path_factory.mktemp("cwd"))
     yield
     os.chdir(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c_reaches_child_processes() -> None:
+    """A shell starts what it runs in the background with SIGINT ignored, which child processes would inherit."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 TinyModel = tuple[Path, dict[str, np.ndarray]]

@@ -200,7 +200,7 @@ class Reference:
         old = [pos for pos in missing if pos < step.n_past]
         if step.limited and least > 0.0:  # a score that is nearly the least one may fall either way
             self.margins[s] = min([self.margins[s], *(abs(scores[pos] - least) / least for pos in old)])
-        given_up = step.revive(old, scores, least)
+        given_up = step.revive(s, old, scores, least)
         live = [pos for pos in kept if pos not in given_up]
         if self.schedule.decode_cached and step.decode:
             live = sorted({*live, *held})
@@ -313,17 +313,18 @@ class _Step:
         keep = point.keep_min if point.mass < 1.0 else point.keep
         return not self.dense and keep < 1.0 and len(live) > int(np.floor(keep * self.n_tokens + 1e-6))
 
-    def revive(self, old: list[int], scores: Mapping[int, float], least: float) -> set[int]:
-        """Which of the old positions are not computed in this step.
+    def revive(self, s: int, old: list[int], scores: Mapping[int, float], least: float) -> set[int]:
+        """Which of the old positions are not computed after segment s in this step.
 
-        A decode step revives at most max_revive at each point, none below the least score; what came back at an
-        earlier point of the step goes on beside them.
+        A decode step revives at most max_revive, of which each point has an even part of what those before it left
+        over, and none below the least score; what came back at an earlier point of the step goes on beside them.
         """
         fresh = sorted((pos for pos in old if pos not in self.revived), key=lambda pos: (-scores[pos], pos))
         back = fresh
         if self.limited:
             back = [pos for pos in fresh if scores[pos] >= least]
-            back = back if self.schedule.max_revive < 0 else back[: self.schedule.max_revive]
+            n_left = max(0, self.schedule.max_revive - len(self.revived))
+            back = back if self.schedule.max_revive < 0 else back[: n_left // (len(self.points) - s)]
         self.revived.update(back)
         return set(fresh) - set(back)
 

@@ -142,7 +142,7 @@ def assert_step_holds(
         assert later_rows <= earlier_rows  # a row begins with the aux row of the segment before
     if schedule.max_revive >= 0 and n_new == 1 and n_tokens > 1 and not is_dense:
         n_entered = len(set(live[0]) - before[0]) - 1  # read by their scores, without limit
-        assert stats.n_revived <= schedule.max_revive * len(points) + n_entered
+        assert stats.n_revived <= max(schedule.max_revive, n_entered)
     windows = [p.n_query for p in points if isinstance(p.n_query, int)]
     n_protected = schedule.n_sink + max([*windows, 0]) + n_question + 1
     if scores is not None and schedule.entry is not None and not is_dense:

@@ -25,7 +25,7 @@ FIRST_VERIFIED = 1000  # index of the first probe that is not recorded
 ROUNDS = ((1, 1.0), (3, 0.4), (6, 0.2))  # prompts of each kind so far, share of the schedules that are asked
 SLACK = 0.06  # of quality that a first round forgives: a few prompts say little
 N_KLD = 2
-REVIVES = ((0, 0.0), (1, 0.0))  # budgets and margins that are tried with the schedule that was chosen
+REVIVES = ((0, 0.0), (3, 0.0))  # budgets and margins that are tried with the schedule that was chosen
 MAX_ROWS = 3.0  # computed per decoded token
 QUESTION_FIRST = 0.95  # of the dense score where the question stands before the text
 
