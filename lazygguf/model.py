@@ -23,12 +23,13 @@ from .completion import CompletionOptions, Envelope, chat_chunks, chat_result, t
 from .context import TokenContext
 from .draft import DraftModel
 from .generation import Request, generate, sample_tokens
+from .keep import has_profile, resolve_keep
 from .llama_log import show_llama_log
 from .model_options import ModelOptions, model_options
 from .opening import Drafting, ModelFile, load_weights, open_context
 from .reading import ProgressCallback
 from .sampling import SEED_MAX, Sampler, SamplingParams
-from .schedule import KeepSchedule, has_profile, resolve_keep
+from .schedule import KeepSchedule
 from .scoring_profile import ScoringProfile, resolve_scoring
 from .stats import Stats
 from .templates import ChatTemplate

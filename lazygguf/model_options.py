@@ -12,11 +12,11 @@ from typing import Any, Optional, Union
 
 from ._names import refuse_unknown
 from .devices import PLACEMENTS, check_request, device_names, layer_count
+from .keep import KeepArgument
 from .prompt_text import compile_headings
 from .reading import ProgressCallback
 from .rpc import parse_servers
 from .sampling import SEED_MAX
-from .schedule import KeepArgument
 from .scoring_profile import ScoringProfile
 
 _INT_RANGES = {

@@ -1,8 +1,7 @@
 """Keep schedules: after which layers the context shrinks, to what share, and who decides.
 
-Owns the schedule's data, its checks, its spelling (``"10:0.3,13:0.08"``), its JSON (a profile), and how the
-``keep`` argument becomes a schedule. Pure data: it knows nothing of files that hold models, sessions or the
-native core.
+Owns the schedule's data, its checks, its spelling (``"10:0.3,13:0.08"``) and its JSON (a profile). Pure data: it knows
+nothing of files that hold models, sessions or the native core.
 """
 
 from __future__ import annotations
@@ -10,12 +9,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, Optional, Union
 
 from ._names import refuse_unknown
-from .errors import ModelFileError
 from .profile_json import parse_json
 
 QUESTION = "question"
@@ -28,7 +25,15 @@ INT32_MAX = 2**31 - 1
 PROFILE_KEY = "lazygguf.profile"
 
 _POINT_KEYS = ("il", "keep", "heads", "n_query", "pool", "query_max", "n_layers", "mass", "keep_min")
-_SCHEDULE_KEYS = ("n_sink", "min_prompt", "max_revive", "revive_margin", "decode_cached", "dense_unasked")
+_SCHEDULE_KEYS = (
+    "n_sink",
+    "min_prompt",
+    "max_revive",
+    "revive_margin",
+    "mean_revive",
+    "decode_cached",
+    "dense_unasked",
+)
 _PROFILE_NOTES = ("model", "measurements")  # of a profile; kept in the file, not used here
 
 
@@ -102,6 +107,9 @@ class KeepSchedule:
         revive_margin: a decode step brings a token back only where its score is this share above the lowest one
             that was selected (1.0 is twice it); 0 is no such rule (the paper's). It makes decoding faster, and
             lost answers of later turns where we tried it.
+        mean_revive: tokens brought back per decode step in the long run: what a step leaves over is saved for later
+            ones, which still bring back ``max_revive`` at most, so that a line just named can come back at once and
+            decoding stays fast. After a prompt ``max_revive`` are saved. 0 is no such limit.
         decode_cached: a decode step attends to every token that a segment has computed, not to the selected ones
             alone (the paper's rule); which come back is decided as ever.
         dense_unasked: a prompt whose question is not known (plain text to go on with, a question before a long text)
@@ -113,6 +121,7 @@ class KeepSchedule:
     min_prompt: int = 256
     max_revive: int = 4
     revive_margin: float = 0.0
+    mean_revive: float = 0.0
     decode_cached: bool = False
     dense_unasked: bool = False
 
@@ -132,9 +141,9 @@ class KeepSchedule:
 
         Args:
             spelling: comma-separated ``il:keep`` pairs.
-            **settings: ``n_sink``, ``min_prompt``, ``max_revive``, ``revive_margin``, ``decode_cached``,
-                ``dense_unasked`` of the schedule, and ``heads``, ``n_query``, ``pool``, ``query_max``, ``n_layers``,
-                ``mass``, ``keep_min``, which then hold for every point inside the model.
+            **settings: ``n_sink``, ``min_prompt``, ``max_revive``, ``revive_margin``, ``mean_revive``,
+                ``decode_cached``, ``dense_unasked`` of the schedule, and ``heads``, ``n_query``, ``pool``,
+                ``query_max``, ``n_layers``, ``mass``, ``keep_min``, which then hold for every point inside the model.
 
         Raises:
             ValueError: the spelling or a setting is wrong; the message holds the value and what was expected.
@@ -244,86 +253,6 @@ class KeepSchedule:
         return cls.from_dict(parse_json(text, "keep profile"))
 
 
-KeepArgument = Union[str, KeepSchedule]
-
-
-def resolve_keep(
-    keep: KeepArgument,
-    *,
-    n_layer: int,
-    n_head: int,
-    metadata: Mapping[str, Any],
-    shipped: Optional[Mapping[str, Any]] = None,
-    max_revive: Optional[int] = None,
-    has_draft: bool = False,
-) -> Optional[KeepSchedule]:
-    """Turns the ``keep`` argument into a schedule that fits the model.
-
-    Args:
-        keep: ``"auto"`` (the profile in the model's metadata; with a draft ``KeepSchedule.drafted``; else the shipped
-            profile, else ``KeepSchedule.auto``), ``"off"`` (dense), a spelling, the path of a profile (it ends in
-            ``.json``), or a ``KeepSchedule``.
-        n_layer: layers of the model.
-        n_head: attention heads of the model.
-        metadata: the model's GGUF metadata.
-        shipped: the profile that ships for this model (``shipped_profiles``), None where there is none.
-        max_revive: overrides the schedule's own; None keeps it, -1 is no limit. Without effect where nothing
-            is pruned.
-        has_draft: a draft model can score before layer 0.
-
-    Returns:
-        None when the model is to run dense.
-
-    Raises:
-        ValueError: the argument is wrong or does not fit the model.
-        ModelFileError: the profile inside the model file is wrong.
-        OSError: the profile file cannot be read.
-    """
-    if max_revive is not None and not _is_int(max_revive, -1, INT32_MAX):
-        raise ValueError(f"max_revive is {max_revive!r}, expected an integer >= -1 (-1 is no limit)")
-    if keep == "auto":
-        schedule = _of_file(metadata, n_layer, n_head)
-        if schedule is None and has_draft:
-            schedule = KeepSchedule.drafted()
-        elif schedule is None:
-            schedule = KeepSchedule.auto(n_layer) if shipped is None else KeepSchedule.from_dict(shipped)
-    else:
-        schedule = _explicit(keep)
-    if schedule is None:
-        return None
-    schedule.validate(n_layer, n_head)
-    return schedule if max_revive is None else replace(schedule, max_revive=max_revive)
-
-
-def has_profile(metadata: Mapping[str, Any], shipped: Optional[Mapping[str, Any]]) -> bool:
-    """Whether ``keep="auto"`` is a profile made for the model."""
-    return PROFILE_KEY in metadata or shipped is not None
-
-
-def _of_file(metadata: Mapping[str, Any], n_layer: int, n_head: int) -> Optional[KeepSchedule]:
-    profile = metadata.get(PROFILE_KEY)
-    if profile is None:
-        return None
-    try:
-        schedule = KeepSchedule.from_json(str(profile))
-        schedule.validate(n_layer, n_head)
-    except ValueError as error:
-        raise ModelFileError(f'metadata key {PROFILE_KEY}: {error} (keep="off" ignores it)') from error
-    return schedule
-
-
-def _explicit(keep: KeepArgument) -> Optional[KeepSchedule]:
-    if isinstance(keep, KeepSchedule):
-        return keep
-    if not isinstance(keep, str):
-        raise TypeError(f'keep is {type(keep).__name__}, expected "auto", "off", a spelling or a KeepSchedule')
-    if keep == "off":
-        return None
-    if keep.endswith(".json"):
-        return KeepSchedule.from_json(Path(keep).read_text(encoding="utf-8"))
-    return KeepSchedule.parse(keep)
-
-
 def _parse_pair(spelling: str, pair: str) -> tuple[int, float]:
     il, colon, keep = pair.partition(":")
     try:
@@ -346,17 +275,17 @@ def _point_from_dict(point: Any) -> PruningPoint:
 
 
 def _point_problem(point: PruningPoint) -> Optional[str]:
-    if not _is_int(point.il, BEFORE_LAYER_0, INT32_MAX):
+    if not is_integer(point.il, BEFORE_LAYER_0, INT32_MAX):
         return f"il is {point.il!r}, expected an integer >= 0, or -1 (before layer 0)"
     if not _is_share(point.keep) or point.keep == 0:
         return f"keep is {_spell_keep(point.keep)}, expected a value in (0, 1]"
-    if point.n_query != QUESTION and not _is_int(point.n_query, 1, MAX_QUERY):
+    if point.n_query != QUESTION and not is_integer(point.n_query, 1, MAX_QUERY):
         return f'n_query is {point.n_query!r}, expected an integer in [1, {MAX_QUERY}] or "{QUESTION}"'
-    if not _is_int(point.pool, 1, MAX_POOL) or point.pool % 2 == 0:
+    if not is_integer(point.pool, 1, MAX_POOL) or point.pool % 2 == 0:
         return f"pool is {point.pool!r}, expected an odd integer in [1, {MAX_POOL}]"
     if not isinstance(point.query_max, bool):
         return f"query_max is {point.query_max!r}, expected true or false"
-    if not _is_int(point.n_layers, 1, max(1, point.il + 1)):
+    if not is_integer(point.n_layers, 1, max(1, point.il + 1)):
         return f"n_layers is {point.n_layers!r}, expected an integer in [1, {max(1, point.il + 1)}]"
     if not _is_share(point.mass) or point.mass == 0:
         return f"mass is {point.mass!r}, expected a value in (0, 1]"
@@ -380,8 +309,8 @@ def _heads(point: PruningPoint) -> tuple[Head, ...]:
 
 def _is_head(head: Any, il: int) -> bool:
     if isinstance(head, tuple):
-        return len(head) == 2 and _is_int(head[0], 0, il) and _is_int(head[1], 0, INT32_MAX)
-    return _is_int(head, 0, INT32_MAX)
+        return len(head) == 2 and is_integer(head[0], 0, il) and is_integer(head[1], 0, INT32_MAX)
+    return is_integer(head, 0, INT32_MAX)
 
 
 def _schedule_problem(schedule: KeepSchedule) -> Optional[str]:
@@ -402,19 +331,25 @@ def _schedule_problem(schedule: KeepSchedule) -> Optional[str]:
             return f"layer {first} scores after {after.il}, expected layers after the point before, {before.il}"
     for key, least in (("n_sink", 0), ("min_prompt", 0), ("max_revive", -1)):
         value = getattr(schedule, key)
-        if not _is_int(value, least, INT32_MAX):
+        if not is_integer(value, least, INT32_MAX):
             return f"{key} is {value!r}, expected an integer >= {least}"
-    margin = schedule.revive_margin
-    if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 <= margin < math.inf:
-        return f"revive_margin is {margin!r}, expected a number >= 0"
+    for key in ("revive_margin", "mean_revive"):
+        if not _is_amount(getattr(schedule, key)):
+            return f"{key} is {getattr(schedule, key)!r}, expected a number >= 0"
+    if schedule.mean_revive > 0 and schedule.max_revive < 0:
+        return f"mean_revive is {schedule.mean_revive!r} and max_revive has no limit (-1), which it needs"
     for key in ("decode_cached", "dense_unasked"):
         if not isinstance(getattr(schedule, key), bool):
             return f"{key} is {getattr(schedule, key)!r}, expected true or false"
     return None
 
 
-def _is_int(value: Any, least: int, most: int) -> bool:
+def is_integer(value: Any, least: int, most: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
+
+
+def _is_amount(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def _is_share(value: Any) -> bool:

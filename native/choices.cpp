@@ -159,15 +159,26 @@ std::vector<candidate> session::select_live(const step & st, int s) const {
     return select(live, count_mass(live, point.mass, {keep_count(point.keep_min, st.n_tokens), n_most}));
 }
 
-// How many a decode step may revive at the end of segment s: an even part of what is left of max_revive for this point
-// and those after it, so that the later ones, which see best, have theirs.
+// How many a decode step may revive at the end of segment s: an even part of what is left of the step's budget for this
+// point and those after it, so that the later ones, which see best, have theirs.
 int32_t session::revive_budget(const step & st, int s) const {
     if (schedule_.max_revive < 0) {
         return -1;
     }
+    const int32_t n_most = schedule_.mean_revive == 0.0 ? schedule_.max_revive : static_cast<int32_t>(saved_);
     const auto n_revived = static_cast<int32_t>(st.revived.size());
     const auto n_points = static_cast<int32_t>(segments_.size()) - 1 - s;
-    return std::max(schedule_.max_revive - n_revived, 0) / n_points;
+    return std::max(n_most - n_revived, 0) / n_points;
+}
+
+// What the next decode step may revive: all of max_revive after a prompt, what was saved since after a decode step.
+double session::saved_after(const step & st) const {
+    const double n_most = std::max(schedule_.max_revive, 0);
+    if (!st.is_decode()) {
+        return n_most;
+    }
+    const double n_left = std::max(saved_ - static_cast<double>(st.revived.size()), 0.0);
+    return std::min(n_left + schedule_.mean_revive, n_most);
 }
 
 // Which old positions of `live` are computed in the next segment: adds to st.revived. A decode step revives within its

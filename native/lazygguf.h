@@ -185,6 +185,8 @@ typedef struct lazy_schedule {
     int32_t            max_revive; // old tokens revived per decode step; -1 = unlimited
     double             revive_margin; // a decode step revives a token only where its score is this share above the
                                       //   lowest one that was selected; 0: any
+    double             mean_revive; // over the decode steps after a prompt: what a step leaves over is saved for later
+                                    //   ones, which still revive max_revive at most; 0: no such limit
     bool               decode_cached; // a decode step attends to all that a segment holds, selected or not
     bool               dense_unasked; // a prompt for which no query span is given runs dense where one would ask
 } lazy_schedule;

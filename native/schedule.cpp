@@ -71,6 +71,9 @@ keep_schedule read_schedule(const lazy_schedule * schedule, const hparams & hp) 
     check(schedule->min_prompt >= 0, format("min_prompt is %d, expected at least 0", schedule->min_prompt));
     check(schedule->max_revive >= -1, format("max_revive is %d, expected at least -1", schedule->max_revive));
     check(schedule->revive_margin >= 0.0, format("revive_margin is %g, expected at least 0", schedule->revive_margin));
+    check(schedule->mean_revive == 0.0 || (schedule->mean_revive > 0.0 && schedule->max_revive >= 0),
+          format("mean_revive is %g with max_revive %d, expected 0, or more with a limit", schedule->mean_revive,
+                 schedule->max_revive));
     for (int i = 0; i < schedule->n_points; ++i) {
         const lazy_point & point = schedule->points[i];
         const int before_il = i == 0 ? -2 : schedule->points[i - 1].il;
@@ -91,6 +94,7 @@ keep_schedule read_schedule(const lazy_schedule * schedule, const hparams & hp) 
     out.min_prompt = schedule->min_prompt;
     out.max_revive = schedule->max_revive;
     out.revive_margin = schedule->revive_margin;
+    out.mean_revive = schedule->mean_revive;
     out.decode_cached = schedule->decode_cached;
     out.dense_unasked = schedule->dense_unasked;
     return out;

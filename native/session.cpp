@@ -286,6 +286,7 @@ void session::commit(step & st) {
         windows_[s].keep_only(st.query[s]);
     }
     moved_ = compute_.moved();
+    saved_ = saved_after(st);
     n_new_ = st.n_tokens - st.n_past;
     n_tokens_ = st.n_tokens;
     n_revived_ = static_cast<int32_t>(st.revived.size());
@@ -345,6 +346,7 @@ void session::trim(int32_t n_tokens) {
         window.trim(n_tokens);
     }
     n_tokens_ = n_tokens;
+    saved_ = std::max(schedule_.max_revive, 0); // as after a prompt: the same prompt again is to give the same
     tokens_.resize(static_cast<size_t>(n_tokens));
     entered_.erase(std::lower_bound(entered_.begin(), entered_.end(), n_tokens), entered_.end());
     protected_.erase(std::lower_bound(protected_.begin(), protected_.end(), n_tokens), protected_.end());

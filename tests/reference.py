@@ -43,6 +43,7 @@ class Schedule:
     min_prompt: int = 0
     max_revive: int = -1  # -1: unlimited
     revive_margin: float = 0.0
+    mean_revive: float = 0.0  # 0: as many in every decode step as max_revive allows
     decode_cached: bool = False  # a decode step attends to all that a segment holds
     dense_unasked: bool = False  # without a span, where one would ask, a prompt runs dense
 
@@ -93,6 +94,7 @@ class Reference:
         # it was computed, 0 where a position was not live; of those that asked last
         self.looks: list[dict[int, np.ndarray]] = [{} for _ in self.segments]
         self.question: range = range(0)
+        self.saved = 0.0  # what the next decode step may bring back, where mean_revive limits it
         self._forget_step()
 
     def trim(self, n: int) -> None:
@@ -100,6 +102,8 @@ class Reference:
         for rows in [*self.k, *self.v, *self.aux, *self.looks]:
             for pos in [pos for pos in rows if pos >= n]:
                 del rows[pos]
+        if n < self.n_tokens:
+            self.saved = float(max(0, self.schedule.max_revive))
         self.n_tokens = min(self.n_tokens, n)
         self.ids, self.entered = self.ids[:n], [pos for pos in self.entered if pos < n]
         self.protected = {pos for pos in self.protected if pos < n}
@@ -154,6 +158,7 @@ class Reference:
                 self.looks[s] = {pos: known[pos] for pos in step.asking[s] if pos in known}
                 live, compute = self._prune(s, step)
         self.n_revived = len(step.revived)
+        self.saved = step.saved_after()
         return self._logits(rows[-1])
 
     def _forget_step(self) -> None:
@@ -287,6 +292,7 @@ class _Step:
             *(self.question if held.entry is not None else ()),
         }
         self.revived: set[int] = set()
+        self.saved = held.saved  # what this step may bring back, where mean_revive limits it
 
     def _question(self, last: range, span: tuple[int, int] | None) -> range:
         """The new span; else, while an answer is decoded, the question it answers; else the newest tokens."""
@@ -323,10 +329,18 @@ class _Step:
         back = fresh
         if self.limited:
             back = [pos for pos in fresh if scores[pos] >= least]
-            n_left = max(0, self.schedule.max_revive - len(self.revived))
+            n_most = self.schedule.max_revive if self.schedule.mean_revive == 0 else int(self.saved)
+            n_left = max(0, n_most - len(self.revived))
             back = back if self.schedule.max_revive < 0 else back[: n_left // (len(self.points) - s)]
         self.revived.update(back)
         return set(fresh) - set(back)
+
+    def saved_after(self) -> float:
+        """What the next decode step may bring back: all after a prompt, else what was left over and one step's mean."""
+        n_most = max(0, self.schedule.max_revive)
+        if not self.decode:
+            return n_most
+        return min(n_most, max(0.0, self.saved - len(self.revived)) + self.schedule.mean_revive)
 
 
 def score(point: Any, live: list[int], looks: Sequence[np.ndarray]) -> np.ndarray:

@@ -48,12 +48,14 @@ def schedules(draw: st.DrawFn) -> KeepSchedule:
     if draw(st.integers(0, 3)) == 0:
         keep = draw(st.sampled_from([share for share in (1.0, 0.9, 0.5, 0.3) if share >= points[0].keep] or [1.0]))
         points = [PruningPoint(-1, keep, pool=draw(st.sampled_from([1, 5]))), *points]
+    max_revive = draw(st.sampled_from([-1, 0, 1, 2, 5]))
     return KeepSchedule(
         tuple(points),
         n_sink=draw(st.sampled_from([0, 0, 1, 4])),
         min_prompt=draw(st.sampled_from([0, 0, 0, 30])),
-        max_revive=draw(st.sampled_from([-1, 0, 1, 2, 5])),
+        max_revive=max_revive,
         revive_margin=draw(st.sampled_from([0.0, 0.0, 0.5, 2.0])),
+        mean_revive=0 if max_revive < 0 else draw(st.sampled_from([0, 0, 0.7, 3])),
     )
 
 

@@ -16,8 +16,9 @@ from typing import Any, Optional
 from lazygguf._ffi import NativeFile, TensorInfo, list_devices
 from lazygguf.cli import EXIT_ERROR, say_error
 from lazygguf.errors import LazyError
+from lazygguf.keep import resolve_keep
 from lazygguf.printable import printable
-from lazygguf.schedule import PROFILE_KEY, resolve_keep
+from lazygguf.schedule import PROFILE_KEY
 from lazygguf.shipped_profiles import fingerprint, shipped_profile
 
 SHOWN_ITEMS = 3  # of an array

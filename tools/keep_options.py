@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional, Union
 
-from lazygguf.schedule import QUESTION, KeepArgument, KeepSchedule, resolve_keep
+from lazygguf.keep import KeepArgument, resolve_keep
+from lazygguf.schedule import QUESTION, KeepSchedule
 
 
 @dataclass(frozen=True)

@@ -32,5 +32,6 @@ def native_schedule(schedule: Optional[KeepSchedule]) -> tuple[Any, list[Any]]:
         schedule.max_revive,
     )
     native.revive_margin = schedule.revive_margin
+    native.mean_revive = schedule.mean_revive
     native.decode_cached, native.dense_unasked = schedule.decode_cached, schedule.dense_unasked
     return native, keep_alive

@@ -48,6 +48,7 @@ SCHEDULES = {
     "sinks": schedule_of(PruningPoint(1, 0.3), PruningPoint(2, 0.1), n_sink=4),
     "budget": schedule_of(PruningPoint(1, 0.5), PruningPoint(3, 0.25), max_revive=2),
     "margin": schedule_of(PruningPoint(1, 0.5), PruningPoint(3, 0.25), max_revive=3, revive_margin=0.3),
+    "mean budget": schedule_of(PruningPoint(1, 0.5), PruningPoint(3, 0.25), max_revive=6, mean_revive=1.5),
     "no revival": schedule_of(PruningPoint(1, 0.5), PruningPoint(3, 0.25), max_revive=0),
     "keep 1": schedule_of(PruningPoint(1, 1.0), PruningPoint(3, 0.4)),
     "dense unasked": schedule_of(

@@ -300,6 +300,21 @@ def test_a_decode_step_revives_no_more_than_its_budget(tiny: Tiny) -> None:
             assert len(set(after) - set(before)) <= 4
 
 
+def test_what_decode_steps_leave_over_is_saved_for_later_ones(tiny: Tiny) -> None:
+    lazy = Reference(*tiny, Schedule((Point(1, 0.5), Point(3, 0.25)), max_revive=6, mean_revive=1.5))
+    lazy.eval(prompt(100))
+    back = []
+    for token in prompt(12, seed=1):
+        lazy.eval([token])
+        back.append(lazy.n_revived)
+        assert lazy.n_revived <= 6
+        assert sum(back) <= 6 + 1.5 * (len(back) - 1)
+    assert max(back) > 2  # more than a step's mean at once
+    lazy.trim(100)
+    lazy.eval([7])
+    assert lazy.n_revived > 2  # again as after a prompt
+
+
 # ---- the tiny files ----
 
 

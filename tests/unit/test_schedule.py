@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from lazygguf.errors import ModelFileError
-from lazygguf.schedule import KeepSchedule, PruningPoint, resolve_keep
+from lazygguf.keep import resolve_keep
+from lazygguf.schedule import KeepSchedule, PruningPoint
 
 MODEL: dict[str, Any] = {"n_layer": 30, "n_head": 9, "metadata": {}}
 
@@ -129,6 +130,10 @@ def test_a_wrong_spelling_is_refused_with_the_value_and_what_was_expected(spelli
         {"revive_margin": -0.1},
         {"revive_margin": float("nan")},
         {"revive_margin": "2"},
+        {"mean_revive": -1},
+        {"mean_revive": float("inf")},
+        {"mean_revive": "2"},
+        {"mean_revive": 2, "max_revive": -1},
     ],
 )
 def test_a_setting_out_of_range_is_refused(settings: dict[str, Any]) -> None:

@@ -125,9 +125,12 @@ def test_the_c_interface_checks_pruning_points_itself(
         ({"n_sink": -1}, "n_sink is -1"),
         ({"min_prompt": -1}, "min_prompt is -1"),
         ({"max_revive": -2}, "max_revive is -2"),
+        ({"mean_revive": -1.0, "max_revive": 4}, "mean_revive is -1 with max_revive 4"),
+        ({"mean_revive": 2.0}, "mean_revive is 2 with max_revive -1"),
+        ({"mean_revive": float("nan"), "max_revive": 4}, "mean_revive is nan with max_revive 4"),
     ],
 )
-def test_the_c_interface_checks_schedules_itself(model: NativeModel, settings: dict[str, int], message: str) -> None:
+def test_the_c_interface_checks_schedules_itself(model: NativeModel, settings: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError) as caught:
         open_session(model, [native_point()], **settings)
     assert message in str(caught.value)
