@@ -18,7 +18,7 @@ import numpy.typing as npt
 from .draft import Draft, Skim
 from .model_size import ModelSize
 from .reading import ProgressCallback, Reading, Session, Told
-from .schedule import DEFAULT_QUERY
+from .schedule import DEFAULT_QUERY, PruningPoint
 from .second_look import Floats, LookAgain, View, extra_tokens
 from .stale import stale_tokens
 from .stats import Stats, stats_of_steps
@@ -32,14 +32,14 @@ class DraftRules:
 
     Attributes:
         size: of the large model.
-        keep: share of the tokens that go on before layer 0.
+        entry: the pruning point before layer 0; None: all tokens go on.
         min_prompt: contexts below it are read whole, without the draft.
         look_again: the second look.
         headings: lines whose begin matches are always read.
     """
 
     size: ModelSize
-    keep: float = 1.0
+    entry: Optional[PruningPoint] = None
     min_prompt: int = 0
     look_again: LookAgain = field(default_factory=LookAgain)
     headings: Optional[re.Pattern[bytes]] = None
@@ -118,7 +118,7 @@ class DraftReader:
         is_read = np.zeros(n_past, np.bool_)
         is_read[session.cached(0)] = True
         wanted = np.isposinf(scores)
-        wanted[np.argsort(-scores, kind="stable")[: int(self._rules.keep * len(scores))]] = True
+        wanted[np.argsort(-scores, kind="stable")[: n_wanted(scores, self._rules.entry)]] = True
         stale = stale_tokens(wanted[:n_past], is_read)
         session.forget(stale[stale < n_past - 1])
 
@@ -156,6 +156,19 @@ class DraftReader:
 
     def _stats(self, steps: list[Any], reading: Reading, begin: float) -> Stats:
         return stats_of_steps(steps, reading.n_past, time.perf_counter() - begin)
+
+
+def n_wanted(scores: Floats, point: Optional[PruningPoint]) -> int:
+    """How many tokens go on at the point before layer 0, by scores (n_tokens,); those of inf in any case."""
+    if point is None:
+        return len(scores)
+    most = int(point.keep * len(scores))
+    others = np.sort(scores[np.isfinite(scores)])[::-1]
+    if point.mass >= 1.0 or not len(others):
+        return most
+    held = np.cumsum(others, dtype=np.float64)
+    n_best = int(np.isposinf(scores).sum()) + int(np.searchsorted(held, point.mass * held[-1])) + 1
+    return min(max(n_best, int(point.keep_min * len(scores))), most)
 
 
 def _silent(told: Told) -> ProgressCallback:

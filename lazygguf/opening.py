@@ -158,7 +158,7 @@ def draft_reader(
     settings = DraftSettings(options.n_threads_batch or n_threads, min(options.n_ubatch, options.n_batch))
     rules = DraftRules(
         size=target,
-        keep=1.0 if schedule.entry is None else schedule.entry.keep,
+        entry=schedule.entry,
         min_prompt=schedule.min_prompt,
         look_again=LookAgain(share=options.second_look),
         headings=compile_headings(options.headings),

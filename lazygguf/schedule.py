@@ -59,7 +59,7 @@ class PruningPoint:
         n_layers: without ``heads``: the maximum over this many layers, ``il`` the last of them, all after the point
             before (CLAA's cross-layer scores); 1 is the paper.
         mass: where fewer tokens than ``keep`` allows hold this share of all scores, only those go on, so that an easy
-            prompt costs less; in (0, 1], 1 is no such rule.
+            prompt costs less; in (0, 1], 1 is no such rule. Scores from outside must not be below 0 then.
         keep_min: share of the tokens that go on however little of the mass they hold; in [0, ``keep``].
     """
 
@@ -188,8 +188,12 @@ class KeepSchedule:
 
     @classmethod
     def drafted(cls) -> KeepSchedule:
-        """The default with a draft model: it chooses a fifth of the tokens before layer 0."""
-        return cls((PruningPoint(BEFORE_LAYER_0, 0.2),))
+        """The default with a draft model, which chooses before layer 0: a fifth of the tokens at most.
+
+        Fewer where the best ones hold 60% of its scores: what is kept beside them to fill the fifth looks alike, and
+        misled small models (docs/selection.md).
+        """
+        return cls((PruningPoint(BEFORE_LAYER_0, 0.2, mass=0.6),))
 
     @property
     def entry(self) -> Optional[PruningPoint]:

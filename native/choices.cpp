@@ -118,9 +118,11 @@ std::vector<int32_t> session::select_entering(const step & st) const {
             tokens.push_back({pos, std::isfinite(score) ? score : 0.0F, is_safe});
         }
     }
-    pool_scores(tokens, schedule_.entry->pool);
+    const pruning_point & point = *schedule_.entry;
+    pool_scores(tokens, point.pool);
+    const count_range range = {keep_count(point.keep_min, st.n_tokens), keep_count(point.keep, st.n_tokens)};
     std::vector<int32_t> entering;
-    for (const candidate & c : select(tokens, keep_count(schedule_.entry->keep, st.n_tokens))) {
+    for (const candidate & c : select(tokens, count_mass(tokens, point.mass, range))) {
         entering.push_back(c.pos);
     }
     return entering;

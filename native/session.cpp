@@ -105,6 +105,12 @@ void session::check_arguments(const int32_t * tokens, int32_t n, const eval_para
                                                       "token that is read, or NaN for one that stays as it is",
                                                       i));
         }
+        if (schedule_.entry->mass < 1.0 && params.scores[i] < 0) {
+            fail(LAZY_STATUS_INVALID_ARGUMENT,
+                 format("the score at position %d is %g, expected none below 0 where the point before layer 0 has a "
+                        "mass below 1",
+                        i, params.scores[i]));
+        }
     }
 }
 

@@ -182,7 +182,8 @@ class Reference:
         live = [pos for pos in range(step.n_tokens) if pos not in stay or pos in self.entered or pos >= step.n_past]
         raw = np.where(np.isfinite(scores), scores, 0.0)[live]
         safe = {pos for pos in live if not np.isfinite(scores[pos])}
-        return select(pooled(self.entry.pool, live, raw), step.protected | safe, self.entry.keep, step.n_tokens)
+        by_pos, protected = pooled(self.entry.pool, live, raw), step.protected | safe
+        return select(by_pos, protected, mass_share(by_pos, protected, self.entry, step.n_tokens), step.n_tokens)
 
     def _prune(self, s: int, step: _Step) -> tuple[list[int], list[int]]:
         """What is live in segment s + 1, and which of it has to be computed there."""

@@ -47,7 +47,8 @@ def schedules(draw: st.DrawFn) -> KeepSchedule:
     ]
     if draw(st.integers(0, 3)) == 0:
         keep = draw(st.sampled_from([share for share in (1.0, 0.9, 0.5, 0.3) if share >= points[0].keep] or [1.0]))
-        points = [PruningPoint(-1, keep, pool=draw(st.sampled_from([1, 5]))), *points]
+        pool, mass = draw(st.sampled_from([1, 5])), draw(st.sampled_from([1.0, 1.0, 0.6]))
+        points = [PruningPoint(-1, keep, pool=pool, mass=mass), *points]
     max_revive = draw(st.sampled_from([-1, 0, 1, 2, 5]))
     return KeepSchedule(
         tuple(points),

@@ -119,6 +119,7 @@ def test_a_session_keeps_computes_and_answers_as_the_reference_does(
 ENTERED = {
     "alone": schedule_of(PruningPoint(-1, 0.3)),
     "then pruned": schedule_of(PruningPoint(-1, 0.5), PruningPoint(1, 0.3), PruningPoint(3, 0.1), max_revive=1),
+    "mass": schedule_of(PruningPoint(-1, 0.6, mass=0.5, keep_min=0.1), PruningPoint(2, 0.2)),
     "pooled": schedule_of(PruningPoint(-1, 0.4, pool=5), PruningPoint(2, 0.2, n_query=4), n_sink=4),
     "question": schedule_of(PruningPoint(-1, 0.2), PruningPoint(2, 0.1, n_query="question", pool=3)),
     "min_prompt": schedule_of(PruningPoint(-1, 0.2), PruningPoint(2, 0.1), min_prompt=110),

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 from tiny_gguf import TinyConfig
 
-from lazygguf import Cancelled, ContextFullError, KeepSchedule, LazyModel, Stats
+from lazygguf import Cancelled, ContextFullError, KeepSchedule, LazyModel, PruningPoint, Stats
+from lazygguf.draft_reader import n_wanted
 from lazygguf.errors import LazyError
 
 Llama: Any = vars(llama_cpp)["Llama"]  # its own annotations are partial
@@ -499,6 +500,20 @@ def test_scores_of_the_callers_own_decide_what_is_read(path: str) -> None:
         assert model.n_tokens == 100
         with pytest.raises(ValueError, match="il -1 prunes by scores from outside"):
             model.create_completion("hello")
+
+
+@pytest.mark.parametrize("mass", [0.3, 0.8, 1.0])
+def test_an_easy_prompt_reads_less_than_it_may_before_layer_0(path: str, mass: float) -> None:
+    point = PruningPoint(-1, 0.8, mass=mass, keep_min=0.1)
+    scores = np.random.default_rng(1).random(80).astype(np.float32) ** 4
+    scores[-24:] = np.inf  # those that ask
+    with LazyModel(path, keep=KeepSchedule((point,), n_sink=0, min_prompt=0)) as model:
+        model.eval(list(range(3, 83)), scores=scores)
+        assert model.stats.kept == [n_wanted(scores, point)]
+        assert (model.stats.kept == [64]) == (mass == 1.0)
+        if mass < 1.0:
+            with pytest.raises(ValueError, match="score at position 2 is -1, expected none below 0"):
+                model.eval([3], scores=[0.0, 0.0, -1.0] + [0.0] * 78)
 
 
 def test_scores_without_a_point_that_uses_them_are_refused(path: str) -> None:

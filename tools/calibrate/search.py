@@ -34,8 +34,8 @@ FLOOR = 0.8
 FIRST_DEPTH = 0.15  # of the layers: earlier ones see words alone
 DEPTHS = (0.15, 0.25, 0.33, 0.42, 0.5)  # of the layers: where proposals begin to prune
 SLACK = 0.02  # of recall that a proposal may lose against the best of its depth
-# A decode step brings nothing back, or all that a new word is about: few rows on average, and chains are followed.
-MAX_REVIVE, REVIVE_MARGIN = 32, 2.0
+# A decode step brings nothing back, or all that a new word is about, so that chains are followed; few rows on average.
+MAX_REVIVE, REVIVE_MARGIN, MEAN_REVIVE = 32, 2.0, 4.0
 MAX_POINTS = 3
 PAPER = Scorer("newest")
 
@@ -188,7 +188,12 @@ def schedule_of(chain: Sequence[_Choice]) -> KeepSchedule:
         least = min(most, round(choice.floor, 2))
         points.append(choice.sight.scorer.point(choice.sight.il, most, mass=choice.mass, keep_min=least))
     return KeepSchedule(
-        tuple(points), max_revive=MAX_REVIVE, revive_margin=REVIVE_MARGIN, decode_cached=True, dense_unasked=True
+        tuple(points),
+        max_revive=MAX_REVIVE,
+        revive_margin=REVIVE_MARGIN,
+        mean_revive=MEAN_REVIVE,
+        decode_cached=True,
+        dense_unasked=True,
     )
 
 
