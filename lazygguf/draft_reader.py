@@ -22,6 +22,7 @@ from .schedule import DEFAULT_QUERY, PruningPoint
 from .second_look import Floats, LookAgain, View, extra_tokens
 from .stale import stale_tokens
 from .stats import Stats, stats_of_steps
+from .wanted import n_wanted, without_fragments
 
 _MAX_ASKED_AGAIN = 256  # newest tokens that are read again with what a second look found
 
@@ -109,6 +110,7 @@ class DraftReader:
         if self._rules.headings is not None:
             always |= skim.text.lines_that(self._rules.headings)
         scores = np.where(always, np.float32(np.inf), skim.scores)
+        scores = without_fragments(scores, self._rules.entry)
         if not self.revives:
             scores[: reading.n_past] = np.nan
         return scores
@@ -156,19 +158,6 @@ class DraftReader:
 
     def _stats(self, steps: list[Any], reading: Reading, begin: float) -> Stats:
         return stats_of_steps(steps, reading.n_past, time.perf_counter() - begin)
-
-
-def n_wanted(scores: Floats, point: Optional[PruningPoint]) -> int:
-    """How many tokens go on at the point before layer 0, by scores (n_tokens,); those of inf in any case."""
-    if point is None:
-        return len(scores)
-    most = int(point.keep * len(scores))
-    others = np.sort(scores[np.isfinite(scores)])[::-1]
-    if point.mass >= 1.0 or not len(others):
-        return most
-    held = np.cumsum(others, dtype=np.float64)
-    n_best = int(np.isposinf(scores).sum()) + int(np.searchsorted(held, point.mass * held[-1])) + 1
-    return min(max(n_best, int(point.keep_min * len(scores))), most)
 
 
 def _silent(told: Told) -> ProgressCallback:

@@ -188,12 +188,8 @@ class KeepSchedule:
 
     @classmethod
     def drafted(cls) -> KeepSchedule:
-        """The default with a draft model, which chooses before layer 0: a fifth of the tokens at most.
-
-        Fewer where the best ones hold 60% of its scores: what is kept beside them to fill the fifth looks alike, and
-        misled small models (docs/selection.md).
-        """
-        return cls((PruningPoint(BEFORE_LAYER_0, 0.2, mass=0.6),))
+        """The default with a draft model: it chooses a fifth of the tokens before layer 0."""
+        return cls((PruningPoint(BEFORE_LAYER_0, 0.2),))
 
     @property
     def entry(self) -> Optional[PruningPoint]:

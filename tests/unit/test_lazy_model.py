@@ -16,8 +16,8 @@ import pytest
 from tiny_gguf import TinyConfig
 
 from lazygguf import Cancelled, ContextFullError, KeepSchedule, LazyModel, PruningPoint, Stats
-from lazygguf.draft_reader import n_wanted
 from lazygguf.errors import LazyError
+from lazygguf.wanted import n_wanted
 
 Llama: Any = vars(llama_cpp)["Llama"]  # its own annotations are partial
 
