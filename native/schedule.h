@@ -36,7 +36,7 @@ struct keep_schedule {
     int min_prompt = 0;
     int max_revive = -1; // -1: unlimited
     double revive_margin = 0.0;
-    double mean_revive = 0.0; // 0: as many in every decode step as max_revive allows
+    double mean_revive = 0.0;   // 0: as many in every decode step as max_revive allows
     bool decode_cached = false; // a decode step attends to all that a segment holds
     bool dense_unasked = false; // without a query span, where one would ask, a prompt runs dense
 };

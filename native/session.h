@@ -100,7 +100,7 @@ class session {
     std::vector<int32_t> entered_; // positions that lived before layer 0 in the last eval, ascending
     int32_t n_new_ = 0;            // of the last eval
     int32_t n_revived_ = 0;
-    double saved_ = 0; // tokens that the next decode step may revive, where mean_revive limits them
+    double saved_ = 0;               // tokens that the next decode step may revive, where mean_revive limits them
     std::vector<int32_t> protected_; // by the caller's word, ascending
     position_span question_;         // who asks where a point's n_query is 0
     std::vector<float> logits_;

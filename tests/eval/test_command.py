@@ -16,6 +16,7 @@ from lazygguf.tools import plot_file
 from lazygguf.tools.eval import metrics, tasks
 from lazygguf.tools.eval.engine import Reader
 
+from lazygguf import KeepSchedule, PruningPoint
 from lazygguf.cli import main
 
 TinyModel = Callable[[TinyConfig], tuple[Path, Any]]
@@ -66,6 +67,21 @@ def test_json_holds_the_methods_and_the_rows(run: Run) -> None:
     assert report["rows"][1]["token_share"] == pytest.approx(0.75, abs=0.02)
     assert report["methods"][1]["promised_share"] == 0.75
     assert report["settings"]["n_threads"] == 1
+
+
+def test_baselines_beside_an_adaptive_schedule_read_what_it_reads_and_not_what_it_may(run: Run, tmp_path: Path) -> None:
+    profile = tmp_path / "profile.json"
+    schedule = KeepSchedule((PruningPoint(1, 0.9, mass=0.5, keep_min=0.2),), min_prompt=0)
+    profile.write_text(schedule.to_json(), encoding="utf-8")
+    asked = ("--tasks", "niah_single,qa", "--length", LENGTH, "--samples", "1", "--keep", str(profile))
+    code, out, err = run(*asked, "--baselines", "dense,random,static", "--json")
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    shares = {row["method"].split()[0]: row["token_share"] for row in report["rows"] if row["task"] == "all"}
+    adaptive = shares.pop(str(profile))
+    assert 0.5 < adaptive < 0.9 < report["methods"][1]["promised_share"]
+    assert shares["random"] == pytest.approx(adaptive, abs=0.01)
+    assert shares["static"] == pytest.approx(adaptive, abs=0.01)
 
 
 def test_a_second_run_in_the_same_folder_asks_nothing_again(

@@ -10,7 +10,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from lazygguf.cli import EXIT_INTERRUPTED
 from lazygguf.demo import model_or_demo
@@ -26,7 +26,7 @@ from .engine import Engine
 from .haystack import Haystack
 from .kld import N_CONTINUATION, KldSource
 from .longbench import N_SPARE, NAMES, LongBenchSource
-from .methods import BaselineOptions, Method, make_methods
+from .methods import SHARED_BASELINES, BaselineOptions, Method, make_methods
 from .options import Asked, check_arguments
 from .plot import draw, plotted
 from .questions import KLD, Source
@@ -43,8 +43,8 @@ def run(args: argparse.Namespace) -> int:
     model_path = model_or_demo(args.model)
     options = ModelOptions(n_ctx=args.ctx_size, **compute_options(args), **draft_options(args, model_path))
     with Engine(model_path, options) as engine:
-        methods = _methods(args, asked, engine)
         sources = _sources(args, asked, engine, haystack)
+        methods = _methods(args, asked, engine, sources)
         readers = [engine.reader(method) for method in methods]
         answers = AnswerFile(args.out, engine.identity)
         work = Run(Plan(sources, readers, engine.settings, args.seed), answers)
@@ -62,10 +62,27 @@ def _ask(work: Run) -> int:
     return 0
 
 
-def _methods(args: argparse.Namespace, asked: Asked, engine: Engine) -> list[Method]:
-    baselines = BaselineOptions(asked.baselines, args.baseline_share, args.static_il, args.paper, args.seed)
+def _methods(args: argparse.Namespace, asked: Asked, engine: Engine, sources: list[Source]) -> list[Method]:
     asking = Asking(args.n_query, args.pool, args.max_revive)
+    share = args.baseline_share
+    if share is None and not SHARED_BASELINES.isdisjoint(asked.baselines):
+        tested = make_methods(asked.keeps, asking, BaselineOptions(()), engine.shape, engine.draft_identity)
+        share = _share_read(next((method for method in tested if method.schedule is not None), None), engine, sources)
+    baselines = BaselineOptions(asked.baselines, share, args.static_il, args.paper, args.seed)
     return make_methods(asked.keeps, asking, baselines, engine.shape, engine.draft_identity)
+
+
+def _share_read(method: Optional[Method], engine: Engine, sources: list[Source]) -> Optional[float]:
+    """What an adaptive schedule reads of the first prompt of each task; None where it reads what it promises.
+
+    An adaptive schedule promises the most that it may read, which is far more than it does.
+    """
+    prompts = [source.question(0).prompt for source in sources if source.task != KLD]
+    if method is None or not method.is_adaptive or not prompts:
+        return None
+    reader = engine.reader(method)
+    share = round(sum(reader.share(prompt) for prompt in prompts) / len(prompts), 2)
+    return share if share < 1 else None
 
 
 def _sources(args: argparse.Namespace, asked: Asked, engine: Engine, haystack: Haystack) -> list[Source]:

@@ -131,6 +131,11 @@ class Reader:
             decode_s = time.perf_counter() - begin - ttft_s
             return logits, self._result("", ttft_s, decode_s, len(continuation) - 1)
 
+    def share(self, prompt: Prompt) -> float:
+        """Share of the dense work of reading a prompt, the draft's work included."""
+        with self._reading(prompt):
+            return self._result("", 0.0, 0.0, 0).token_share
+
     def warm_up(self, prompt: Prompt) -> None:
         """Reads the begin of a prompt, so that the first one timed finds weights and buffers in memory."""
         self._context.reset()

@@ -20,6 +20,7 @@ from ..keep_options import Asking, ModelShape, schedule_of
 from .prompts import Prompt
 
 BASELINES = ("dense", "random", "recent", "static", "paper")
+SHARED_BASELINES = frozenset(("random", "recent", "static"))  # that do as much work as a schedule under test
 DEFAULT_SHARE = 0.46  # where no schedule is given to be matched: about 2.2 times less work
 STATIC_DEPTH = 0.15  # of the layers, before the static baseline prunes
 PAPER_DEPTHS = ((30, 0.5), (60, 0.25), (85, 0.125))  # percent of the layers, share kept: half of the entering
@@ -47,6 +48,11 @@ class Method:
     promised_share: float = 1.0
     seed: int = 0
     draft: str = ""
+
+    @property
+    def is_adaptive(self) -> bool:
+        """Whether a prompt decides how much of it is read."""
+        return self.schedule is not None and any(point.mass < 1.0 for point in self.schedule.points)
 
     @property
     def digest(self) -> str:

@@ -29,8 +29,9 @@ names of LongBench's files ({", ".join(NAMES[:4])}, ...; X_e is LongBench-E's X)
 --keep is repeated, or separated by semicolons.
 
 random and recent drop tokens before layer 0, static once after an early layer; each does as much work as the first
---keep promises (or --baseline-share). paper is the LazyLLM paper's rule at early layers. Every question is asked of
-all methods before the next one. The same --seed gives the same prompts, whatever else is asked for."""
+--keep promises (an adaptive one such as a profile: as it does on the first prompt of each task), or --baseline-share.
+paper is the LazyLLM paper's rule at early layers. Every question is asked of all methods before the next one. The same
+--seed gives the same prompts, whatever else is asked for."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
