@@ -11,7 +11,7 @@ pytest.importorskip("lazygguf.tools.calibrate", reason="lazygguf is not installe
 
 from lazygguf.tools.calibrate.recall import Scorer, kept_share, needed_share, needed_shares, pooled, recall_map
 from lazygguf.tools.calibrate.recording import Recording
-from lazygguf.tools.calibrate.search import MARGIN, answered, best_scorer, propose, sights
+from lazygguf.tools.calibrate.search import MARGIN, answerable, best_scorer, propose, sights
 
 N_LAYER, N_HEAD, N_TOKENS = 8, 3, 100
 SEEING = (3, 1)  # the only head that looks at the evidence
@@ -93,10 +93,15 @@ def test_proposals_prune_where_the_model_sees_and_promise_what_recordings_hold()
     best.schedule.validate(N_LAYER, N_HEAD)
 
 
-def test_probes_that_the_dense_model_does_not_answer_show_nothing_to_keep() -> None:
-    lost = [recording(seed, score=0.0) for seed in range(20, 24)]
-    assert answered([*RECORDINGS, *lost]) == RECORDINGS
-    assert answered(lost) == lost  # nothing better to go by
+def test_a_kind_that_the_dense_model_never_answers_shows_nothing_to_keep() -> None:
+    lost = [replace(recording(seed, score=0.0), kind="never") for seed in range(20, 24)]
+    assert answerable([*RECORDINGS, *lost]) == RECORDINGS
+    assert answerable(lost) == lost  # nothing better to go by
+
+
+def test_a_wrong_answer_counts_where_its_kind_is_answered_at_all() -> None:
+    wrong = [recording(seed, score=0.0) for seed in range(20, 24)]
+    assert answerable([*RECORDINGS, *wrong]) == [*RECORDINGS, *wrong]
 
 
 def test_the_map_says_how_often_a_head_sees() -> None:

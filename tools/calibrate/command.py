@@ -29,7 +29,7 @@ from .plot import draw
 from .probes import KINDS, MAX_ANSWER, ProbeSource
 from .profile import embed_profile, measured, model_notes, profile_of, write_profile
 from .recording import Recording, record
-from .search import Proposal, Sight, answered, propose, sights
+from .search import Proposal, Sight, answerable, propose, sights
 from .trial import Setting, Trial, Trials, Wanted, choose, race, tune_decode
 from .verify import AFTER
 
@@ -64,7 +64,7 @@ class _Calibration:
         self._probes = ProbeSource(Haystack.read(args.file), engine.prompter, args.seed)
 
     def run(self) -> int:
-        recordings = answered(self._record())
+        recordings = answerable(self._record())
         kinds = [r.kind for r in recordings]
         seen = self._see(recordings)
         proposals = propose(seen, kinds, self._engine.shape.n_layer)

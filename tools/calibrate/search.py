@@ -37,6 +37,7 @@ SLACK = 0.02  # of recall that a proposal may lose against the best of its depth
 # A decode step brings nothing back, or all that a new word is about, so that chains are followed; few rows on average.
 MAX_REVIVE, REVIVE_MARGIN, MEAN_REVIVE = 32, 2.0, 4.0
 MAX_POINTS = 3
+ANSWERED, LEAST_ANSWERED = 0.3, 8  # a score that shows that a kind can be answered; recordings that are enough
 PAPER = Scorer("newest")
 
 
@@ -74,10 +75,15 @@ class Proposal:
     recall: float
 
 
-def answered(recordings: Sequence[Recording]) -> list[Recording]:
-    """Those whose question the dense model answers, in part at least: the others show nothing to keep."""
-    chosen = [r for r in recordings if r.score >= 0.3]
-    return chosen if len(chosen) >= 8 else list(recordings)
+def answerable(recordings: Sequence[Recording]) -> list[Recording]:
+    """Those of the kinds that the dense model answers at least once, in part at least.
+
+    Within such a kind a wrong answer counts too: what would have answered is known, and heads look at it all the same.
+    What a small model says to a chain of assignments is mostly wrong, and only chains show which heads follow them.
+    """
+    kinds = {r.kind for r in recordings if r.score >= ANSWERED}
+    chosen = [r for r in recordings if r.kind in kinds]
+    return chosen if len(chosen) >= LEAST_ANSWERED else list(recordings)
 
 
 def sights(recordings: Sequence[Recording], n_layer: int) -> Iterator[Sight]:
