@@ -37,6 +37,7 @@ class DraftRules:
         min_prompt: contexts below it are read whole, without the draft.
         look_again: the second look.
         headings: lines whose begin matches are always read.
+        dense_unasked: what asks nothing (plain text to go on with, a question before a long text) is read whole.
     """
 
     size: ModelSize
@@ -44,6 +45,7 @@ class DraftRules:
     min_prompt: int = 0
     look_again: LookAgain = field(default_factory=LookAgain)
     headings: Optional[re.Pattern[bytes]] = None
+    dense_unasked: bool = False
 
 
 class DraftReader:
@@ -101,6 +103,8 @@ class DraftReader:
             return f"not run: {n_tokens} tokens are below min_prompt {least}"
         if reading.n_past > 0 and len(reading.new) == 1:
             return "not run for one token"
+        if self._rules.dense_unasked and reading.query_span is None:
+            return "not run: the prompt asks nothing"
         return None
 
     def _scores(self, skim: Skim, reading: Reading) -> Floats:

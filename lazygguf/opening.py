@@ -162,6 +162,7 @@ def draft_reader(
         min_prompt=schedule.min_prompt,
         look_again=LookAgain(share=options.second_look),
         headings=compile_headings(options.headings),
+        dense_unasked=schedule.dense_unasked,
     )
     return DraftReader(Draft(model, tokenizer, settings), rules)
 

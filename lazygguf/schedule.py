@@ -188,8 +188,8 @@ class KeepSchedule:
 
     @classmethod
     def drafted(cls) -> KeepSchedule:
-        """The default with a draft model: it chooses a fifth of the tokens before layer 0."""
-        return cls((PruningPoint(BEFORE_LAYER_0, 0.2),))
+        """The default with a draft model: it chooses a fifth of the tokens before layer 0 where something is asked."""
+        return cls((PruningPoint(BEFORE_LAYER_0, 0.2),), dense_unasked=True)
 
     @property
     def entry(self) -> Optional[PruningPoint]:

@@ -79,7 +79,7 @@ def test_baselines_beside_an_adaptive_schedule_read_what_it_reads_and_not_what_i
     report = json.loads(out)
     shares = {row["method"].split()[0]: row["token_share"] for row in report["rows"] if row["task"] == "all"}
     adaptive = shares.pop(str(profile))
-    assert 0.5 < adaptive < 0.9 < report["methods"][1]["promised_share"]
+    assert 0.4 < adaptive < 0.9 < report["methods"][1]["promised_share"]
     assert shares["random"] == pytest.approx(adaptive, abs=0.01)
     assert shares["static"] == pytest.approx(adaptive, abs=0.01)
 

@@ -216,6 +216,16 @@ def test_with_a_draft_auto_chooses_before_layer_0(target: str, small: str) -> No
         assert model.schedule is not None and model.schedule.entry is None
 
 
+def test_with_a_draft_auto_reads_text_that_asks_nothing_as_a_whole(target: str, small: str) -> None:
+    with LazyModel(target, draft=small, n_threads=1) as model:
+        model.eval(model.tokenize(ASKED.encode()))
+        assert model.stats.draft_note == "not run: the prompt asks nothing"
+        assert model.stats.token_share == 1.0
+        model.reset()
+        ask(model, ASKED)
+        assert model.stats.draft_note == "" and model.stats.n_draft > 0
+
+
 def test_eval_skims_a_prompt_and_not_a_single_token(drafted: LazyModel) -> None:
     ids = drafted.tokenize(TEXT.encode())
     drafted.eval(ids)
@@ -346,7 +356,10 @@ def test_a_second_look_reads_a_bounded_number_of_tokens_and_the_question_again(d
     assert doubtful.stats.n_draft == 0
 
 
-def test_what_a_second_look_reads_is_what_the_draft_wanted_next(target: str, small: str, never_sure: None) -> None:
+def test_what_a_second_look_reads_is_what_the_draft_wanted_next(
+    target: str, small: str, never_sure: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lazygguf.wanted.MIN_RUN", 1)  # what is a fragment depends on how much is read at once
     with LazyModel(target, draft=small, keep=KEEP, n_threads=1, second_look=0.1) as model:
         ids = model.tokenize(ASKED.encode())
         model.eval(ids)

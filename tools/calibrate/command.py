@@ -1,6 +1,7 @@
 """``lazygguf calibrate``: finds, for one model, the cheapest keep schedule that keeps its answers.
 
-A thin main: record, propose, try, choose, write, print the frontier.
+A thin main: record, propose, try, choose, write, print the frontier. Where a draft chooses (-md), how much it may leave
+out is tried and nothing is recorded; how a draft scores is ``scoring_command.py``'s.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from lazygguf.errors import Cancelled
 from lazygguf.model_arguments import compute_options
 from lazygguf.model_options import ModelOptions
 
+from ..draft_options import draft_options
 from ..eval.engine import Engine, Reader
 from ..eval.haystack import Haystack
 from ..eval.kld import N_CONTINUATION
@@ -29,7 +31,8 @@ from .plot import draw
 from .probes import KINDS, MAX_ANSWER, ProbeSource
 from .profile import embed_profile, measured, model_notes, profile_of, write_profile
 from .recording import Recording, record
-from .search import Proposal, Sight, answerable, propose, sights
+from .scoring_command import find_scoring
+from .search import Proposal, Sight, answerable, drafted_proposals, propose, sights
 from .trial import Setting, Trial, Trials, Wanted, choose, race, tune_decode
 from .verify import AFTER
 
@@ -41,10 +44,12 @@ def run(args: argparse.Namespace) -> int:
     """Runs ``lazygguf calibrate``; the exit code is 0, 1 where no schedule holds the target, or 130 after Ctrl-C."""
     check_arguments(args)
     model_path = Path(model_or_demo(args.model))
-    out = args.outfile or Path(f"{model_path.stem}.profile.json")
-    n_ctx = max(parse_lengths(args.length)) + max(MAX_ANSWER, N_CONTINUATION) + 1
-    options = ModelOptions(n_ctx=n_ctx, **compute_options(args))
+    out = args.outfile or Path(f"{model_path.stem}.{'scoring' if args.scoring else 'profile'}.json")
     try:
+        if args.scoring:
+            return find_scoring(args, model_path, out, parse_lengths(args.length), _work_folder(args, out))
+        n_ctx = max(parse_lengths(args.length)) + max(MAX_ANSWER, N_CONTINUATION) + 1
+        options = ModelOptions(n_ctx=n_ctx, **compute_options(args), **draft_options(args, str(model_path)))
         with Engine(str(model_path), options) as engine:
             return _Calibration(args, engine, model_path, out).run()
     except (KeyboardInterrupt, Cancelled):
@@ -64,21 +69,26 @@ class _Calibration:
         self._probes = ProbeSource(Haystack.read(args.file), engine.prompter, args.seed)
 
     def run(self) -> int:
-        recordings = answerable(self._record())
-        kinds = [r.kind for r in recordings]
-        seen = self._see(recordings)
-        proposals = propose(seen, kinds, self._engine.shape.n_layer)
+        recordings, seen, proposals = self._proposals()
         trials, wanted = self._trials(), Wanted(self._args.target, self._args.max_kld)
         with step_bar("trying schedules", "answers") as progress:
             found = race(trials, proposals, wanted, self._until(RACING_SHARE), progress)
             chosen = choose(found, wanted)
-            if chosen is not None:
+            if chosen is not None and not self._engine.shape.has_draft:
                 found += tune_decode(trials, chosen, self._until(1.0), progress)
                 chosen = choose(found, wanted)
         sys.stdout.write(frontier_text(found, chosen))
         if self._args.plot is not None:
             draw(self._args.plot, self._model_path.name, recordings, found)
         return self._write(chosen, found, seen, proposals)
+
+    def _proposals(self) -> tuple[list[Recording], list[Sight], list[Proposal]]:
+        """What is tried, and what it was found by: nothing where a draft chooses."""
+        if self._engine.shape.has_draft:
+            return [], [], drafted_proposals()
+        recordings = answerable(self._record())
+        seen = self._see(recordings)
+        return recordings, seen, propose(seen, [r.kind for r in recordings], self._engine.shape.n_layer)
 
     def _record(self) -> list[Recording]:
         reader: Optional[Reader] = None
@@ -125,7 +135,8 @@ class _Calibration:
         notes = {**made, **chosen.figures.to_dict(), **measured(found, seen, proposals)}
         profile = profile_of(chosen.schedule, model_notes(name, self._engine.fingerprint), notes)
         write_profile(self._out, profile)
-        _say(f"wrote {self._out}; use it with --keep {self._out}")
+        draft = "" if args.model_draft is None else f" -md {args.model_draft}"
+        _say(f"wrote {self._out}; use it with --keep {self._out}{draft}")
         if args.embed is not None:
             embed_profile(self._model_path, args.embed, profile)
             _say(f'wrote {args.embed}; keep "auto" finds the profile in it')

@@ -5,19 +5,29 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from lazygguf.model_arguments import add_compute_arguments, add_file_argument, check_least
+from lazygguf.cli import UsageError
+from lazygguf.model_arguments import add_compute_arguments, add_draft_arguments, add_file_argument, check_least
 
 from ..atomic_file import check_target
 from ..eval.options import parse_lengths
 from ..plot_file import check_plot
 
 LEAST_LENGTH = 300  # room for the facts and text between them
+_SCHEDULE_OPTIONS = {  # of a schedule's calibration: their defaults, and what they are
+    "target": (0.99, "of the dense score"),
+    "max_kld": (0.05, "of continuation tokens"),
+    "minutes": (20.0, "ask no more than fits into them"),
+}
 
 _EPILOG = """\
 Three steps, each kept in the folder --work, so that a stopped calibration goes on where it was: prompts of its own are
 read densely and what each head looks at is recorded; schedules are proposed from what each layer sees; the proposals
 answer fresh prompts in the engine, and the cheapest one that holds --target and --max-kld becomes the profile.
-Use it with --keep PROFILE.json, or embed it: keep "auto" finds it there."""
+Use it with --keep PROFILE.json, or embed it: keep "auto" finds it there.
+
+With a draft (-md) the schedules that are tried have one point before layer 0: how little of the prompt the model must
+read where the draft chooses. --scoring asks how a small model chooses best when it is a draft: which of its layers see
+what answers; the profile is for scoring= of LazyModel, or embedded for -md."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,17 +36,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     model = parser.add_argument_group("model")
     add_file_argument(model)
+    add_draft_arguments(model)
     add_compute_arguments(model)
     made = parser.add_argument_group("what is made")
     made.add_argument("-o", "--outfile", type=Path, metavar="PROFILE.json", help="(MODEL.profile.json, here)")
+    made.add_argument("--scoring", action="store_true", help="how the model scores as a draft, instead of a schedule")
     made.add_argument("--embed", type=Path, metavar="OUT.gguf", help="a copy of the model with the profile inside")
     made.add_argument("--force", action="store_true", help="replace OUT.gguf")
     made.add_argument("--plot", type=Path, metavar="FILE.png", help="heat map and frontier (needs matplotlib)")
     made.add_argument("--work", type=Path, metavar="DIR", help="recordings and answers (PROFILE.calibration)")
     asked = parser.add_argument_group("what is asked")
-    asked.add_argument("--target", type=float, default=0.99, metavar="X", help="of the dense score (0.99)")
-    asked.add_argument("--max-kld", type=float, default=0.05, metavar="X", help="of continuation tokens (0.05)")
-    asked.add_argument("--minutes", type=float, default=20.0, metavar="N", help="ask no more than fits into them (20)")
+    for name, (default, what) in _SCHEDULE_OPTIONS.items():
+        option = f"--{name.replace('_', '-')}"
+        asked.add_argument(option, type=float, metavar="X", help=f"{what} ({default:g})")
     asked.add_argument(
         "--length", default="1000,600,1600", metavar="N,N", help="tokens of the prompts, in turn (1000,600,1600)"
     )
@@ -54,12 +66,17 @@ def check_arguments(args: argparse.Namespace) -> None:
     check_least(args, {"samples": 2, "ubatch_size": 1, "threads": 1})
     if min(parse_lengths(args.length)) < LEAST_LENGTH:
         raise ValueError(f'--length "{args.length}": expected {LEAST_LENGTH} tokens or more')
-    for name, most in (("target", 1.0), ("max_kld", None), ("minutes", None)):
-        value = getattr(args, name)
+    _check_scoring(args)
+    for name, (default, _) in _SCHEDULE_OPTIONS.items():
+        if getattr(args, name) is None:
+            setattr(args, name, default)
+        value, most = getattr(args, name), 1.0 if name == "target" else None
         if not 0 < value <= (most or value):
             raise ValueError(
                 f"--{name.replace('_', '-')} {value:g}: expected a value above 0" + (" up to 1" if most else "")
             )
+    if args.model_draft is not None and args.embed is not None:
+        raise UsageError("--embed: a schedule that needs a draft is not put into the model; use the file with --keep")
     for path in (args.outfile, args.work):
         if path is not None and not path.absolute().parent.is_dir():
             raise FileNotFoundError(f"{path}: the folder {path.absolute().parent} does not exist")
@@ -67,3 +84,14 @@ def check_arguments(args: argparse.Namespace) -> None:
         check_target(args.embed, args.force)
     if args.plot is not None:
         check_plot(args.plot)
+
+
+def _check_scoring(args: argparse.Namespace) -> None:
+    """Refuses what --scoring would not look at."""
+    if not args.scoring:
+        return
+    names = ("model_draft", "plot", *_SCHEDULE_OPTIONS)
+    given = next((name for name in names if getattr(args, name) is not None), None)
+    if given is not None:
+        option = "-md" if given == "model_draft" else f"--{given.replace('_', '-')}"
+        raise UsageError(f"{option} is for schedules, --scoring finds none")

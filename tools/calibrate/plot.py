@@ -24,14 +24,17 @@ def draw(path: Path, title: str, recordings: Sequence[Recording], trials: Sequen
     Args:
         path: a PNG file, replaced where it exists.
         title: the model.
-        recordings: of the probes.
+        recordings: of the probes; none where a draft chooses, and there is no map.
         trials: all schedules tried, the paper's rule among them.
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.8), dpi=150, layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1.3, 1.0))
-    _draw_map(figure, left, recordings)
+    figure = Figure(figsize=(11 if recordings else 5.5, 4.8), dpi=150, layout="constrained")
+    if recordings:
+        left, right = figure.subplots(1, 2, width_ratios=(1.3, 1.0))
+        _draw_map(figure, left, recordings)
+    else:
+        right = figure.subplots()
     _draw_frontier(right, trials)
     figure.suptitle(title, x=0.02, ha="left", fontsize=12, fontweight="bold")
     figure.savefig(path, format="png")

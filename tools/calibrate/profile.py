@@ -61,8 +61,8 @@ def write_profile(path: Path, profile: Mapping[str, Any]) -> None:
         os.replace(scratch, path)
 
 
-def embed_profile(source: Path, target: Path, profile: Mapping[str, Any]) -> None:
-    """Copies a GGUF file and puts the profile into its metadata, whole or not at all.
+def embed_profile(source: Path, target: Path, profile: Mapping[str, Any], key: str = PROFILE_KEY) -> None:
+    """Copies a GGUF file and puts the profile into its metadata under a key, whole or not at all.
 
     Raises:
         OSError: there is no room, or a file cannot be read or written.
@@ -74,5 +74,5 @@ def embed_profile(source: Path, target: Path, profile: Mapping[str, Any]) -> Non
         writer = gguf.GGUFWriter(scratch, arch=str(arch), endianess=reader.endianess)
         writer.data_alignment = reader.alignment
         text = json.dumps(profile)
-        copy_with_new_metadata(reader, writer, {PROFILE_KEY: MetadataDetails(gguf.GGUFValueType.STRING, text)}, [])
+        copy_with_new_metadata(reader, writer, {key: MetadataDetails(gguf.GGUFValueType.STRING, text)}, [])
         os.replace(scratch, target)

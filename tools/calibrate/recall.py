@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Optional
+from typing import Optional, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,17 @@ from .recording import Recording
 
 Shares = npt.NDArray[np.float64]
 Scores = npt.NDArray[np.float64]
+
+
+class Evident(Protocol):
+    """A prompt that knows where its answer stands (``Recording``, ``glance.Glance``)."""
+
+    @property
+    def n_tokens(self) -> int: ...
+    @property
+    def protected(self) -> tuple[int, ...]: ...
+    @property
+    def evidence(self) -> tuple[tuple[int, ...], ...]: ...
 
 
 @dataclass(frozen=True)
@@ -79,7 +90,7 @@ def pooled(scores: Scores, pool: int) -> Scores:
     return np.asarray((sums[..., high] - sums[..., low]) / (high - low))
 
 
-def needed_share(scores: Scores, recording: Recording) -> Shares:
+def needed_share(scores: Scores, recording: Evident) -> Shares:
     """The least ``keep`` at which all evidence goes on.
 
     Args:

@@ -14,7 +14,7 @@ from typing import Optional
 import numpy as np
 import numpy.typing as npt
 
-from lazygguf.schedule import KeepSchedule
+from lazygguf.schedule import BEFORE_LAYER_0, KeepSchedule, PruningPoint
 
 from .recall import Scorer, Shares, kept_share, loss, needed_share, needed_shares, pooled
 from .recording import Recording
@@ -37,6 +37,7 @@ SLACK = 0.02  # of recall that a proposal may lose against the best of its depth
 # A decode step brings nothing back, or all that a new word is about, so that chains are followed; few rows on average.
 MAX_REVIVE, REVIVE_MARGIN, MEAN_REVIVE = 32, 2.0, 4.0
 MAX_POINTS = 3
+DRAFTED_KEEPS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.45)
 ANSWERED, LEAST_ANSWERED = 0.3, 8  # a score that shows that a kind can be answered; recordings that are enough
 PAPER = Scorer("newest")
 
@@ -67,12 +68,13 @@ class Proposal:
     Attributes:
         schedule: the schedule.
         share: of the dense work of reading, by the recordings.
-        recall: share of the probes, kinds weighted alike, whose evidence goes through all points.
+        recall: share of the probes, kinds weighted alike, whose evidence goes through all points; None where recordings
+            do not say, since a draft chooses.
     """
 
     schedule: KeepSchedule
     share: float
-    recall: float
+    recall: Optional[float]
 
 
 def answerable(recordings: Sequence[Recording]) -> list[Recording]:
@@ -184,6 +186,12 @@ def propose(seen: Sequence[Sight], kinds: Sequence[str], n_layer: int) -> list[P
             found.append(Proposal(schedule_of(chain), share, level / 100))
     distinct = {str(proposal.schedule.to_dict()): proposal for proposal in found}
     return sorted(distinct.values(), key=lambda proposal: proposal.share)
+
+
+def drafted_proposals() -> list[Proposal]:
+    """One point before layer 0, where a draft chooses, for each of ``DRAFTED_KEEPS``."""
+    points = [PruningPoint(BEFORE_LAYER_0, keep) for keep in DRAFTED_KEEPS]
+    return [Proposal(KeepSchedule((point,), dense_unasked=True), point.keep, None) for point in points]
 
 
 def schedule_of(chain: Sequence[_Choice]) -> KeepSchedule:

@@ -14,12 +14,12 @@ from typing import Any, Callable, Optional
 from lazygguf.schedule import KeepSchedule
 
 from ..eval.engine import Engine, Reader
-from ..eval.methods import Method, paper_spelling
+from ..eval.methods import DENSE, Method, paper_spelling, tested_method
 from ..eval.records import AnswerFile, Record
 from ..eval.runner import Plan, Run
 from .probes import KINDS, ProbeSource
 from .search import Proposal
-from .verify import AFTER, BEFORE, Figures, ProbeQuestions, figures_of, kld_source, method_of, name_of
+from .verify import AFTER, BEFORE, Figures, ProbeQuestions, figures_of, kld_source, name_of
 
 FIRST_VERIFIED = 1000  # index of the first probe that is not recorded
 ROUNDS = ((1, 1.0), (3, 0.4), (6, 0.2))  # prompts of each kind so far, share of the schedules that are asked
@@ -89,7 +89,9 @@ class Trials:
     def run(self, schedules: Sequence[KeepSchedule], n_probes: int, progress: Progress) -> list[Trial]:
         """The figures of the schedules with ``n_probes`` of each kind, in their order."""
         setting, n_layer = self._setting, self.n_layer
-        methods = [method_of("dense", None, n_layer), *(method_of(name_of(s), s, n_layer) for s in schedules)]
+        draft = setting.engine.draft_identity
+        methods = [tested_method(DENSE, None, n_layer)]
+        methods += [tested_method(name_of(s), s, n_layer, draft) for s in schedules]
         counts = {AFTER: n_probes, BEFORE: 1 if n_probes > 1 else 0}
         sources: list[Any] = [
             ProbeQuestions(setting.probes, kind, place, FIRST_VERIFIED, n, setting.lengths)

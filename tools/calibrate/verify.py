@@ -18,7 +18,7 @@ import numpy as np
 from lazygguf.schedule import KeepSchedule
 
 from ..eval.kld import KldSource
-from ..eval.methods import DENSE, Method, promised_share
+from ..eval.methods import DENSE, Method
 from ..eval.questions import KLD, Question, Source
 from ..eval.records import Record
 from .probes import ProbeSource
@@ -77,13 +77,6 @@ class ProbeQuestions:
         length = self.lengths[index % len(self.lengths)]
         question = self.probes.probe(self.kind, self.place, self.first + index, length).question
         return Question(self.task, str(length), index, question.prompt, question.references, question.score)
-
-
-def method_of(label: str, schedule: Optional[KeepSchedule], n_layer: int) -> Method:
-    """What the runner asks; None is the dense run."""
-    if schedule is None:
-        return Method(DENSE, DENSE, None)
-    return Method(label, "keep", schedule, promised_share(schedule, n_layer))
 
 
 def name_of(schedule: KeepSchedule) -> str:

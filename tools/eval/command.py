@@ -43,8 +43,10 @@ def run(args: argparse.Namespace) -> int:
     model_path = model_or_demo(args.model)
     options = ModelOptions(n_ctx=args.ctx_size, **compute_options(args), **draft_options(args, model_path))
     with Engine(model_path, options) as engine:
+        tested = _methods(args, asked, engine, [], None)  # a wrong schedule is said before prompts are made
         sources = _sources(args, asked, engine, haystack)
-        methods = _methods(args, asked, engine, sources)
+        share = _baseline_share(args, asked, tested, engine, sources)
+        methods = _methods(args, asked, engine, asked.baselines, share)
         readers = [engine.reader(method) for method in methods]
         answers = AnswerFile(args.out, engine.identity)
         work = Run(Plan(sources, readers, engine.settings, args.seed), answers)
@@ -62,25 +64,28 @@ def _ask(work: Run) -> int:
     return 0
 
 
-def _methods(args: argparse.Namespace, asked: Asked, engine: Engine, sources: list[Source]) -> list[Method]:
+def _methods(
+    args: argparse.Namespace, asked: Asked, engine: Engine, names: list[str], share: Optional[float]
+) -> list[Method]:
+    """The schedules under test beside these baselines."""
+    baselines = BaselineOptions(names, share, args.static_il, args.paper, args.seed)
     asking = Asking(args.n_query, args.pool, args.max_revive)
-    share = args.baseline_share
-    if share is None and not SHARED_BASELINES.isdisjoint(asked.baselines):
-        tested = make_methods(asked.keeps, asking, BaselineOptions(()), engine.shape, engine.draft_identity)
-        share = _share_read(next((method for method in tested if method.schedule is not None), None), engine, sources)
-    baselines = BaselineOptions(asked.baselines, share, args.static_il, args.paper, args.seed)
     return make_methods(asked.keeps, asking, baselines, engine.shape, engine.draft_identity)
 
 
-def _share_read(method: Optional[Method], engine: Engine, sources: list[Source]) -> Optional[float]:
-    """What an adaptive schedule reads of the first prompt of each task; None where it reads what it promises.
+def _baseline_share(
+    args: argparse.Namespace, asked: Asked, tested: list[Method], engine: Engine, sources: list[Source]
+) -> Optional[float]:
+    """--baseline-share, else what an adaptive schedule reads of the first prompt of each task; None: what it promises.
 
     An adaptive schedule promises the most that it may read, which is far more than it does.
     """
+    first = next((method for method in tested if method.schedule is not None), None)
     prompts = [source.question(0).prompt for source in sources if source.task != KLD]
-    if method is None or not method.is_adaptive or not prompts:
-        return None
-    reader = engine.reader(method)
+    is_given = args.baseline_share is not None or SHARED_BASELINES.isdisjoint(asked.baselines)
+    if is_given or first is None or not first.is_adaptive or not prompts:
+        return args.baseline_share  # type: ignore[no-any-return]
+    reader = engine.reader(first)
     share = round(sum(reader.share(prompt) for prompt in prompts) / len(prompts), 2)
     return share if share < 1 else None
 

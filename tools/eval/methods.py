@@ -146,7 +146,7 @@ def make_methods(
         ValueError: a schedule or a setting does not fit the model.
         OSError, ModelFileError: a profile cannot be read.
     """
-    tested = [_tested(keep, asking, shape, draft) for keep in keeps]
+    tested = [tested_method(keep, schedule_of(keep, asking, shape), shape.n_layer, draft) for keep in keeps]
     methods = [Method(DENSE, DENSE, None)] if DENSE in baselines.names or any(m.kind == DENSE for m in tested) else []
     methods += [method for method in tested if method.kind != DENSE]
     share = baselines.share
@@ -163,12 +163,12 @@ def make_methods(
     return methods
 
 
-def _tested(keep: str, asking: Asking, shape: ModelShape, draft: str) -> Method:
-    schedule = schedule_of(keep, asking, shape)
+def tested_method(label: str, schedule: Optional[KeepSchedule], n_layer: int, draft: str = "") -> Method:
+    """A schedule under test; None is the dense run. ``draft`` is what scores before layer 0, by its identity."""
     if schedule is None:
         return Method(DENSE, DENSE, None)
     reads_with = draft if schedule.entry is not None else ""
-    return Method(keep, "keep", schedule, promised_share(schedule, shape.n_layer), draft=reads_with)
+    return Method(label, "keep", schedule, promised_share(schedule, n_layer), draft=reads_with)
 
 
 def _baseline(name: str, share: float, options: BaselineOptions, asking: Asking, shape: ModelShape) -> Method:
