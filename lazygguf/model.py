@@ -122,7 +122,7 @@ class LazyModel:
 
     def as_draft(self, scoring: Union[str, ScoringProfile, None] = None) -> DraftModel:
         """This model as another one's draft: on these weights, with a context of its own."""
-        profile = resolve_scoring(scoring, self.metadata, self._file.fingerprint)
+        profile = resolve_scoring(scoring, self.metadata, self._file.shipped_scoring)
         return DraftModel(self._native, self._tokenizer, profile, self._file.size, self.n_ctx(), is_ours=False)
 
     # ---- tokens ----------------------------------------------------------------------------------

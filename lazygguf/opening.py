@@ -22,7 +22,7 @@ from .rpc import parse_servers
 from .schedule import KeepSchedule
 from .scoring_profile import resolve_scoring
 from .second_look import LookAgain
-from .shipped_profiles import fingerprint, shipped_profile
+from .shipped_profiles import fingerprint, shipped_profile, shipped_scoring
 from .threads import physical_cores
 from .tokenizer import Tokenizer
 
@@ -49,6 +49,11 @@ class ModelFile:
     def shipped(self) -> Optional[dict[str, Any]]:
         """The keep profile that ships for this model."""
         return shipped_profile(self.fingerprint)
+
+    @property
+    def shipped_scoring(self) -> Optional[dict[str, Any]]:
+        """The scoring profile that ships for this model as a draft."""
+        return shipped_scoring(self.fingerprint)
 
     @classmethod
     def read(cls, path: Union[str, os.PathLike[str]]) -> ModelFile:
@@ -135,7 +140,7 @@ def open_draft_model(draft: Any, options: ModelOptions) -> DraftModel:
     if hasattr(draft, "as_draft"):
         return draft.as_draft(options.scoring)  # type: ignore[no-any-return]
     file = ModelFile.read(draft)
-    profile = resolve_scoring(options.scoring, file.metadata, file.fingerprint)
+    profile = resolve_scoring(options.scoring, file.metadata, file.shipped_scoring)
     weights = load_weights(file.path, _draft_options(options), profile.n_layer)
     return DraftModel(weights, Tokenizer(file.path), profile, file.size)
 

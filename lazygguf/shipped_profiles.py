@@ -1,7 +1,7 @@
-"""The keep profiles that ship with the package, found by what a model is and not by what its file is called.
+"""The profiles that ship with the package, found by what a model is and not by what its file is called.
 
-Owns the fingerprint of a model, which all quantizations of it share, and the folder ``profiles``. A profile is made
-with ``lazygguf calibrate``.
+Owns the fingerprint of a model, which all quantizations of it share, and the folder ``profiles``: keep profiles, and in
+its folder ``scoring`` how models score as drafts. Both are made with ``lazygguf calibrate``.
 """
 
 from __future__ import annotations
@@ -39,8 +39,17 @@ def fingerprint(path: Union[str, Path], file: NativeFile) -> Optional[str]:
 
 
 def shipped_profile(of: Optional[str]) -> Optional[dict[str, Any]]:
-    """The profile of the model with this fingerprint, None where none ships."""
-    for path in sorted(FOLDER.glob("*.json")):
+    """The keep profile of the model with this fingerprint, None where none ships."""
+    return _profile_in(FOLDER, of)
+
+
+def shipped_scoring(of: Optional[str]) -> Optional[dict[str, Any]]:
+    """How the model with this fingerprint scores as a draft, None where none ships."""
+    return _profile_in(FOLDER / "scoring", of)
+
+
+def _profile_in(folder: Path, of: Optional[str]) -> Optional[dict[str, Any]]:
+    for path in sorted(folder.glob("*.json")):
         profile: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if of is not None and profile["model"]["fingerprint"] == of:
             return profile

@@ -17,7 +17,7 @@ from lazygguf.errors import ModelFileError
 from lazygguf.model_size import size_of_tensors
 from lazygguf.opening import ModelFile
 from lazygguf.prompt_text import PromptTexts, compile_headings
-from lazygguf.scoring_profile import SCORING_KEY, SHIPPED, ScoringProfile, resolve_scoring
+from lazygguf.scoring_profile import SCORING_KEY, ScoringProfile, resolve_scoring
 
 Write = Callable[[TinyConfig], tuple[Path, Any]]
 
@@ -118,7 +118,8 @@ def test_a_profile_comes_from_the_caller_the_file_what_ships_or_the_depth(tmp_pa
         "llama.block_count": 30,
         "llama.attention.head_count": 9,
     }
-    (known, shipped), own = next(iter(SHIPPED.items())), ScoringProfile((2,))
+    shipped, own = ScoringProfile((3, 4), pool=(2, 1)), ScoringProfile((2,))
+    known = shipped.to_dict()
     tuned = {**metadata, SCORING_KEY: json.dumps(own.to_dict())}
     path = tmp_path / "profile.json"
     path.write_text(json.dumps(own.to_dict()))
@@ -136,6 +137,7 @@ def test_a_profile_comes_from_the_caller_the_file_what_ships_or_the_depth(tmp_pa
 @pytest.mark.model
 def test_the_shipped_profile_is_found_by_the_models_file(smollm2_path: Path) -> None:
     file = ModelFile.read(smollm2_path)
-    assert file.fingerprint in SHIPPED
+    assert file.shipped_scoring is not None
+    assert resolve_scoring(None, file.metadata, file.shipped_scoring).n_layer == 18
     assert file.size.n_params == 134_515_008
     assert np.isclose(file.size.work(18) / file.size.work(), 0.6)

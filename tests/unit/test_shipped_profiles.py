@@ -11,7 +11,8 @@ from tiny_gguf import TinyConfig, write_tiny_gguf
 
 from lazygguf import KeepSchedule, LazyModel, shipped_profiles
 from lazygguf._ffi import NativeFile
-from lazygguf.shipped_profiles import FOLDER, fingerprint, shipped_profile
+from lazygguf.scoring_profile import ScoringProfile
+from lazygguf.shipped_profiles import FOLDER, fingerprint, shipped_profile, shipped_scoring
 
 TinyModel = Callable[[TinyConfig], tuple[Path, Any]]
 
@@ -64,11 +65,20 @@ def test_what_ships_is_a_profile_with_its_figures(path: Path) -> None:
     assert 0 < profile["measurements"]["share"] < 1
 
 
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("scoring/*.json")), ids=lambda path: str(path.stem))
+def test_what_ships_for_drafts_is_a_scoring_profile_with_its_figures(path: Path) -> None:
+    profile = json.loads(path.read_text(encoding="utf-8"))
+    assert ScoringProfile.from_dict(profile).n_layer > 1
+    assert shipped_scoring(profile["model"]["fingerprint"]) == profile
+    assert 0 < profile["measurements"]["fresh"]["needed_mean"] < 0.2
+
+
 @pytest.mark.model
-def test_the_demo_models_profile_ships(smollm2_path: Path) -> None:
+def test_the_demo_models_profiles_ship(smollm2_path: Path) -> None:
     assert shipped_profile(fingerprint_of(smollm2_path)) is not None
+    assert shipped_scoring(fingerprint_of(smollm2_path)) is not None
 
 
 def test_an_unknown_model_has_none() -> None:
-    assert shipped_profile(None) is None
+    assert shipped_profile(None) is None and shipped_scoring(None) is None
     assert shipped_profile("0" * 16) is None
