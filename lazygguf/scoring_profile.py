@@ -1,6 +1,6 @@
 """How a draft model's attention becomes scores: which layers, which heads, who asks, how far it is spread.
 
-Owns the profile's data, its checks, its JSON, and the profiles that ship. Pure data: it knows nothing of sessions.
+Owns the profile's data, its checks, its JSON, and which profile goes before which. It knows nothing of sessions.
 """
 
 from __future__ import annotations

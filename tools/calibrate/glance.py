@@ -6,11 +6,8 @@ keeps it.
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +15,7 @@ import numpy.typing as npt
 from lazygguf.attention import AttentionReader
 from lazygguf.schedule import MAX_QUERY
 
-from ..atomic_file import scratch_file
+from .npz_file import load_npz, save_npz
 from .probes import Probe
 from .recording import N_SINK, asking_positions
 
@@ -48,19 +45,14 @@ class Glance:
     def save(self, path: Path) -> None:
         """Writes a .npz, whole or not at all."""
         about = {"name": self.name, "kind": self.kind, "protected": self.protected, "evidence": self.evidence}
-        with scratch_file(path) as scratch:
-            with open(scratch, "wb") as file:
-                np.savez(file, about=np.array(json.dumps(about)), rows=self.rows)
-            os.replace(scratch, path)
+        save_npz(path, about, {"rows": self.rows})
 
     @classmethod
     def load(cls, path: Path) -> Glance:
         """Reads what ``save`` wrote."""
-        with np.load(path, allow_pickle=False) as file:
-            about: dict[str, Any] = json.loads(str(file["about"]))
-            rows = file["rows"]
+        about, arrays = load_npz(path, ["rows"])
         evidence = tuple(tuple(fact) for fact in about["evidence"])
-        return cls(about["name"], about["kind"], tuple(about["protected"]), evidence, rows)
+        return cls(about["name"], about["kind"], tuple(about["protected"]), evidence, arrays["rows"])
 
 
 def glance(reader: AttentionReader, probe: Probe) -> Glance:

@@ -6,20 +6,17 @@ that keeps both, so that a calibration can go on where it was stopped.
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from lazygguf.schedule import DEFAULT_QUERY
 
-from ..atomic_file import scratch_file
 from ..eval.engine import Attention, Reader
 from ..eval.prompts import Prompt
+from .npz_file import load_npz, save_npz
 from .probes import Probe
 
 N_SINK = 4
@@ -56,18 +53,12 @@ class Recording:
     def save(self, path: Path) -> None:
         """Writes a .npz, whole or not at all."""
         about = {"name": self.name, "kind": self.kind, "score": self.score}
-        text = json.dumps({**about, "protected": self.protected, "evidence": self.evidence})
-        with scratch_file(path) as scratch:
-            with open(scratch, "wb") as file:
-                np.savez(file, about=np.array(text), **self.looks)  # type: ignore[arg-type]
-            os.replace(scratch, path)
+        save_npz(path, {**about, "protected": self.protected, "evidence": self.evidence}, self.looks)
 
     @classmethod
     def load(cls, path: Path) -> Recording:
         """Reads what ``save`` wrote."""
-        with np.load(path, allow_pickle=False) as file:
-            about: dict[str, Any] = json.loads(str(file["about"]))
-            looks = {name: file[name] for name in ASKING}
+        about, looks = load_npz(path, ASKING)
         evidence = tuple(tuple(fact) for fact in about["evidence"])
         return cls(about["name"], about["kind"], about["score"], tuple(about["protected"]), evidence, looks)
 
