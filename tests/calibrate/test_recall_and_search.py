@@ -9,9 +9,18 @@ import pytest
 
 pytest.importorskip("lazygguf.tools.calibrate", reason="lazygguf is not installed with its tools")
 
-from lazygguf.tools.calibrate.recall import Scorer, kept_share, needed_share, needed_shares, pooled, recall_map
+from lazygguf.tools.calibrate.recall import (
+    Scorer,
+    kept_share,
+    needed_by_fact,
+    needed_share,
+    needed_shares,
+    pooled,
+    recall_map,
+)
 from lazygguf.tools.calibrate.recording import Recording
-from lazygguf.tools.calibrate.search import MARGIN, answerable, best_scorer, propose, sights
+from lazygguf.tools.calibrate.search import LATER, SHARES, Facts, propose
+from lazygguf.tools.calibrate.sight import answerable, best_scorer, sights
 
 N_LAYER, N_HEAD, N_TOKENS = 8, 3, 100
 SEEING = (3, 1)  # the only head that looks at the evidence
@@ -38,6 +47,22 @@ def test_the_needed_share_is_the_least_keep_at_which_all_evidence_goes_on() -> N
     scores[21] = 0.0  # as bad as all the others
     assert needed_share(scores, r) == 1.0
     assert needed_share(np.stack([scores, scores + 1]), r).shape == (2,)
+
+
+def test_each_fact_needs_its_own_share_and_all_of_them_the_largest() -> None:
+    r = replace(RECORDINGS[0], evidence=((10,), (20, 21)))
+    scores = np.zeros(N_TOKENS)
+    scores[[10, 20, 21, 50]] = [5.0, 4.0, 3.0, 9.0]
+    assert needed_by_fact(scores, r).tolist() == [(2 + 4) / N_TOKENS, (4 + 4) / N_TOKENS]
+    assert needed_share(scores, r) == needed_by_fact(scores, r).max()
+
+
+def test_kinds_weigh_alike_and_so_do_the_facts_of_a_recording() -> None:
+    three = replace(RECORDINGS[0], kind="b", evidence=((10,), (20,), (30,)))
+    facts = Facts.of([replace(RECORDINGS[1], kind="a"), replace(RECORDINGS[2], kind="a"), three])
+    assert facts.owner.tolist() == [0, 1, 2, 2, 2]
+    assert facts.weight == pytest.approx([1 / 4, 1 / 4, 1 / 6, 1 / 6, 1 / 6])
+    assert facts.recall(np.array([[True, True, True, False, False]])) == pytest.approx(2 / 3)
 
 
 def test_protected_evidence_needs_nothing() -> None:
@@ -78,19 +103,26 @@ def test_heads_that_fit_by_chance_are_not_taken() -> None:
     assert best_scorer([blind(seed) for seed in range(12)], 4).heads is None
 
 
-def test_proposals_prune_where_the_model_sees_and_promise_what_recordings_hold() -> None:
+def test_proposals_prune_where_the_model_sees_and_recall_more_where_more_may_be_read() -> None:
     seen = list(sights(RECORDINGS, N_LAYER))
     assert [sight.il for sight in seen] == list(range(1, N_LAYER - 1))
-    proposals = propose(seen, [r.kind for r in RECORDINGS], N_LAYER)
+    proposals = propose(seen, RECORDINGS, N_LAYER)
     assert [p.share for p in proposals] == sorted(p.share for p in proposals)
-    best = proposals[0]
+    assert all(p.share <= max(SHARES) for p in proposals)
+    best = max(proposals, key=lambda p: p.recall or 0.0)
     assert best.recall == 1.0
-    assert best.schedule.points[0].il == 3  # no earlier layer sees, and none later is cheaper
+    assert best.schedule.points[0].il == 3  # no earlier layer sees
     assert best.share < 0.75
-    for point in best.schedule.points:
-        sight = next(sight for sight in seen if sight.il == point.il)
-        assert (sight.needed * MARGIN <= point.keep).all()
-    best.schedule.validate(N_LAYER, N_HEAD)
+    for proposal in proposals:
+        proposal.schedule.validate(N_LAYER, N_HEAD)
+        for point in proposal.schedule.points:
+            assert 0.0 < point.keep_min <= point.keep and point.mass < 1.0
+
+
+def test_each_share_has_a_second_proposal_that_begins_later() -> None:
+    proposals = propose(list(sights(RECORDINGS, N_LAYER)), RECORDINGS, N_LAYER)
+    begins = {p.schedule.points[0].il for p in proposals}
+    assert max(begins) >= min(begins) + LATER
 
 
 def test_a_kind_that_the_dense_model_never_answers_shows_nothing_to_keep() -> None:

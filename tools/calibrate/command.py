@@ -28,11 +28,12 @@ from ..eval.options import parse_lengths
 from ..progress_bar import step_bar
 from .options import check_arguments
 from .plot import draw
-from .probes import KINDS, MAX_ANSWER, ProbeSource
+from .probes import KINDS, MAX_LISTED, ProbeSource
 from .profile import embed_profile, measured, model_notes, profile_of, write_profile
 from .recording import Recording, record
 from .scoring_command import find_scoring
-from .search import Proposal, Sight, answerable, drafted_proposals, propose, sights
+from .search import Proposal, drafted_proposals, propose
+from .sight import Sight, answerable, sights
 from .trial import Setting, Trial, Trials, Wanted, choose, race, tune_decode
 from .verify import AFTER
 
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.scoring:
             return find_scoring(args, model_path, out, parse_lengths(args.length), _work_folder(args, out))
-        n_ctx = max(parse_lengths(args.length)) + max(MAX_ANSWER, N_CONTINUATION) + 1
+        n_ctx = max(parse_lengths(args.length)) + max(MAX_LISTED, N_CONTINUATION) + 1
         options = ModelOptions(n_ctx=n_ctx, **compute_options(args), **draft_options(args, str(model_path)))
         with Engine(str(model_path), options) as engine:
             return _Calibration(args, engine, model_path, out).run()
@@ -75,8 +76,8 @@ class _Calibration:
             found = race(trials, proposals, wanted, self._until(RACING_SHARE), progress)
             chosen = choose(found, wanted)
             if chosen is not None and not self._engine.shape.has_draft:
-                found += tune_decode(trials, chosen, self._until(1.0), progress)
-                chosen = choose(found, wanted)
+                chosen, tuned = tune_decode(trials, chosen, wanted, self._until(1.0), progress)
+                found += tuned
         sys.stdout.write(frontier_text(found, chosen))
         if self._args.plot is not None:
             draw(self._args.plot, self._model_path.name, recordings, found)
@@ -88,7 +89,7 @@ class _Calibration:
             return [], [], drafted_proposals()
         recordings = answerable(self._record())
         seen = self._see(recordings)
-        return recordings, seen, propose(seen, [r.kind for r in recordings], self._engine.shape.n_layer)
+        return recordings, seen, propose(seen, recordings, self._engine.shape.n_layer)
 
     def _record(self) -> list[Recording]:
         reader: Optional[Reader] = None
@@ -143,21 +144,23 @@ class _Calibration:
         return 0
 
 
-_HEAD = f"  {'schedule':34} {'n':>3} {'quality':>8} {'first':>6} {'speed-up':>8} {'share':>6} {'kld':>7} {'rows':>5}"
+_COLUMNS = (("n", 3), ("quality", 7), ("kept", 6), ("first", 6), ("speed-up", 8), ("share", 6), ("kld", 6), ("rows", 5))
+_LEGEND = """\
+quality: score / dense score on fresh probes; kept: the same, gains in one kind not paying for losses in another; first:
+quality with the question before the text; speed-up: 1 / share of the dense work; rows: computed per decoded token
+"""
 
 
 def frontier_text(found: Sequence[Trial], chosen: Optional[Trial]) -> str:
     """All schedules tried, cheapest first; a star marks the chosen one."""
-    lines = [_HEAD]
+    lines = [" ".join(["  schedule".ljust(36), *(name.rjust(width) for name, width in _COLUMNS)])]
     for trial in sorted(found, key=lambda trial: trial.figures.share):
         f, mark = trial.figures, "*" if trial is chosen else ""
-        lines.append(
-            f"{mark:2}{trial.label:34} {f.n:3} {f.quality:8.3f} {_or_dash(f.question_first):>6} {1 / f.share:7.2f}x "
-            f"{f.share:6.3f} {f.kld:7.3f} {f.rows:5.2f}"
-        )
-    lines.append("quality: score / dense score on fresh probes; first: the same, question before the text; speed-up:")
-    lines.append("1 / share of the dense work; rows: computed per decoded token")
-    return "\n".join(lines) + "\n"
+        values = [str(f.n), f"{f.quality:.3f}", f"{f.kept:.3f}", _or_dash(f.question_first), f"{1 / f.share:.2f}x"]
+        values += [f"{f.share:.3f}", f"{f.kld:.3f}", f"{f.rows:.2f}"]
+        shown = (value.rjust(width) for value, (_, width) in zip(values, _COLUMNS))
+        lines.append(" ".join([f"{mark:2}{trial.label:34}", *shown]))
+    return "\n".join(lines) + "\n" + _LEGEND
 
 
 def _or_dash(ratio: Optional[float]) -> str:

@@ -18,7 +18,8 @@ from lazygguf import __version__
 from lazygguf.schedule import PROFILE_KEY, KeepSchedule
 
 from ..atomic_file import check_space, scratch_file
-from .search import Proposal, Sight
+from .search import Proposal
+from .sight import Sight
 from .trial import Trial
 
 

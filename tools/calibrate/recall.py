@@ -6,7 +6,7 @@ Owns the ways to score that are compared, and their figures. Pure NumPy over rec
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional, Protocol
 
 import numpy as np
@@ -109,6 +109,12 @@ def needed_share(scores: Scores, recording: Evident) -> Shares:
     worst = scores[..., wanted].min(axis=-1, keepdims=True)
     n_kept = (scores[..., is_free] >= worst).sum(axis=-1) + n_protected
     return np.asarray(n_kept / recording.n_tokens)
+
+
+def needed_by_fact(scores: Scores, recording: Recording) -> Shares:
+    """``needed_share`` of each fact alone, (n_facts,); scores pooled, (n_tokens,)."""
+    alone = [replace(recording, evidence=(fact,)) for fact in recording.evidence]
+    return np.array([needed_share(scores, each) for each in alone], np.float64)
 
 
 def needed_shares(scorer: Scorer, il: int, recordings: Sequence[Recording]) -> Shares:

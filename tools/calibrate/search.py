@@ -1,12 +1,11 @@
-"""From recordings to schedules: which layers see, who in them, and how much of the scores must go on.
+"""From what each layer sees to schedules: where to prune, how much of the scores goes on, and how little at least.
 
-Owns the search: the best way to score after each layer, then the cheapest adaptive points whose recall reaches each
-level. Proposals only: recordings are dense, and what a pruned run does is the engine's to say (``verify``).
+Owns the search over points: for each amount of work the points through which the most evidence passes. Proposals only:
+recordings are dense, and what a pruned run does is the engine's to say (``verify``).
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Optional
@@ -16,49 +15,28 @@ import numpy.typing as npt
 
 from lazygguf.schedule import BEFORE_LAYER_0, KeepSchedule, PruningPoint
 
-from .recall import Scorer, Shares, kept_share, loss, needed_share, needed_shares, pooled
+from .recall import Shares
 from .recording import Recording
+from .sight import MASSES, Sight
 
-POOLS = (1, 7, 13, 21, 31)
-CROSS_LAYERS = (1, 2, 4)
-HEAD_POOLS = (13, 21)
-HEAD_REACH = 3  # layers before the point whose heads may score
-MAX_HEADS = 4
-HEADS_GAIN = 0.95  # heads are taken where they need less than this share of what the mean over heads needs
-MASSES = (0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
-MARGIN = 1.15  # recordings are dense: a pruned run's scores differ, so more is kept than they need
+# Under the mass there is a floor, since scores can be sure and wrong: a worked example that repeats the question's
+# words draws them to itself. Which floor is worth its work is searched like all else.
+FLOORS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7)
+# Times what evidence needs. Recordings are dense and a pruned run's scores differ, so that evidence which passes by a
+# wide margin is worth more than what just passes.
+MARGINS = (1.0, 1.15, 1.3, 1.5)
 CEILING = 1.5  # times what the hardest probe is given: what keep allows
-# keep_min, as a share of what a probe is given on average: scores can be sure and wrong, drawn by a worked example that
-# repeats the question's words
-FLOOR = 0.8
-FIRST_DEPTH = 0.15  # of the layers: earlier ones see words alone
-DEPTHS = (0.15, 0.25, 0.33, 0.42, 0.5)  # of the layers: where proposals begin to prune
-SLACK = 0.02  # of recall that a proposal may lose against the best of its depth
+SHARES = (0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7)  # of the dense work: there are proposals for each
+LATER = 2  # layers: each has a second proposal that begins to prune so much later
+GAIN = 0.01  # of recall that a larger keep must bring
+LEAST_RECALL = 0.4
+THINNER = 0.85  # of what is live goes on at most after a further point
 # A decode step brings nothing back, or all that a new word is about, so that chains are followed; few rows on average.
 MAX_REVIVE, REVIVE_MARGIN, MEAN_REVIVE = 32, 2.0, 4.0
 MAX_POINTS = 3
 DRAFTED_KEEPS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.45)
-ANSWERED, LEAST_ANSWERED = 0.3, 8  # a score that shows that a kind can be answered; recordings that are enough
-PAPER = Scorer("newest")
 
-
-@dataclass(frozen=True)
-class Sight:
-    """What can be seen after a layer.
-
-    Attributes:
-        il: the layer.
-        scorer: the best way to score there.
-        needed: share that must go on for each recording, (n_recordings,).
-        kept: share that goes on with each of ``MASSES``, (n_masses, n_recordings).
-        paper: ``needed`` by the paper's score.
-    """
-
-    il: int
-    scorer: Scorer
-    needed: Shares
-    kept: Shares
-    paper: Shares
+Passes = npt.NDArray[np.bool_]  # (n_margins, n_facts)
 
 
 @dataclass(frozen=True)
@@ -68,8 +46,8 @@ class Proposal:
     Attributes:
         schedule: the schedule.
         share: of the dense work of reading, by the recordings.
-        recall: share of the probes, kinds weighted alike, whose evidence goes through all points; None where recordings
-            do not say, since a draft chooses.
+        recall: share of the facts that goes through all points, averaged over ``MARGINS``, kinds weighted alike; None
+            where recordings do not say, since a draft chooses.
     """
 
     schedule: KeepSchedule
@@ -77,115 +55,96 @@ class Proposal:
     recall: Optional[float]
 
 
-def answerable(recordings: Sequence[Recording]) -> list[Recording]:
-    """Those of the kinds that the dense model answers at least once, in part at least.
+@dataclass(frozen=True)
+class Facts:
+    """Whose the facts of some recordings are.
 
-    Within such a kind a wrong answer counts too: what would have answered is known, and heads look at it all the same.
-    What a small model says to a chain of assignments is mostly wrong, and only chains show which heads follow them.
+    Attributes:
+        owner: index of the recording, (n_facts,).
+        weight: sums to 1; kinds weigh alike, and so do recordings of a kind and facts of a recording, (n_facts,).
     """
-    kinds = {r.kind for r in recordings if r.score >= ANSWERED}
-    chosen = [r for r in recordings if r.kind in kinds]
-    return chosen if len(chosen) >= LEAST_ANSWERED else list(recordings)
 
+    owner: npt.NDArray[np.intp]
+    weight: Shares
 
-def sights(recordings: Sequence[Recording], n_layer: int) -> Iterator[Sight]:
-    """The best way to score after each layer from ``FIRST_DEPTH`` on; yields as it goes."""
-    for il in range(max(1, int(FIRST_DEPTH * n_layer)), n_layer - 1):
-        scorer = best_scorer(recordings, il)
-        scores = [pooled(scorer.scores(r, il), scorer.pool) for r in recordings]
-        kept = np.array([[kept_share(s, r, mass) for s, r in zip(scores, recordings)] for mass in MASSES])
-        needed = np.array([needed_share(s, r) for s, r in zip(scores, recordings)])
-        yield Sight(il, scorer, needed, kept, needed_shares(PAPER, il, recordings))
+    @classmethod
+    def of(cls, recordings: Sequence[Recording]) -> Facts:
+        """Those of the recordings, one recording after the other."""
+        kinds = [r.kind for r in recordings]
+        owner = [i for i, r in enumerate(recordings) for _ in r.evidence]
+        shares = [1.0 / (kinds.count(kinds[i]) * len(recordings[i].evidence)) for i in owner]
+        return cls(np.array(owner, np.intp), np.array(shares) / len(set(kinds)))
 
-
-def best_scorer(recordings: Sequence[Recording], il: int) -> Scorer:
-    """The way to score after layer ``il`` that needs the least.
-
-    Single heads can be chosen to fit a few probes by chance, so a set of heads is judged on the half of the probes that
-    did not choose it, and must gain clearly.
-    """
-    plain = [
-        Scorer(asking, pool, n_layers)
-        for asking, pool, n_layers in itertools.product(("newest", "mean", "max"), POOLS, CROSS_LAYERS)
-        if n_layers <= il + 1
-    ]
-    losses = [loss(needed_shares(scorer, il, recordings)) for scorer in plain]
-    best, least = plain[int(np.argmin(losses))], min(losses)
-    halves = recordings[::2], recordings[1::2]
-    for asking, pool in itertools.product(("mean", "max"), HEAD_POOLS):
-        crossed = [
-            loss(needed_shares(choose_heads(fit, il, asking, pool), il, test)) for fit, test in (halves, halves[::-1])
-        ]
-        if np.mean(crossed) < HEADS_GAIN * least:
-            best, least = choose_heads(recordings, il, asking, pool), float(np.mean(crossed))
-    return best
-
-
-def choose_heads(recordings: Sequence[Recording], il: int, asking: str, pool: int) -> Scorer:
-    """Heads of the last layers up to ``il``, taken one by one, each the one that helps most."""
-    layers = list(range(max(0, il - HEAD_REACH), il + 1))
-    looks = [r.looks[asking][layers].astype(np.float64) for r in recordings]  # (layers, n_head, n_tokens)
-    chosen: list[tuple[int, int]] = []
-    held: list[Optional[npt.NDArray[np.float64]]] = [None] * len(recordings)
-    least = np.inf
-    while len(chosen) < MAX_HEADS:
-        joined = [rows if have is None else np.maximum(rows, have) for rows, have in zip(looks, held)]
-        shares = np.stack([needed_share(pooled(rows, pool), r) for rows, r in zip(joined, recordings)])
-        losses = shares.mean(axis=0) + np.quantile(shares, 0.9, axis=0)  # (layers, n_head)
-        at = np.unravel_index(int(losses.argmin()), losses.shape)
-        if losses[at] > 0.97 * least:
-            break
-        least = float(losses[at])
-        chosen.append((layers[int(at[0])], int(at[1])))
-        held = [rows[at] for rows in joined]
-    return Scorer(asking, pool, heads=tuple(chosen))
+    def recall(self, passes: Passes) -> float:
+        """One figure of what passes."""
+        return float((passes @ self.weight).mean())
 
 
 @dataclass(frozen=True)
 class _Choice:
-    """A point that may be taken: where, how much of the mass, and what that does to each recording."""
+    """A point that may be taken: where, how much of the mass, how much at least, and what that does.
+
+    Attributes:
+        kept: what goes on of each recording, (n_recordings,).
+        passes: the facts that go on.
+    """
 
     sight: Sight
     mass: float
     floor: float
     kept: Shares
-    passes: npt.NDArray[np.bool_]
+    passes: Passes
 
 
-def _choice(sight: Sight, mass: float, by_mass: Shares) -> _Choice:
-    floor = FLOOR * float(by_mass.mean())
-    kept = np.maximum(by_mass, floor)
-    return _Choice(sight, mass, floor, kept, sight.needed * MARGIN <= kept)
+@dataclass(frozen=True)
+class _Chain:
+    """Points one after the other; of each recording, the layers' worth done up to the last, and what goes on."""
+
+    choices: tuple[_Choice, ...]
+    work: Shares
+    live: Shares
+    passes: Passes
+
+    def share(self, n_layer: int) -> float:
+        """Of the dense work, on average."""
+        return float((self.work + self.live * (n_layer - 1 - self.choices[-1].sight.il)).mean() / n_layer)
 
 
-def propose(seen: Sequence[Sight], kinds: Sequence[str], n_layer: int) -> list[Proposal]:
-    """Schedules that recall alike and begin to prune at different depths, cheapest first.
+def propose(seen: Sequence[Sight], recordings: Sequence[Recording], n_layer: int) -> list[Proposal]:
+    """For each of ``SHARES`` the points of that work that recall the most, cheapest first.
 
     Recordings cannot tell what a token loses that is read without its neighbours from early on; the engine can. So
-    there are proposals for each of ``DEPTHS``: the cheapest that prune no earlier and recall nearly all that can be.
+    each has a second proposal that begins later.
 
     Args:
         seen: by layer.
-        kinds: of the recordings.
+        recordings: what they were seen in.
         n_layer: layers of the model.
     """
-    weights = np.array([1.0 / kinds.count(kind) for kind in kinds]) / len(set(kinds))
-    choices = [_choice(sight, mass, kept) for sight in seen for mass, kept in zip(MASSES, sight.kept)]
-    best: dict[tuple[int, int], tuple[float, tuple[_Choice, ...]]] = {}  # by first layer and recall in percent
-    for chain, share, passes in _chains(choices, n_layer):
-        key = chain[0].sight.il, round(100 * float(passes @ weights))
-        if key not in best or share < best[key][0]:
-            best[key] = share, chain
-    found: list[Proposal] = []
-    for depth in DEPTHS:
-        late = [(share, level, chain) for (il, level), (share, chain) in best.items() if il + 1 >= depth * n_layer]
-        most = max((level for _, level, _ in late), default=0)
-        good = [each for each in late if each[1] >= most - 100 * SLACK]
-        if good:
-            share, level, chain = min(good, key=lambda each: each[0])
-            found.append(Proposal(schedule_of(chain), share, level / 100))
-    distinct = {str(proposal.schedule.to_dict()): proposal for proposal in found}
-    return sorted(distinct.values(), key=lambda proposal: proposal.share)
+    facts = Facts.of(recordings)
+    choices = [choice for sight in seen for choice in _worthwhile(sight, facts)]
+    best: dict[tuple[float, int], tuple[float, float, _Chain]] = {}  # by budget and first layer
+    for chain in _chains(choices, n_layer):
+        share, recall = chain.share(n_layer), facts.recall(chain.passes)
+        for budget in SHARES:
+            key = budget, chain.choices[0].sight.il
+            if share <= budget and (key not in best or (recall, -share) > (best[key][0], -best[key][1])):
+                best[key] = recall, share, chain
+    found: dict[str, Proposal] = {}
+    for budget in SHARES:
+        for recall, share, chain in _first_and_later({il: each for (at, il), each in best.items() if at == budget}):
+            schedule = schedule_of(chain.choices)
+            found[str(schedule.to_dict())] = Proposal(schedule, share, recall)
+    return sorted(found.values(), key=lambda proposal: proposal.share)
+
+
+def _first_and_later(by_layer: dict[int, tuple[float, float, _Chain]]) -> list[tuple[float, float, _Chain]]:
+    """The best of all, and of those that begin later."""
+    if not by_layer:
+        return []
+    first = max(by_layer, key=lambda il: by_layer[il][0])
+    later = [il for il in by_layer if il >= first + LATER]
+    return [by_layer[il] for il in (first, *sorted(later, key=lambda il: -by_layer[il][0])[:1])]
 
 
 def drafted_proposals() -> list[Proposal]:
@@ -194,12 +153,12 @@ def drafted_proposals() -> list[Proposal]:
     return [Proposal(KeepSchedule((point,), dense_unasked=True), point.keep, None) for point in points]
 
 
-def schedule_of(chain: Sequence[_Choice]) -> KeepSchedule:
+def schedule_of(choices: Sequence[_Choice]) -> KeepSchedule:
     """The schedule of some points; what ``keep`` allows never rises."""
     points, most = [], 1.0
-    for choice in chain:
+    for choice in choices:
         most = min(most, round(CEILING * float(choice.kept.max()), 2))
-        least = min(most, round(choice.floor, 2))
+        least = min(most, choice.floor)
         points.append(choice.sight.scorer.point(choice.sight.il, most, mass=choice.mass, keep_min=least))
     return KeepSchedule(
         tuple(points),
@@ -211,31 +170,45 @@ def schedule_of(chain: Sequence[_Choice]) -> KeepSchedule:
     )
 
 
-Chain = tuple[tuple[_Choice, ...], float, npt.NDArray[np.bool_]]
+def _worthwhile(sight: Sight, facts: Facts) -> list[_Choice]:
+    """The ways to prune after a layer, cheapest first, each of which recalls more than all that are cheaper."""
+    options = [_choice(sight, mass, floor, kept, facts) for mass, kept in zip(MASSES, sight.kept) for floor in FLOORS]
+    found: list[_Choice] = []
+    most = LEAST_RECALL
+    for choice in sorted(options, key=lambda choice: float(choice.kept.mean())):
+        recall = facts.recall(choice.passes)
+        if recall >= most + GAIN:
+            found.append(choice)
+            most = recall
+    return found
 
 
-def _chains(choices: Sequence[_Choice], n_layer: int) -> Iterator[Chain]:
-    """Points that can follow each other, their share of the work, and which recordings pass them all."""
-    useful = [choice for choice in choices if choice.passes.mean() >= 0.5]
+def _choice(sight: Sight, mass: float, floor: float, by_mass: Shares, facts: Facts) -> _Choice:
+    kept = np.maximum(by_mass, floor)
+    needed = np.outer(MARGINS, sight.by_fact)
+    return _Choice(sight, mass, floor, kept, needed <= kept[facts.owner])
+
+
+def _chains(choices: Sequence[_Choice], n_layer: int) -> Iterator[_Chain]:
+    """Points that can follow each other."""
     follows = [
-        [j for j in range(i + 1, len(useful)) if _can_follow(useful[i].sight, useful[j].sight)]
-        for i in range(len(useful))
+        [j for j in range(i + 1, len(choices)) if _can_follow(choices[i].sight, choices[j].sight)]
+        for i in range(len(choices))
     ]
 
-    def extend(chain: tuple[int, ...], work: Shares, live: Shares, passes: npt.NDArray[np.bool_]) -> Iterator[Chain]:
-        """work: layers' worth done up to the last point; live: what goes on from it, by recording."""
-        last = useful[chain[-1]]
-        share = float((work + live * (n_layer - 1 - last.sight.il)).mean() / n_layer)
-        yield tuple(useful[i] for i in chain), share, passes
-        for j in follows[chain[-1]] if len(chain) < MAX_POINTS else ():
-            then = useful[j]
-            kept = np.minimum(live, then.kept)
-            if kept.mean() < 0.9 * live.mean():
-                done = work + live * (then.sight.il - last.sight.il)
-                yield from extend((*chain, j), done, kept, passes & then.passes)
+    def extend(chain: _Chain, last: int) -> Iterator[_Chain]:
+        yield chain
+        for j in follows[last] if len(chain.choices) < MAX_POINTS else ():
+            then = choices[j]
+            kept = np.minimum(chain.live, then.kept)
+            if kept.mean() < THINNER * chain.live.mean():
+                work = chain.work + chain.live * (then.sight.il - chain.choices[-1].sight.il)
+                if work.mean() < max(SHARES) * n_layer:
+                    yield from extend(_Chain((*chain.choices, then), work, kept, chain.passes & then.passes), j)
 
-    for i, choice in enumerate(useful):
-        yield from extend((i,), np.full(len(choice.kept), choice.sight.il + 1.0), choice.kept, choice.passes)
+    for i, choice in enumerate(choices):
+        work = np.full(len(choice.kept), choice.sight.il + 1.0)
+        yield from extend(_Chain((choice,), work, choice.kept, choice.passes), i)
 
 
 def _can_follow(before: Sight, after: Sight) -> bool:

@@ -22,11 +22,19 @@ from .search import Proposal
 from .verify import AFTER, BEFORE, Figures, ProbeQuestions, figures_of, kld_source, name_of
 
 FIRST_VERIFIED = 1000  # index of the first probe that is not recorded
-ROUNDS = ((1, 1.0), (3, 0.4), (6, 0.2))  # prompts of each kind so far, share of the schedules that are asked
-SLACK = 0.06  # of quality that a first round forgives: a few prompts say little
+N_FIRST, N_SECOND, N_DECIDING = (
+    2,
+    6,
+    20,
+)  # prompts of each kind: of all schedules, of some, and of the one that may hold
+SECOND_SHARE = 0.35  # of the schedules that go on to the second round
+SLACK = 0.6  # of quality that is forgiven, divided by the square root of the answers: a few say little
 N_KLD = 2
-REVIVES = ((0, 0.0), (3, 0.0))  # budgets and margins that are tried with the schedule that was chosen
+REVIVES = ((0, 0.0), (2, 0.0))  # budgets and margins that are tried with the schedule that was chosen
+N_TUNING = 8  # prompts of each kind for each way to decode
+CLEARLY = 0.02  # of quality that another way to decode must gain
 MAX_ROWS = 3.0  # computed per decoded token
+FIRST_EVERY = 6  # prompts with the question last for one with the question first
 QUESTION_FIRST = 0.95  # of the dense score where the question stands before the text
 
 Progress = Callable[[int, int], Any]
@@ -43,8 +51,13 @@ class Wanted:
         """Whether it does; slack is forgiven in quality."""
         fast = figures.rows <= MAX_ROWS + 20 * slack
         first = figures.question_first
-        finds = figures.quality >= self.target - slack and (first is None or first >= QUESTION_FIRST - slack)
+        least = min(figures.quality, figures.kept)
+        finds = least >= self.target - slack and (first is None or first >= QUESTION_FIRST - slack)
         return finds and figures.kld <= self.max_kld and fast
+
+    def may_hold(self, figures: Figures) -> bool:
+        """Whether more answers may show that it holds."""
+        return self.holds(figures, SLACK / figures.n**0.5)
 
 
 @dataclass(frozen=True)
@@ -92,7 +105,7 @@ class Trials:
         draft = setting.engine.draft_identity
         methods = [tested_method(DENSE, None, n_layer)]
         methods += [tested_method(name_of(s), s, n_layer, draft) for s in schedules]
-        counts = {AFTER: n_probes, BEFORE: 1 if n_probes > 1 else 0}
+        counts = {AFTER: n_probes, BEFORE: max(1, n_probes // FIRST_EVERY)}
         sources: list[Any] = [
             ProbeQuestions(setting.probes, kind, place, FIRST_VERIFIED, n, setting.lengths)
             for kind in KINDS
@@ -118,27 +131,46 @@ class Trials:
 def race(
     trials: Trials, proposals: Sequence[Proposal], wanted: Wanted, deadline: float, progress: Progress
 ) -> list[Trial]:
-    """All schedules' figures, the most asked last; schedules that fall short drop out round by round.
+    """All schedules' figures; schedules that fall short drop out round by round.
 
-    The cheapest ones that may still hold go on. The paper's rule is asked in the first round, for comparison. A later
-    round asks as many prompts as fit before the deadline, by the pace so far.
+    After two rounds the cheapest that may still hold is asked ``N_DECIDING`` prompts of each kind, and the next one
+    where it does not. The paper's rule is asked in the first round, for comparison. Later rounds ask as many prompts
+    as fit before the deadline, by the pace so far.
     """
     schedules = [proposal.schedule for proposal in proposals]
-    found: dict[str, Trial] = {}
-    n_asked = 0
-    for n_most, share in ROUNDS:
-        if found:
-            alive = [t for t in found.values() if t.schedule in schedules and wanted.holds(t.figures, SLACK)]
-            alive.sort(key=lambda trial: trial.figures.share)
-            schedules = [t.schedule for t in alive if t.schedule][: max(1, round(share * len(proposals)))]
-        n_probes = n_most if not found else min(n_most, n_asked + trials.affordable(len(schedules) + 1, deadline))
-        if not schedules or n_probes <= n_asked:
-            break
-        asked = schedules if found else [*schedules, paper_rule(trials)]
-        for trial in trials.run(asked, n_probes, progress):
-            found[trial.label] = trial
-        n_asked = n_probes
+    asked = trials.run([*schedules, paper_rule(trials)], N_FIRST, progress)
+    found = {trial.label: trial for trial in asked}
+    alive = _alive(found, schedules, wanted)[: max(1, round(SECOND_SHARE * len(proposals)))]
+    n_second = min(N_SECOND, N_FIRST + trials.affordable(len(alive) + 1, deadline))
+    if alive and n_second > N_FIRST:
+        found.update({trial.label: trial for trial in trials.run(alive, n_second, progress)})
+        _decide(trials, found, schedules, wanted, deadline, progress)
     return list(found.values())
+
+
+def _alive(found: dict[str, Trial], schedules: Sequence[KeepSchedule], wanted: Wanted) -> list[KeepSchedule]:
+    """The schedules that may hold by what is known, cheapest first."""
+    alive = [t for t in found.values() if t.schedule in schedules and wanted.may_hold(t.figures)]
+    return [t.schedule for t in sorted(alive, key=lambda trial: trial.figures.share) if t.schedule is not None]
+
+
+def _decide(
+    trials: Trials,
+    found: dict[str, Trial],
+    schedules: Sequence[KeepSchedule],
+    wanted: Wanted,
+    deadline: float,
+    progress: Progress,
+) -> None:
+    """Asks one after the other until one holds or there is no time; puts their figures into ``found``."""
+    n_probes = min(N_DECIDING, N_SECOND + trials.affordable(3, deadline))  # dense, and two of them
+    for schedule in _alive(found, schedules, wanted):
+        if n_probes <= N_SECOND or trials.affordable(1, deadline) < n_probes - N_SECOND:
+            return
+        (trial,) = trials.run([schedule], n_probes, progress)
+        found[trial.label] = trial
+        if wanted.holds(trial.figures):
+            return
 
 
 def paper_rule(trials: Trials) -> KeepSchedule:
@@ -160,15 +192,23 @@ def choose(found: Sequence[Trial], wanted: Wanted) -> Optional[Trial]:
     return min(good, key=cost, default=None)
 
 
-def tune_decode(trials: Trials, chosen: Trial, deadline: float, progress: Progress) -> list[Trial]:
-    """The chosen schedule with other revive budgets, attending to selected rows alone, and pruning plain text too.
+def tune_decode(
+    trials: Trials, chosen: Trial, wanted: Wanted, deadline: float, progress: Progress
+) -> tuple[Trial, list[Trial]]:
+    """The chosen schedule, or with another way to decode where that answers clearly better; and all that was tried.
 
-    As many of them as fit before the deadline; each is asked what the chosen one was.
+    Other revive budgets, attending to selected rows alone, and pruning plain text too, as many as fit before the
+    deadline; all are asked the same.
     """
     assert chosen.schedule is not None
-    n_probes = chosen.figures.n // len(KINDS)
     others = [replace(chosen.schedule, max_revive=n, revive_margin=margin) for n, margin in REVIVES]
     others.append(replace(chosen.schedule, decode_cached=False))
     others.append(replace(chosen.schedule, dense_unasked=False))
+    n_probes = min(N_TUNING, chosen.figures.n // len(KINDS))
     n_schedules = trials.affordable(n_probes, deadline)
-    return trials.run(others[:n_schedules], n_probes, progress) if n_schedules > 0 else []
+    if n_schedules < 1:
+        return chosen, []
+    same, *tried = trials.run([chosen.schedule, *others[:n_schedules]], n_probes, progress)
+    best = max(tried, key=lambda trial: trial.figures.quality if wanted.holds(trial.figures) else 0.0)
+    is_better = wanted.holds(best.figures) and best.figures.quality >= same.figures.quality + CLEARLY
+    return best if is_better else chosen, tried

@@ -23,6 +23,7 @@ from ..eval.questions import KLD, Question, Source
 from ..eval.records import Record
 from .probes import ProbeSource
 
+LEAST_SPREAD = 0.25  # standard deviation of differences between scores of a kind: a few that are alike do not tell it
 AFTER, BEFORE = "after", "before"  # the text: places of a question
 
 
@@ -33,6 +34,8 @@ class Figures:
     Attributes:
         n: answers.
         quality: mean score divided by the dense mean score.
+        kept: the same where gains in one kind do not pay for losses in another. A loss counts as far as it is beyond
+            its standard error, so that ``kept`` is 1 where nothing is known to be lost.
         by_kind: the same for each kind; None where the dense model answers none.
         share: of the dense work of reading the prompts, measured.
         kld: mean divergence of continuation tokens from the dense run.
@@ -43,6 +46,7 @@ class Figures:
 
     n: int
     quality: float
+    kept: float
     by_kind: dict[str, Optional[float]]
     share: float
     kld: float
@@ -107,6 +111,7 @@ def figures_of(records: Sequence[Record], method: Method) -> Figures:
     return Figures(
         n=len(asked),
         quality=_ratio([pair for pairs in by_kind.values() for pair in pairs]) or 0.0,
+        kept=_kept(list(by_kind.values())),
         by_kind={kind: _ratio(pairs) for kind, pairs in by_kind.items()},
         share=float(np.mean([r["token_share"] for r in asked])),
         kld=float(np.mean([v for r in followed for v in r["divergence"]["kld"]])) if followed else 0.0,
@@ -118,6 +123,18 @@ def figures_of(records: Sequence[Record], method: Method) -> Figures:
 def _ratio(pairs: Sequence[tuple[float, float]]) -> Optional[float]:
     scores, base = (sum(values) for values in zip(*pairs))
     return scores / base if base else None
+
+
+def _kept(kinds: Sequence[Sequence[tuple[float, float]]]) -> float:
+    """``Figures.kept`` of the pairs (score, dense score) of each kind."""
+    lost = dense = 0.0
+    for pairs in kinds:
+        differences = np.array([score - base for score, base in pairs])
+        spread = float(differences.std(ddof=1)) if len(pairs) > 1 else LEAST_SPREAD
+        error = max(LEAST_SPREAD, spread) / len(pairs) ** 0.5
+        lost += max(0.0, -float(differences.mean()) - error)
+        dense += float(np.mean([base for _, base in pairs]))
+    return 1.0 - lost / dense if dense else 0.0
 
 
 def kld_source(probes: ProbeSource, n_questions: int, seed: int, length: int) -> Source:
