@@ -83,6 +83,7 @@ def test_a_target_that_nothing_holds_writes_nothing(run: Run, monkeypatch: pytes
     ("args", "message"),
     [
         (("--target", "1.5"), "--target 1.5: expected a value above 0 up to 1"),
+        (("--share", "0"), "--share 0: expected a value above 0 up to 1"),
         (("--minutes", "0"), "--minutes 0: expected a value above 0"),
         (("--samples", "1"), "--samples 1: expected 2 or more"),
         (("--length", "1000,200"), '--length "1000,200": expected 300 tokens or more'),

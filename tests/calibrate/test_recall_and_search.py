@@ -19,7 +19,7 @@ from lazygguf.tools.calibrate.recall import (
     recall_map,
 )
 from lazygguf.tools.calibrate.recording import Recording
-from lazygguf.tools.calibrate.search import LATER, SHARES, Facts, propose
+from lazygguf.tools.calibrate.search import LATER, SHARES, Facts, drafted_proposals, propose, shares_near
 from lazygguf.tools.calibrate.sight import answerable, best_scorer, sights
 
 N_LAYER, N_HEAD, N_TOKENS = 8, 3, 100
@@ -117,6 +117,13 @@ def test_proposals_prune_where_the_model_sees_and_recall_more_where_more_may_be_
         proposal.schedule.validate(N_LAYER, N_HEAD)
         for point in proposal.schedule.points:
             assert 0.0 < point.keep_min <= point.keep and point.mass < 1.0
+
+
+def test_with_a_share_the_proposals_are_around_it() -> None:
+    proposals = propose(list(sights(RECORDINGS, N_LAYER)), RECORDINGS, N_LAYER, shares_near(0.66))
+    assert proposals and all(p.share <= 0.66 * 1.05 for p in proposals)
+    assert max(p.share for p in proposals) > 0.6
+    assert all(point.keep <= 0.2 for p in drafted_proposals(0.2) for point in p.schedule.points)
 
 
 def test_each_share_has_a_second_proposal_that_begins_later() -> None:

@@ -23,7 +23,7 @@ from lazygguf.tools.calibrate.trial import (
     race,
     tune_decode,
 )
-from lazygguf.tools.calibrate.verify import Figures, figures_of
+from lazygguf.tools.calibrate.verify import Figures, figures_of, name_of
 from lazygguf.tools.eval.methods import DENSE, Method
 from lazygguf.tools.eval.records import Record
 
@@ -32,7 +32,7 @@ from lazygguf.schedule import KeepSchedule, PruningPoint
 WANTED = Wanted(target=0.99, max_kld=0.05)
 SHARES = (0.4, 0.5, 0.6, 0.7)
 SCHEDULES = [KeepSchedule((PruningPoint(2, share),), max_revive=32) for share in SHARES]
-PROPOSALS = [Proposal(schedule, share, 1.0) for schedule, share in zip(SCHEDULES, SHARES)]
+PROPOSALS = [Proposal(schedule, share, 0.5 + share / 2) for schedule, share in zip(SCHEDULES, SHARES)]
 
 
 def figures(n: int, quality: float, share: float, **others: Any) -> Figures:
@@ -58,12 +58,14 @@ class FakeTrials:
     def _trial(self, schedule: KeepSchedule, n_probes: int) -> Trial:
         keep = schedule.points[0].keep
         quality = self.qualities.get(keep, 0.5) + (0.05 if schedule.max_revive == 2 else 0.0)
-        return Trial(f"{schedule.to_dict()}", schedule, figures(n_probes * len(KINDS), quality, keep))
+        return Trial(name_of(schedule), schedule, figures(n_probes * len(KINDS), quality, keep))
 
 
-def raced(qualities: dict[float, float], n_affordable: int = 1000) -> tuple[FakeTrials, list[Trial]]:
+def raced(
+    qualities: dict[float, float], n_affordable: int = 1000, wanted: Wanted = WANTED
+) -> tuple[FakeTrials, list[Trial]]:
     trials = FakeTrials(qualities, n_affordable)
-    return trials, race(cast(Trials, trials), PROPOSALS, WANTED, 0.0, lambda n, of: None)
+    return trials, race(cast(Trials, trials), PROPOSALS, wanted, 0.0, lambda n, of: None)
 
 
 def test_the_cheapest_that_holds_is_found_one_by_one_and_what_costs_more_is_not_asked() -> None:
@@ -85,6 +87,16 @@ def test_without_time_the_first_answers_decide() -> None:
     assert len(trials.asked) == 1
     chosen = choose(found, WANTED)
     assert chosen is not None and chosen.schedule == SCHEDULES[0]
+
+
+def test_with_a_share_the_surest_within_it_is_preferred_to_the_cheapest() -> None:
+    within = replace(WANTED, max_share=0.62)
+    _, found = raced(dict.fromkeys(SHARES, 1.0), wanted=within)
+    chosen = choose(found, within)
+    assert chosen is not None and chosen.schedule == SCHEDULES[2]
+    assert chosen.recall == PROPOSALS[2].recall
+    chosen = choose(raced({0.4: 1.0, 0.5: 1.0, 0.6: 0.9}, wanted=within)[1], within)
+    assert chosen is not None and chosen.schedule == SCHEDULES[1]
 
 
 def test_what_nothing_holds_is_none() -> None:

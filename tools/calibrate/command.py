@@ -32,7 +32,7 @@ from .probes import KINDS, MAX_LISTED, ProbeSource
 from .profile import embed_profile, measured, model_notes, profile_of, write_profile
 from .recording import Recording, record
 from .scoring_command import find_scoring
-from .search import Proposal, drafted_proposals, propose
+from .search import Proposal, drafted_proposals, propose, shares_near
 from .sight import Sight, answerable, sights
 from .trial import Setting, Trial, Trials, Wanted, choose, race, tune_decode
 from .verify import AFTER
@@ -71,7 +71,7 @@ class _Calibration:
 
     def run(self) -> int:
         recordings, seen, proposals = self._proposals()
-        trials, wanted = self._trials(), Wanted(self._args.target, self._args.max_kld)
+        trials, wanted = self._trials(), Wanted(self._args.target, self._args.max_kld, self._args.share)
         with step_bar("trying schedules", "answers") as progress:
             found = race(trials, proposals, wanted, self._until(RACING_SHARE), progress)
             chosen = choose(found, wanted)
@@ -86,10 +86,11 @@ class _Calibration:
     def _proposals(self) -> tuple[list[Recording], list[Sight], list[Proposal]]:
         """What is tried, and what it was found by: nothing where a draft chooses."""
         if self._engine.shape.has_draft:
-            return [], [], drafted_proposals()
+            return [], [], drafted_proposals(self._args.share)
         recordings = answerable(self._record())
         seen = self._see(recordings)
-        return recordings, seen, propose(seen, recordings, self._engine.shape.n_layer)
+        shares = shares_near(self._args.share)
+        return recordings, seen, propose(seen, recordings, self._engine.shape.n_layer, shares)
 
     def _record(self) -> list[Recording]:
         reader: Optional[Reader] = None
@@ -133,6 +134,8 @@ class _Calibration:
         args = self._args
         name = str(self._engine.shape.metadata.get("general.name", self._model_path.stem))
         made = {"length": self._lengths, "seed": args.seed, "target": args.target, "max_kld": args.max_kld}
+        if args.share is not None:
+            made["max_share"] = args.share
         notes = {**made, **chosen.figures.to_dict(), **measured(found, seen, proposals)}
         profile = profile_of(chosen.schedule, model_notes(name, self._engine.fingerprint), notes)
         write_profile(self._out, profile)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Optional
 
 from lazygguf.cli import UsageError
 from lazygguf.model_arguments import add_compute_arguments, add_draft_arguments, add_file_argument, check_least
@@ -13,16 +14,18 @@ from ..eval.options import parse_lengths
 from ..plot_file import check_plot
 
 LEAST_LENGTH = 300  # room for the facts and text between them
-_SCHEDULE_OPTIONS = {  # of a schedule's calibration: their defaults, and what they are
-    "target": (0.99, "of the dense score"),
-    "max_kld": (0.05, "of continuation tokens"),
-    "minutes": (20.0, "ask no more than fits into them"),
+_SCHEDULE_OPTIONS: dict[str, tuple[Optional[float], str]] = {  # of a schedule's calibration: default, and what it is
+    "target": (0.99, "of the dense score (0.99)"),
+    "max_kld": (0.05, "of continuation tokens (0.05)"),
+    "share": (None, "of the dense work: the surest schedule of at most so much, not the cheapest that holds"),
+    "minutes": (20.0, "ask no more than fits into them (20)"),
 }
 
 _EPILOG = """\
 Three steps, each kept in the folder --work, so that a stopped calibration goes on where it was: prompts of its own are
 read densely and what each head looks at is recorded; schedules are proposed from what each layer sees; the proposals
-answer fresh prompts in the engine, and the cheapest one that holds --target and --max-kld becomes the profile.
+answer fresh prompts in the engine, and the cheapest one that holds --target and --max-kld becomes the profile; with
+--share the one that lets the most evidence through with at most so much work.
 Use it with --keep PROFILE.json, or embed it: keep "auto" finds it there.
 
 With a draft (-md) the schedules that are tried have one point before layer 0: how little of the prompt the model must
@@ -46,9 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     made.add_argument("--plot", type=Path, metavar="FILE.png", help="heat map and frontier (needs matplotlib)")
     made.add_argument("--work", type=Path, metavar="DIR", help="recordings and answers (PROFILE.calibration)")
     asked = parser.add_argument_group("what is asked")
-    for name, (default, what) in _SCHEDULE_OPTIONS.items():
-        option = f"--{name.replace('_', '-')}"
-        asked.add_argument(option, type=float, metavar="X", help=f"{what} ({default:g})")
+    for name, (_, what) in _SCHEDULE_OPTIONS.items():
+        asked.add_argument(_option(name), type=float, metavar="X", help=what)
     asked.add_argument(
         "--length", default="1000,600,1600", metavar="N,N", help="tokens of the prompts, in turn (1000,600,1600)"
     )
@@ -67,14 +69,7 @@ def check_arguments(args: argparse.Namespace) -> None:
     if min(parse_lengths(args.length)) < LEAST_LENGTH:
         raise ValueError(f'--length "{args.length}": expected {LEAST_LENGTH} tokens or more')
     _check_scoring(args)
-    for name, (default, _) in _SCHEDULE_OPTIONS.items():
-        if getattr(args, name) is None:
-            setattr(args, name, default)
-        value, most = getattr(args, name), 1.0 if name == "target" else None
-        if not 0 < value <= (most or value):
-            raise ValueError(
-                f"--{name.replace('_', '-')} {value:g}: expected a value above 0" + (" up to 1" if most else "")
-            )
+    _check_schedule_options(args)
     if args.model_draft is not None and args.embed is not None:
         raise UsageError("--embed: a schedule that needs a draft is not put into the model; use the file with --keep")
     for path in (args.outfile, args.work):
@@ -86,6 +81,20 @@ def check_arguments(args: argparse.Namespace) -> None:
         check_plot(args.plot)
 
 
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _check_schedule_options(args: argparse.Namespace) -> None:
+    """Puts the defaults in, and refuses values that cannot be held."""
+    for name, (default, _) in _SCHEDULE_OPTIONS.items():
+        if getattr(args, name) is None:
+            setattr(args, name, default)
+        value, most = getattr(args, name), 1.0 if name in ("target", "share") else None
+        if value is not None and not 0 < value <= (most or value):
+            raise ValueError(f"{_option(name)} {value:g}: expected a value above 0" + (" up to 1" if most else ""))
+
+
 def _check_scoring(args: argparse.Namespace) -> None:
     """Refuses what --scoring would not look at."""
     if not args.scoring:
@@ -93,5 +102,5 @@ def _check_scoring(args: argparse.Namespace) -> None:
     names = ("model_draft", "plot", *_SCHEDULE_OPTIONS)
     given = next((name for name in names if getattr(args, name) is not None), None)
     if given is not None:
-        option = "-md" if given == "model_draft" else f"--{given.replace('_', '-')}"
+        option = "-md" if given == "model_draft" else _option(given)
         raise UsageError(f"{option} is for schedules, --scoring finds none")

@@ -26,6 +26,7 @@ FLOORS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7)
 # wide margin is worth more than what just passes.
 MARGINS = (1.0, 1.15, 1.3, 1.5)
 CEILING = 1.5  # times what the hardest probe is given: what keep allows
+NEAR = (0.9, 0.95, 1.0, 1.05)  # times the work that is given: a run does a little less than recordings say
 SHARES = (0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7)  # of the dense work: there are proposals for each
 LATER = 2  # layers: each has a second proposal that begins to prune so much later
 GAIN = 0.01  # of recall that a larger keep must bring
@@ -110,8 +111,15 @@ class _Chain:
         return float((self.work + self.live * (n_layer - 1 - self.choices[-1].sight.il)).mean() / n_layer)
 
 
-def propose(seen: Sequence[Sight], recordings: Sequence[Recording], n_layer: int) -> list[Proposal]:
-    """For each of ``SHARES`` the points of that work that recall the most, cheapest first.
+def shares_near(max_share: Optional[float]) -> tuple[float, ...]:
+    """The shares of the dense work for which there are proposals; around the given one where one is given."""
+    return SHARES if max_share is None else tuple(max_share * times for times in NEAR)
+
+
+def propose(
+    seen: Sequence[Sight], recordings: Sequence[Recording], n_layer: int, shares: Sequence[float] = SHARES
+) -> list[Proposal]:
+    """For each of some shares of the dense work the points that recall the most, cheapest first.
 
     Recordings cannot tell what a token loses that is read without its neighbours from early on; the engine can. So
     each has a second proposal that begins later.
@@ -120,18 +128,19 @@ def propose(seen: Sequence[Sight], recordings: Sequence[Recording], n_layer: int
         seen: by layer.
         recordings: what they were seen in.
         n_layer: layers of the model.
+        shares: ascending.
     """
     facts = Facts.of(recordings)
     choices = [choice for sight in seen for choice in _worthwhile(sight, facts)]
     best: dict[tuple[float, int], tuple[float, float, _Chain]] = {}  # by budget and first layer
-    for chain in _chains(choices, n_layer):
+    for chain in _chains(choices, shares[-1] * n_layer):
         share, recall = chain.share(n_layer), facts.recall(chain.passes)
-        for budget in SHARES:
+        for budget in shares:
             key = budget, chain.choices[0].sight.il
             if share <= budget and (key not in best or (recall, -share) > (best[key][0], -best[key][1])):
                 best[key] = recall, share, chain
     found: dict[str, Proposal] = {}
-    for budget in SHARES:
+    for budget in shares:
         for recall, share, chain in _first_and_later({il: each for (at, il), each in best.items() if at == budget}):
             schedule = schedule_of(chain.choices)
             found[str(schedule.to_dict())] = Proposal(schedule, share, recall)
@@ -147,9 +156,9 @@ def _first_and_later(by_layer: dict[int, tuple[float, float, _Chain]]) -> list[t
     return [by_layer[il] for il in (first, *sorted(later, key=lambda il: -by_layer[il][0])[:1])]
 
 
-def drafted_proposals() -> list[Proposal]:
-    """One point before layer 0, where a draft chooses, for each of ``DRAFTED_KEEPS``."""
-    points = [PruningPoint(BEFORE_LAYER_0, keep) for keep in DRAFTED_KEEPS]
+def drafted_proposals(max_share: Optional[float] = None) -> list[Proposal]:
+    """One point before layer 0, where a draft chooses, for each of ``DRAFTED_KEEPS`` up to a share."""
+    points = [PruningPoint(BEFORE_LAYER_0, keep) for keep in DRAFTED_KEEPS if keep <= (max_share or 1.0)]
     return [Proposal(KeepSchedule((point,), dense_unasked=True), point.keep, None) for point in points]
 
 
@@ -189,8 +198,8 @@ def _choice(sight: Sight, mass: float, floor: float, by_mass: Shares, facts: Fac
     return _Choice(sight, mass, floor, kept, needed <= kept[facts.owner])
 
 
-def _chains(choices: Sequence[_Choice], n_layer: int) -> Iterator[_Chain]:
-    """Points that can follow each other."""
+def _chains(choices: Sequence[_Choice], most: float) -> Iterator[_Chain]:
+    """Points that can follow each other, with at most so many layers' worth of work up to the last."""
     follows = [
         [j for j in range(i + 1, len(choices)) if _can_follow(choices[i].sight, choices[j].sight)]
         for i in range(len(choices))
@@ -203,7 +212,7 @@ def _chains(choices: Sequence[_Choice], n_layer: int) -> Iterator[_Chain]:
             kept = np.minimum(chain.live, then.kept)
             if kept.mean() < THINNER * chain.live.mean():
                 work = chain.work + chain.live * (then.sight.il - chain.choices[-1].sight.il)
-                if work.mean() < max(SHARES) * n_layer:
+                if work.mean() < most:
                     yield from extend(_Chain((*chain.choices, then), work, kept, chain.passes & then.passes), j)
 
     for i, choice in enumerate(choices):

@@ -42,10 +42,17 @@ Progress = Callable[[int, int], Any]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a schedule must hold."""
+    """What a schedule must hold.
+
+    Attributes:
+        target: least quality, of the dense score.
+        max_kld: of continuation tokens.
+        max_share: of the dense work; None wants the least work.
+    """
 
     target: float
     max_kld: float
+    max_share: Optional[float] = None
 
     def holds(self, figures: Figures, slack: float = 0.0) -> bool:
         """Whether it does; slack is forgiven in quality."""
@@ -53,20 +60,34 @@ class Wanted:
         first = figures.question_first
         least = min(figures.quality, figures.kept)
         finds = least >= self.target - slack and (first is None or first >= QUESTION_FIRST - slack)
-        return finds and figures.kld <= self.max_kld and fast
+        cheap = self.max_share is None or figures.share <= self.max_share
+        return finds and figures.kld <= self.max_kld and fast and cheap
 
     def may_hold(self, figures: Figures) -> bool:
         """Whether more answers may show that it holds."""
         return self.holds(figures, SLACK / figures.n**0.5)
 
+    def preference(self, trial: Trial) -> tuple[float, float, float]:
+        """Sorts those that hold, the preferred one first.
+
+        Of those that read alike the one that answers best, and then the one that decodes fastest. Where the work is
+        given it is the one with the most recall: all that hold answer as the dense run as far as their few answers can
+        tell, and recordings tell more.
+        """
+        f = trial.figures
+        if self.max_share is None:
+            return round(f.share, 2), -round(f.quality, 2), f.rows
+        return -(trial.recall or 0.0), -f.share, f.rows
+
 
 @dataclass(frozen=True)
 class Trial:
-    """A schedule with its figures; None is the dense run."""
+    """A schedule with its figures; None is the dense run. ``recall`` is its proposal's, where it has one."""
 
     label: str
     schedule: Optional[KeepSchedule]
     figures: Figures
+    recall: Optional[float] = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +126,7 @@ class Trials:
         draft = setting.engine.draft_identity
         methods = [tested_method(DENSE, None, n_layer)]
         methods += [tested_method(name_of(s), s, n_layer, draft) for s in schedules]
-        counts = {AFTER: n_probes, BEFORE: max(1, n_probes // FIRST_EVERY)}
+        counts = {AFTER: n_probes, BEFORE: n_probes // FIRST_EVERY}
         sources: list[Any] = [
             ProbeQuestions(setting.probes, kind, place, FIRST_VERIFIED, n, setting.lengths)
             for kind in KINDS
@@ -133,44 +154,49 @@ def race(
 ) -> list[Trial]:
     """All schedules' figures; schedules that fall short drop out round by round.
 
-    After two rounds the cheapest that may still hold is asked ``N_DECIDING`` prompts of each kind, and the next one
-    where it does not. The paper's rule is asked in the first round, for comparison. Later rounds ask as many prompts
-    as fit before the deadline, by the pace so far.
+    After two rounds the preferred one of those that may still hold is asked ``N_DECIDING`` prompts of each kind, and
+    the next one where it does not. The paper's rule is asked in the first round, for comparison. Later rounds ask as
+    many prompts as fit before the deadline, by the pace so far.
     """
-    schedules = [proposal.schedule for proposal in proposals]
-    asked = trials.run([*schedules, paper_rule(trials)], N_FIRST, progress)
-    found = {trial.label: trial for trial in asked}
-    alive = _alive(found, schedules, wanted)[: max(1, round(SECOND_SHARE * len(proposals)))]
+    found = _Found(trials, proposals, wanted, progress)
+    found.ask([*(proposal.schedule for proposal in proposals), paper_rule(trials)], N_FIRST)
+    alive = found.alive()[: max(1, round(SECOND_SHARE * len(proposals)))]
     n_second = min(N_SECOND, N_FIRST + trials.affordable(len(alive) + 1, deadline))
     if alive and n_second > N_FIRST:
-        found.update({trial.label: trial for trial in trials.run(alive, n_second, progress)})
-        _decide(trials, found, schedules, wanted, deadline, progress)
-    return list(found.values())
+        found.ask(alive, n_second)
+        found.decide(deadline)
+    return list(found.trials.values())
 
 
-def _alive(found: dict[str, Trial], schedules: Sequence[KeepSchedule], wanted: Wanted) -> list[KeepSchedule]:
-    """The schedules that may hold by what is known, cheapest first."""
-    alive = [t for t in found.values() if t.schedule in schedules and wanted.may_hold(t.figures)]
-    return [t.schedule for t in sorted(alive, key=lambda trial: trial.figures.share) if t.schedule is not None]
+class _Found:
+    """The figures so far, by label."""
 
+    def __init__(self, asker: Trials, proposals: Sequence[Proposal], wanted: Wanted, progress: Progress) -> None:
+        self.trials: dict[str, Trial] = {}
+        self._asker, self._wanted, self._progress = asker, wanted, progress
+        self._recall = {name_of(proposal.schedule): proposal.recall for proposal in proposals}
 
-def _decide(
-    trials: Trials,
-    found: dict[str, Trial],
-    schedules: Sequence[KeepSchedule],
-    wanted: Wanted,
-    deadline: float,
-    progress: Progress,
-) -> None:
-    """Asks one after the other until one holds or there is no time; puts their figures into ``found``."""
-    n_probes = min(N_DECIDING, N_SECOND + trials.affordable(3, deadline))  # dense, and two of them
-    for schedule in _alive(found, schedules, wanted):
-        if n_probes <= N_SECOND or trials.affordable(1, deadline) < n_probes - N_SECOND:
-            return
-        (trial,) = trials.run([schedule], n_probes, progress)
-        found[trial.label] = trial
-        if wanted.holds(trial.figures):
-            return
+    def ask(self, schedules: Sequence[KeepSchedule], n_probes: int) -> list[Trial]:
+        """Asks so many prompts of each kind."""
+        asked = self._asker.run(schedules, n_probes, self._progress)
+        asked = [replace(trial, recall=self._recall.get(trial.label)) for trial in asked]
+        self.trials.update({trial.label: trial for trial in asked})
+        return asked
+
+    def alive(self) -> list[KeepSchedule]:
+        """The proposals that may hold by what is known, the preferred one first."""
+        alive = [t for t in self.trials.values() if t.label in self._recall and self._wanted.may_hold(t.figures)]
+        return [t.schedule for t in sorted(alive, key=self._wanted.preference) if t.schedule is not None]
+
+    def decide(self, deadline: float) -> None:
+        """Asks one after the other until one holds or there is no time."""
+        n_probes = min(N_DECIDING, N_SECOND + self._asker.affordable(3, deadline))  # dense, and two of them
+        for schedule in self.alive():
+            if n_probes <= N_SECOND or self._asker.affordable(1, deadline) < n_probes - N_SECOND:
+                return
+            (trial,) = self.ask([schedule], n_probes)
+            if self._wanted.holds(trial.figures):
+                return
 
 
 def paper_rule(trials: Trials) -> KeepSchedule:
@@ -179,17 +205,10 @@ def paper_rule(trials: Trials) -> KeepSchedule:
 
 
 def choose(found: Sequence[Trial], wanted: Wanted) -> Optional[Trial]:
-    """The cheapest that holds among those asked the most; None where none does.
-
-    Of those that read alike, the one that answers best, and then the one that decodes fastest.
-    """
+    """The preferred one of those that hold and were asked the most; None where none does."""
     most = max(trial.figures.n for trial in found)
     good = [t for t in found if t.figures.n == most and t.schedule is not None and wanted.holds(t.figures)]
-
-    def cost(trial: Trial) -> tuple[float, float, float]:
-        return round(trial.figures.share, 2), -round(trial.figures.quality, 2), trial.figures.rows
-
-    return min(good, key=cost, default=None)
+    return min(good, key=wanted.preference, default=None)
 
 
 def tune_decode(
