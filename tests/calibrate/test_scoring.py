@@ -71,8 +71,9 @@ def test_a_glance_scores_as_a_draft_does(tiny_model: TinyModel) -> None:
 def small(tiny_model: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     few = {kind: probes.KINDS[kind] for kind in ("single", "source")}
     monkeypatch.setattr(probes, "KINDS", few)
-    for module in ("trial", "command", "scoring_command"):
+    for module in ("trial", "command"):
         monkeypatch.setattr(f"lazygguf.tools.calibrate.{module}.KINDS", few)
+    monkeypatch.setattr("lazygguf.tools.calibrate.scoring_command.DRAFT_KINDS", tuple(few))
     monkeypatch.chdir(tmp_path)
     return str(tiny_model(TinyConfig(n_ctx_train=4096, n_embd=32, n_ff=32, n_layer=6, seed=5))[0])
 

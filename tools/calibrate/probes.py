@@ -45,6 +45,8 @@ KINDS: dict[str, Builder] = {
     "relay": build_relay,
     "shown": build_shown,
 }
+# What a draft is calibrated with: it is to find a tenth of the text, and what the others ask for is often more.
+DRAFT_KINDS = ("single", "alike", "meaning", "several", "chain", "sections", "source")
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from ..eval.haystack import Haystack
 from ..eval.prompts import Prompter
 from ..progress_bar import step_bar
 from .glance import Glance, glance
-from .probes import KINDS, ProbeSource
+from .probes import DRAFT_KINDS, ProbeSource
 from .profile import embed_profile, model_notes, write_profile
 from .recall import Shares, loss
 from .scoring_search import Found, by_depth, choose, needed
@@ -60,8 +60,8 @@ def _glances(
     args: argparse.Namespace, file: ModelFile, lengths: Sequence[int], folder: Path
 ) -> tuple[list[Glance], list[Glance]]:
     """Those that the search goes by, and those that it does not see."""
-    names = [(kind, i) for i in range(args.samples) for kind in KINDS]
-    names += [(kind, FIRST_VERIFIED + i) for i in range(N_FRESH) for kind in KINDS]
+    names = [(kind, i) for i in range(args.samples) for kind in DRAFT_KINDS]
+    names += [(kind, FIRST_VERIFIED + i) for i in range(N_FRESH) for kind in DRAFT_KINDS]
     options = ModelOptions(n_threads=args.threads, n_ubatch=args.ubatch_size)
     tokenizer = Tokenizer(file.path)
     weights = load_weights(file.path, options)
@@ -71,7 +71,7 @@ def _glances(
         looked = [_looked_up(*name, probes, lengths, reader, folder) for name in _told(names, reader)]
     weights.close()
     tokenizer.close()
-    n_seen = args.samples * len(KINDS)
+    n_seen = args.samples * len(DRAFT_KINDS)
     return looked[:n_seen], looked[n_seen:]
 
 
