@@ -20,7 +20,7 @@ from lazygguf.tools.calibrate.recall import (
 )
 from lazygguf.tools.calibrate.recording import Recording
 from lazygguf.tools.calibrate.search import LATER, SHARES, Facts, drafted_proposals, propose, shares_near
-from lazygguf.tools.calibrate.sight import answerable, best_scorer, sights
+from lazygguf.tools.calibrate.sight import best_scorer, sights
 
 N_LAYER, N_HEAD, N_TOKENS = 8, 3, 100
 SEEING = (3, 1)  # the only head that looks at the evidence
@@ -130,17 +130,6 @@ def test_each_share_has_a_second_proposal_that_begins_later() -> None:
     proposals = propose(list(sights(RECORDINGS, N_LAYER)), RECORDINGS, N_LAYER)
     begins = {p.schedule.points[0].il for p in proposals}
     assert max(begins) >= min(begins) + LATER
-
-
-def test_a_kind_that_the_dense_model_never_answers_shows_nothing_to_keep() -> None:
-    lost = [replace(recording(seed, score=0.0), kind="never") for seed in range(20, 24)]
-    assert answerable([*RECORDINGS, *lost]) == RECORDINGS
-    assert answerable(lost) == lost  # nothing better to go by
-
-
-def test_a_wrong_answer_counts_where_its_kind_is_answered_at_all() -> None:
-    wrong = [recording(seed, score=0.0) for seed in range(20, 24)]
-    assert answerable([*RECORDINGS, *wrong]) == [*RECORDINGS, *wrong]
 
 
 def test_the_map_says_how_often_a_head_sees() -> None:

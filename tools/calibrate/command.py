@@ -33,7 +33,7 @@ from .profile import embed_profile, measured, model_notes, profile_of, write_pro
 from .recording import Recording, record
 from .scoring_command import find_scoring
 from .search import Proposal, drafted_proposals, propose, shares_near
-from .sight import Sight, answerable, sights
+from .sight import Sight, sights
 from .trial import Setting, Trial, Trials, Wanted, choose, race, tune_decode
 from .verify import AFTER
 
@@ -87,7 +87,7 @@ class _Calibration:
         """What is tried, and what it was found by: nothing where a draft chooses."""
         if self._engine.shape.has_draft:
             return [], [], drafted_proposals(self._args.share)
-        recordings = answerable(self._record())
+        recordings = self._record()
         seen = self._see(recordings)
         shares = shares_near(self._args.share)
         return recordings, seen, propose(seen, recordings, self._engine.shape.n_layer, shares)

@@ -17,7 +17,7 @@ LEAST_LENGTH = 300  # room for the facts and text between them
 _SCHEDULE_OPTIONS: dict[str, tuple[Optional[float], str]] = {  # of a schedule's calibration: default, and what it is
     "target": (0.99, "of the dense score (0.99)"),
     "max_kld": (0.05, "of continuation tokens (0.05)"),
-    "share": (None, "of the dense work: the best schedule of at most so much, not the cheapest that holds"),
+    "share": (None, "of the dense work: the surest schedule of at most so much, not the cheapest that holds"),
     "minutes": (20.0, "ask no more than fits into them (20)"),
 }
 
@@ -25,7 +25,7 @@ _EPILOG = """\
 Three steps, each kept in the folder --work, so that a stopped calibration goes on where it was: prompts of its own are
 read densely and what each head looks at is recorded; schedules are proposed from what each layer sees; the proposals
 answer fresh prompts in the engine, and the cheapest one that holds --target and --max-kld becomes the profile; with
---share the one that answers best with at most so much work.
+--share the one that lets the most evidence through with at most so much work.
 Use it with --keep PROFILE.json, or embed it: keep "auto" finds it there.
 
 With a draft (-md) the schedules that are tried have one point before layer 0: how little of the prompt the model must

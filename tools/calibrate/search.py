@@ -26,7 +26,7 @@ FLOORS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7)
 # wide margin is worth more than what just passes.
 MARGINS = (1.0, 1.15, 1.3, 1.5)
 CEILING = 1.5  # times what the hardest probe is given: what keep allows
-NEAR = (0.9, 0.95, 1.0, 1.05)  # times the work that is given: a run does a little less than recordings say
+NEAR = (0.94, 0.97, 1.0, 1.03, 1.06)  # times the work that is given: a run does a little less than recordings say
 SHARES = (0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7)  # of the dense work: there are proposals for each
 LATER = 2  # layers: each has a second proposal that begins to prune so much later
 GAIN = 0.01  # of recall that a larger keep must bring

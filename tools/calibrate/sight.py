@@ -24,7 +24,6 @@ MAX_HEADS = 6
 HEADS_GAIN = 0.95  # heads are taken where they need less than this share of what the mean over heads needs
 MASSES = (0.1, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # the first ones leave it to the floor
 FIRST_DEPTH = 0.15  # of the layers: earlier ones see words alone
-ANSWERED, LEAST_ANSWERED = 0.3, 8  # a score that shows that a kind can be answered; recordings that are enough
 PAPER = Scorer("newest")
 
 
@@ -49,19 +48,12 @@ class Sight:
     paper: Shares
 
 
-def answerable(recordings: Sequence[Recording]) -> list[Recording]:
-    """Those of the kinds that the dense model answers at least once, in part at least.
-
-    Within such a kind a wrong answer counts too: what would have answered is known, and heads look at it all the same.
-    What a small model says to a chain of assignments is mostly wrong, and only chains show which heads follow them.
-    """
-    kinds = {r.kind for r in recordings if r.score >= ANSWERED}
-    chosen = [r for r in recordings if r.kind in kinds]
-    return chosen if len(chosen) >= LEAST_ANSWERED else list(recordings)
-
-
 def sights(recordings: Sequence[Recording], n_layer: int) -> Iterator[Sight]:
-    """The best way to score after each layer from ``FIRST_DEPTH`` on; yields as it goes."""
+    """The best way to score after each layer from ``FIRST_DEPTH`` on; yields as it goes.
+
+    Prompts that the dense model answers wrongly count too: what would have answered is known, heads look at it all the
+    same, and what a model does not answer in these words it may answer in others.
+    """
     for il in range(max(1, int(FIRST_DEPTH * n_layer)), n_layer - 1):
         scorer = best_scorer(recordings, il)
         scores = [pooled(scorer.scores(r, il), scorer.pool) for r in recordings]

@@ -68,23 +68,26 @@ class Wanted:
         return self.holds(figures, SLACK / figures.n**0.5)
 
     def preference(self, trial: Trial) -> tuple[float, float, float]:
-        """Sorts those that hold, the preferred one first: the cheapest, or the best of the work that is given.
+        """Sorts those that hold, the preferred one first: the cheapest, or the surest of the work that is given.
 
-        Of those that read alike the one that answers best, and then the one that decodes fastest.
+        Of those that read alike the one that answers best, and then the one that decodes fastest. The surest is the one
+        with the most recall: all that hold answer as the dense run does as far as some answers can tell, and recordings
+        tell of what a small model answers rarely.
         """
         f = trial.figures
         if self.max_share is None:
             return round(f.share, 2), -round(f.quality, 2), f.rows
-        return -f.quality, f.share, f.rows
+        return -(trial.recall or 0.0), -f.share, f.rows
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A schedule with its figures; None is the dense run."""
+    """A schedule with its figures; None is the dense run. ``recall`` is its proposal's, where it has one."""
 
     label: str
     schedule: Optional[KeepSchedule]
     figures: Figures
+    recall: Optional[float] = None
 
 
 @dataclass(frozen=True)
@@ -151,9 +154,9 @@ def race(
 ) -> list[Trial]:
     """All schedules' figures; schedules that fall short drop out round by round.
 
-    After two rounds the cheapest that may still hold is asked ``N_DECIDING`` prompts of each kind, and the next one
-    where it does not; where the work is given, all that went through both rounds. The paper's rule is asked in the
-    first round, for comparison. Later rounds ask as many prompts as fit before the deadline, by the pace so far.
+    After two rounds the preferred one of those that may still hold is asked ``N_DECIDING`` prompts of each kind, and
+    the next one where it does not. The paper's rule is asked in the first round, for comparison. Later rounds ask as
+    many prompts as fit before the deadline, by the pace so far.
     """
     found = _Found(trials, proposals, wanted, progress)
     found.ask([*(proposal.schedule for proposal in proposals), paper_rule(trials)], N_FIRST)
@@ -161,7 +164,7 @@ def race(
     n_second = min(N_SECOND, N_FIRST + trials.affordable(len(alive) + 1, deadline))
     if alive and n_second > N_FIRST:
         found.ask(alive, n_second)
-        found.decide(alive if wanted.max_share else found.alive(), deadline)
+        found.decide(deadline)
     return list(found.trials.values())
 
 
@@ -171,27 +174,28 @@ class _Found:
     def __init__(self, asker: Trials, proposals: Sequence[Proposal], wanted: Wanted, progress: Progress) -> None:
         self.trials: dict[str, Trial] = {}
         self._asker, self._wanted, self._progress = asker, wanted, progress
-        self._labels = {name_of(proposal.schedule) for proposal in proposals}
+        self._recall = {name_of(proposal.schedule): proposal.recall for proposal in proposals}
 
     def ask(self, schedules: Sequence[KeepSchedule], n_probes: int) -> list[Trial]:
         """Asks so many prompts of each kind."""
         asked = self._asker.run(schedules, n_probes, self._progress)
+        asked = [replace(trial, recall=self._recall.get(trial.label)) for trial in asked]
         self.trials.update({trial.label: trial for trial in asked})
         return asked
 
     def alive(self) -> list[KeepSchedule]:
         """The proposals that may hold by what is known, the preferred one first."""
-        alive = [t for t in self.trials.values() if t.label in self._labels and self._wanted.may_hold(t.figures)]
+        alive = [t for t in self.trials.values() if t.label in self._recall and self._wanted.may_hold(t.figures)]
         return [t.schedule for t in sorted(alive, key=self._wanted.preference) if t.schedule is not None]
 
-    def decide(self, schedules: Sequence[KeepSchedule], deadline: float) -> None:
-        """Asks one after the other until there is no time, or the cheapest that holds is found."""
+    def decide(self, deadline: float) -> None:
+        """Asks one after the other until one holds or there is no time."""
         n_probes = min(N_DECIDING, N_SECOND + self._asker.affordable(3, deadline))  # dense, and two of them
-        for schedule in schedules:
+        for schedule in self.alive():
             if n_probes <= N_SECOND or self._asker.affordable(1, deadline) < n_probes - N_SECOND:
                 return
             (trial,) = self.ask([schedule], n_probes)
-            if self._wanted.max_share is None and self._wanted.holds(trial.figures):
+            if self._wanted.holds(trial.figures):
                 return
 
 
