@@ -81,7 +81,7 @@ class _Calibration:
         sys.stdout.write(frontier_text(found, chosen))
         if self._args.plot is not None:
             draw(self._args.plot, self._model_path.name, recordings, found)
-        return self._write(chosen, found, seen, proposals)
+        return self._write(chosen, found, seen)
 
     def _proposals(self) -> tuple[list[Recording], list[Sight], list[Proposal]]:
         """What is tried, and what it was found by: nothing where a draft chooses."""
@@ -125,9 +125,7 @@ class _Calibration:
     def _until(self, share: float) -> float:
         return self._begin + 60.0 * float(self._args.minutes) * share
 
-    def _write(
-        self, chosen: Optional[Trial], found: Sequence[Trial], seen: Sequence[Sight], proposals: Sequence[Proposal]
-    ) -> int:
+    def _write(self, chosen: Optional[Trial], found: Sequence[Trial], seen: Sequence[Sight]) -> int:
         if chosen is None or chosen.schedule is None:
             _say("no schedule holds the target: nothing is written; a lower --target or more --minutes may find one")
             return EXIT_ERROR
@@ -136,7 +134,7 @@ class _Calibration:
         made = {"length": self._lengths, "seed": args.seed, "target": args.target, "max_kld": args.max_kld}
         if args.share is not None:
             made["max_share"] = args.share
-        notes = {**made, **chosen.figures.to_dict(), **measured(found, seen, proposals)}
+        notes = {**made, **chosen.figures.to_dict(), **measured(found, seen)}
         profile = profile_of(chosen.schedule, model_notes(name, self._engine.fingerprint), notes)
         write_profile(self._out, profile)
         draft = "" if args.model_draft is None else f" -md {args.model_draft}"

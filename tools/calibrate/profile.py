@@ -18,7 +18,6 @@ from lazygguf import __version__
 from lazygguf.schedule import PROFILE_KEY, KeepSchedule
 
 from ..atomic_file import check_space, scratch_file
-from .search import Proposal
 from .sight import Sight
 from .trial import Trial
 
@@ -33,13 +32,12 @@ def model_notes(name: str, fingerprint: Optional[str]) -> dict[str, Any]:
     return {"name": name, "fingerprint": fingerprint}
 
 
-def measured(trials: Sequence[Trial], seen: Sequence[Sight], proposals: Sequence[Proposal]) -> dict[str, Any]:
+def measured(trials: Sequence[Trial], seen: Sequence[Sight]) -> dict[str, Any]:
     """What chose the schedule: the frontier, and what each layer sees."""
-    recall = {str(p.schedule.to_dict()): p.recall for p in proposals}
     frontier = [
         {
             "keep": None if trial.schedule is None else str(trial.schedule),
-            "recall": recall.get(str(trial.schedule.to_dict())) if trial.schedule is not None else None,
+            "recall": trial.recall,
             **trial.figures.to_dict(),
         }
         for trial in sorted(trials, key=lambda trial: trial.figures.share)

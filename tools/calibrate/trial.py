@@ -22,11 +22,8 @@ from .search import Proposal
 from .verify import AFTER, BEFORE, Figures, ProbeQuestions, figures_of, kld_source, name_of
 
 FIRST_VERIFIED = 1000  # index of the first probe that is not recorded
-N_FIRST, N_SECOND, N_DECIDING = (
-    2,
-    6,
-    20,
-)  # prompts of each kind: of all schedules, of some, and of the one that may hold
+N_FIRST, N_SECOND = 2, 6  # prompts of each kind in the two rounds
+N_DECIDING = 20  # of each kind, for a schedule that may be the one
 SECOND_SHARE = 0.35  # of the schedules that go on to the second round
 SLACK = 0.6  # of quality that is forgiven, divided by the square root of the answers: a few say little
 N_KLD = 2
