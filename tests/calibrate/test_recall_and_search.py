@@ -19,21 +19,21 @@ from lazygguf.tools.calibrate.recall import (
     recall_map,
 )
 from lazygguf.tools.calibrate.recording import Recording
-from lazygguf.tools.calibrate.search import LATER, SHARES, Facts, drafted_proposals, propose, shares_near
+from lazygguf.tools.calibrate.search import LATER, MARGINS, SHARES, Facts, drafted_proposals, propose, shares_near
 from lazygguf.tools.calibrate.sight import best_scorer, sights
 
 N_LAYER, N_HEAD, N_TOKENS = 8, 3, 100
 SEEING = (3, 1)  # the only head that looks at the evidence
 
 
-def recording(seed: int, score: float = 1.0) -> Recording:
+def recording(seed: int) -> Recording:
     rng = np.random.default_rng(seed)
     looks = rng.random((N_LAYER, N_HEAD, N_TOKENS)).astype(np.float16) * np.float16(0.01)
     evidence = int(rng.integers(10, 80))
     looks[SEEING][evidence : evidence + 3] = 0.02
     looks[:, 0] *= np.float16(40)  # a loud head that hides it from the mean
     forms = {"newest": looks * 0, "mean": looks, "max": looks}
-    return Recording(f"r{seed}", "a" if seed % 2 else "b", score, (0, 1, 98, 99), ((evidence, evidence + 2),), forms)
+    return Recording(f"r{seed}", "a" if seed % 2 else "b", (0, 1, 98, 99), ((evidence, evidence + 2),), forms)
 
 
 RECORDINGS = [recording(seed) for seed in range(12)]
@@ -113,6 +113,9 @@ def test_proposals_prune_where_the_model_sees_and_recall_more_where_more_may_be_
     assert best.recall == 1.0
     assert best.schedule.points[0].il == 3  # no earlier layer sees
     assert best.share < 0.75
+    for point in best.schedule.points:
+        sight = next(sight for sight in seen if sight.il == point.il)
+        assert (sight.needed * max(MARGINS) <= point.keep).all()
     for proposal in proposals:
         proposal.schedule.validate(N_LAYER, N_HEAD)
         for point in proposal.schedule.points:

@@ -33,6 +33,9 @@ class ChainForm:
     asked: str
 
 
+SET_FORM = ChainForm(
+    "set {b} to {value};", "set {b} to {a};", "Which names are set to the number {value}, directly or through others?"
+)
 CODE_FORMS = (
     ChainForm("let {b} = {value};", "let {b} = {a};", "Which names hold the value {value}?"),
     ChainForm("put {value} into {b}", "copy {a} into {b}", "Into which places did {value} come?"),
@@ -59,30 +62,24 @@ def _lines(form: ChainForm, names: Sequence[str], value: str) -> list[Fact]:
     return [first, *(Fact(form.then.format(a=a, b=b), (b, a)) for a, b in zip(names, names[1:]))]
 
 
-def _in_order(rng: random.Random, sentences: list[str], chains: Sequence[Sequence[Fact]], glue: str) -> str:
-    """The text with each chain's lines at random depths, in their order."""
+def _placed(rng: random.Random, *chains: Sequence[Fact]) -> list[tuple[int, str]]:
+    """Each chain's lines at random depths, in their order, for ``insert_at_depths``."""
     placed: list[tuple[int, str]] = []
     for chain in chains:
         placed += zip(sorted(rng.sample(range(101), len(chain))), (fact.sentence for fact in chain))
-    return glue.join(insert_at_depths(sentences, placed))
+    return placed
 
 
 def build_chain(rng: random.Random, haystack: Haystack, depth: int, n_words: int) -> Planted:
     """Names that pass a number on, in the order of the text; every name of the chain is asked for."""
-    names = [f"{rng.choice(WORDS['nouns'])}{rng.randrange(10, 100)}" for _ in range(2 * (N_HOPS + 1))]
-    chains = names[: N_HOPS + 1], names[N_HOPS + 1 :]
+    names = [_place(rng) for _ in range(2 * (N_HOPS + 1))]
+    mine, others = names[: N_HOPS + 1], names[N_HOPS + 1 :]
     values = numbers_of(rng, haystack, 2)
-    lines = []
-    for chain, value in zip(chains, values):
-        first = f"set {chain[0]} to {value};"
-        lines.append([first, *(f"set {b} to {a};" for a, b in zip(chain, chain[1:]))])
-    depths = [sorted(rng.sample(range(101), N_HOPS + 1)) for _ in chains]
-    placed = [(at, line) for ats, chain in zip(depths, lines) for at, line in zip(ats, chain)]
+    lines = _lines(SET_FORM, mine, values[0])
+    placed = _placed(rng, lines, _lines(SET_FORM, others, values[1]))
     document = " ".join(insert_at_depths(haystack.sentences(haystack.begin(rng), n_words), placed))
-    question = f"Which names are set to the number {values[0]}, directly or through others?" + ALL.format(n=N_HOPS + 1)
-    needed = [(chains[0][0],), *((b, a) for a, b in zip(chains[0], chains[0][1:]))]
-    evidence = tuple(Fact(line, words) for line, words in zip(lines[0], needed))
-    return Planted(Parts(INSTRUCTION, document, question, tuple(chains[0])), evidence)
+    question = SET_FORM.asked.format(value=values[0]) + ALL.format(n=len(mine))
+    return Planted(Parts(INSTRUCTION, document, question, tuple(mine)), tuple(lines))
 
 
 def build_relay(rng: random.Random, haystack: Haystack, depth: int, n_words: int) -> Planted:
@@ -91,7 +88,8 @@ def build_relay(rng: random.Random, haystack: Haystack, depth: int, n_words: int
     people = people_of(rng, haystack, 2 * (N_HOPS + 1))
     mine, others = people[: N_HOPS + 1], people[N_HOPS + 1 :]
     lines = _lines(form, mine, "")
-    document = _in_order(rng, haystack.sentences(haystack.begin(rng), n_words), [lines, _lines(other, others, "")], " ")
+    sentences = haystack.sentences(haystack.begin(rng), n_words)
+    document = " ".join(insert_at_depths(sentences, _placed(rng, lines, _lines(other, others, ""))))
     question = form.asked + ALL.format(n=len(mine))
     return Planted(Parts(INSTRUCTION, document, question, tuple(mine)), tuple(lines))
 
@@ -102,9 +100,9 @@ def build_shown(rng: random.Random, haystack: Haystack, depth: int, n_sentences:
     values = numbers_of(rng, haystack, 2)
     names = list(dict.fromkeys(_place(rng) for _ in range(4 * N_HOPS)))
     example, asked = names[: N_HOPS_SHOWN + 1], names[N_HOPS_SHOWN + 1 : N_HOPS_SHOWN + N_HOPS + 2]
-    shown = _in_order(rng, [filler] * N_HOPS, [_lines(form, example, values[0])], "\n")
+    shown = "\n".join(insert_at_depths([filler] * N_HOPS, _placed(rng, _lines(form, example, values[0]))))
     lines = _lines(form, asked, values[1])
-    document = _in_order(rng, [filler] * n_sentences, [lines], "\n")
+    document = "\n".join(insert_at_depths([filler] * n_sentences, _placed(rng, lines)))
     said = f"Q: {form.asked.format(value=values[0])}{ALL.format(n=len(example))}\nA: {', '.join(example)}"
     parts = Parts(
         instruction=f"Follow what is passed on in these lines.\n\n{shown}\n\n{said}\n\n\nNow these lines.\n\n",

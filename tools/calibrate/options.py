@@ -15,10 +15,10 @@ from ..plot_file import check_plot
 
 LEAST_LENGTH = 300  # room for the facts and text between them
 _SCHEDULE_OPTIONS: dict[str, tuple[Optional[float], str]] = {  # of a schedule's calibration: default, and what it is
-    "target": (0.99, "of the dense score (0.99)"),
-    "max_kld": (0.05, "of continuation tokens (0.05)"),
+    "target": (0.99, "of the dense score"),
+    "max_kld": (0.05, "of continuation tokens"),
     "share": (None, "of the dense work: the surest schedule of at most so much, not the cheapest that holds"),
-    "minutes": (20.0, "ask no more than fits into them (20)"),
+    "minutes": (20.0, "ask no more than fits into them"),
 }
 
 _EPILOG = """\
@@ -49,8 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     made.add_argument("--plot", type=Path, metavar="FILE.png", help="heat map and frontier (needs matplotlib)")
     made.add_argument("--work", type=Path, metavar="DIR", help="recordings and answers (PROFILE.calibration)")
     asked = parser.add_argument_group("what is asked")
-    for name, (_, what) in _SCHEDULE_OPTIONS.items():
-        asked.add_argument(_option(name), type=float, metavar="X", help=what)
+    for name, (default, what) in _SCHEDULE_OPTIONS.items():
+        shown = what if default is None else f"{what} ({default:g})"
+        asked.add_argument(_option(name), type=float, metavar="X", help=shown)
     asked.add_argument(
         "--length", default="1000,600,1600", metavar="N,N", help="tokens of the prompts, in turn (1000,600,1600)"
     )

@@ -1,7 +1,7 @@
 """What a model looks at when it is asked, recorded densely, once per probe.
 
-Owns the recording: one dense reading of a probe with the attention of those who ask, the dense answer, and the file
-that keeps both, so that a calibration can go on where it was stopped.
+Owns the recording: one dense reading of a probe with the attention of those who ask, and the file that keeps it, so
+that a calibration can go on where it was stopped.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ class Recording:
     Attributes:
         name: the probe's.
         kind: the probe's.
-        score: of the dense answer, in [0, 1].
         protected: positions that are never pruned: sinks, those who ask, the template's; ascending.
         evidence: for each fact that answers, the positions it needs.
         looks: by name of ``ASKING``, (n_layer, n_head, n_tokens): what each head of each layer looks at.
@@ -40,7 +39,6 @@ class Recording:
 
     name: str
     kind: str
-    score: float
     protected: tuple[int, ...]
     evidence: tuple[tuple[int, ...], ...]
     looks: dict[str, Looks]
@@ -52,26 +50,25 @@ class Recording:
 
     def save(self, path: Path) -> None:
         """Writes a .npz, whole or not at all."""
-        about = {"name": self.name, "kind": self.kind, "score": self.score}
-        save_npz(path, {**about, "protected": self.protected, "evidence": self.evidence}, self.looks)
+        about = {"name": self.name, "kind": self.kind, "protected": self.protected, "evidence": self.evidence}
+        save_npz(path, about, self.looks)
 
     @classmethod
     def load(cls, path: Path) -> Recording:
         """Reads what ``save`` wrote."""
         about, looks = load_npz(path, ASKING)
         evidence = tuple(tuple(fact) for fact in about["evidence"])
-        return cls(about["name"], about["kind"], about["score"], tuple(about["protected"]), evidence, looks)
+        return cls(about["name"], about["kind"], tuple(about["protected"]), evidence, looks)
 
 
 def record(reader: Reader, probe: Probe) -> Recording:
-    """Reads a probe with the dense method, and lets the model answer it."""
+    """Reads a probe with the dense method."""
     prompt = probe.question.prompt
     asking = asking_positions(prompt)
-    rows, answer = reader.record(prompt, _spans(asking))
+    rows = reader.record(prompt, _spans(asking))
     n_tokens = len(prompt.ids)
     protected = sorted({*range(N_SINK), *asking, *prompt.protect})
-    score = probe.question.score(answer.pred)
-    return Recording(probe.name, probe.kind, score, tuple(protected), probe.evidence, _looks(rows, n_tokens))
+    return Recording(probe.name, probe.kind, tuple(protected), probe.evidence, _looks(rows, n_tokens))
 
 
 def asking_positions(prompt: Prompt) -> tuple[int, ...]:

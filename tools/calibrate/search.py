@@ -6,6 +6,7 @@ recordings are dense, and what a pruned run does is the engine's to say (``verif
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Optional
@@ -111,6 +112,9 @@ class _Chain:
         return float((self.work + self.live * (n_layer - 1 - self.choices[-1].sight.il)).mean() / n_layer)
 
 
+_Promise = tuple[float, float, _Chain]  # recall, share, points
+
+
 def shares_near(max_share: Optional[float]) -> tuple[float, ...]:
     """The shares of the dense work for which there are proposals; around the given one where one is given."""
     return SHARES if max_share is None else tuple(max_share * times for times in NEAR)
@@ -132,22 +136,24 @@ def propose(
     """
     facts = Facts.of(recordings)
     choices = [choice for sight in seen for choice in _worthwhile(sight, facts)]
-    best: dict[tuple[float, int], tuple[float, float, _Chain]] = {}  # by budget and first layer
+    best: dict[float, dict[int, _Promise]] = {budget: {} for budget in shares}  # by first layer
     for chain in _chains(choices, shares[-1] * n_layer):
-        share, recall = chain.share(n_layer), facts.recall(chain.passes)
-        for budget in shares:
-            key = budget, chain.choices[0].sight.il
-            if share <= budget and (key not in best or (recall, -share) > (best[key][0], -best[key][1])):
-                best[key] = recall, share, chain
-    found: dict[str, Proposal] = {}
-    for budget in shares:
-        for recall, share, chain in _first_and_later({il: each for (at, il), each in best.items() if at == budget}):
+        share, il = chain.share(n_layer), chain.choices[0].sight.il
+        if share > shares[-1]:
+            continue
+        recall = facts.recall(chain.passes)
+        for budget, by_layer in best.items():
+            if share <= budget and (il not in by_layer or (recall, -share) > (by_layer[il][0], -by_layer[il][1])):
+                by_layer[il] = recall, share, chain
+    found: dict[KeepSchedule, Proposal] = {}
+    for by_layer in best.values():
+        for recall, share, chain in _first_and_later(by_layer):
             schedule = schedule_of(chain.choices)
-            found[str(schedule.to_dict())] = Proposal(schedule, share, recall)
+            found[schedule] = Proposal(schedule, share, recall)
     return sorted(found.values(), key=lambda proposal: proposal.share)
 
 
-def _first_and_later(by_layer: dict[int, tuple[float, float, _Chain]]) -> list[tuple[float, float, _Chain]]:
+def _first_and_later(by_layer: dict[int, _Promise]) -> list[_Promise]:
     """The best of all, and of those that begin later."""
     if not by_layer:
         return []
@@ -181,7 +187,11 @@ def schedule_of(choices: Sequence[_Choice]) -> KeepSchedule:
 
 def _worthwhile(sight: Sight, facts: Facts) -> list[_Choice]:
     """The ways to prune after a layer, cheapest first, each of which recalls more than all that are cheaper."""
-    options = [_choice(sight, mass, floor, kept, facts) for mass, kept in zip(MASSES, sight.kept) for floor in FLOORS]
+    needed = np.outer(MARGINS, sight.by_fact)
+    options = []
+    for (mass, by_mass), floor in itertools.product(zip(MASSES, sight.kept), FLOORS):
+        kept = np.maximum(by_mass, floor)
+        options.append(_Choice(sight, mass, floor, kept, needed <= kept[facts.owner]))
     found: list[_Choice] = []
     most = LEAST_RECALL
     for choice in sorted(options, key=lambda choice: float(choice.kept.mean())):
@@ -190,12 +200,6 @@ def _worthwhile(sight: Sight, facts: Facts) -> list[_Choice]:
             found.append(choice)
             most = recall
     return found
-
-
-def _choice(sight: Sight, mass: float, floor: float, by_mass: Shares, facts: Facts) -> _Choice:
-    kept = np.maximum(by_mass, floor)
-    needed = np.outer(MARGINS, sight.by_fact)
-    return _Choice(sight, mass, floor, kept, needed <= kept[facts.owner])
 
 
 def _chains(choices: Sequence[_Choice], most: float) -> Iterator[_Chain]:

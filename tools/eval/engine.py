@@ -81,25 +81,23 @@ class Reader:
         with self._reading(prompt) as begin:
             return self._say(prompt, begin)
 
-    def record(self, prompt: Prompt, spans: Sequence[tuple[int, int]]) -> tuple[list[Attention], Answer]:
-        """The answer, and what the tokens of these spans look at while they are read; for the dense method only.
+    def record(self, prompt: Prompt, spans: Sequence[tuple[int, int]]) -> list[Attention]:
+        """What the tokens of these spans look at while they are read; for the dense method only.
 
         Args:
             prompt: what is read.
             spans: positions [begin, end), ascending; the last one ends with the prompt.
 
         Returns:
-            For each span (n_layer, n_query, n_head, tokens up to its end) float32, and the answer.
+            For each span (n_layer, n_query, n_head, tokens up to its end) float32.
         """
         context = self._context
         context.reset()
         request = AttentionRequest(tuple(range(self._n_layer)), by_head=True)
         with interrupt_cancels(context.cancel):
-            begin = time.perf_counter()
             rows = [context.append(prompt.ids[context.n_tokens : span[1]], span, attention=request) for span in spans]
-            answer = self._say(prompt, begin)
         context.reset()
-        return rows, answer
+        return rows
 
     def _say(self, prompt: Prompt, begin: float) -> Answer:
         """The answer to a prompt that is in the context; reading it began then."""
