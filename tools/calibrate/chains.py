@@ -7,6 +7,7 @@ away from what answers, which facts in running text do not tell. They are not th
 from __future__ import annotations
 
 import random
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from .facts import ALL, INSTRUCTION, Fact, Planted, numbers_of, people_of
 
 N_HOPS = 3  # of a chain, after its first name
 N_HOPS_SHOWN = 2  # of a worked example
+N_HOPS_AFTER = (4, 5)  # of the chain that is asked for after one
+LETTERS = (4, 6)  # of a name that is no word
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,23 @@ FILLERS = (
 
 def _place(rng: random.Random) -> str:
     return f"{rng.choice(WORDS['nouns'])}{rng.randrange(10, 100)}"
+
+
+def _letters(rng: random.Random) -> str:
+    return "".join(rng.sample(string.ascii_uppercase, rng.choice(LETTERS)))
+
+
+def _identifier(rng: random.Random) -> str:
+    return f"{rng.choice(WORDS['adjectives'])}_{rng.choice(WORDS['nouns'])}"
+
+
+def _names(rng: random.Random, n: int) -> list[str]:
+    """Names of one style; how many tokens one takes, and whether a model has seen it before, differs by style."""
+    style = rng.choice((_place, _letters, _identifier))
+    names: dict[str, None] = {}
+    while len(names) < n:
+        names[style(rng)] = None
+    return list(names)
 
 
 def _lines(form: ChainForm, names: Sequence[str], value: str) -> list[Fact]:
@@ -98,8 +118,8 @@ def build_shown(rng: random.Random, haystack: Haystack, depth: int, n_sentences:
     """A chain between sentences that come again and again, after a worked example of the same form."""
     form, filler = rng.choice(CODE_FORMS), rng.choice(FILLERS)
     values = numbers_of(rng, haystack, 2)
-    names = list(dict.fromkeys(_place(rng) for _ in range(4 * N_HOPS)))
-    example, asked = names[: N_HOPS_SHOWN + 1], names[N_HOPS_SHOWN + 1 : N_HOPS_SHOWN + N_HOPS + 2]
+    names = _names(rng, N_HOPS_SHOWN + 1 + rng.choice(N_HOPS_AFTER) + 1)
+    example, asked = names[: N_HOPS_SHOWN + 1], names[N_HOPS_SHOWN + 1 :]
     shown = "\n".join(insert_at_depths([filler] * N_HOPS, _placed(rng, _lines(form, example, values[0]))))
     lines = _lines(form, asked, values[1])
     document = "\n".join(insert_at_depths([filler] * n_sentences, _placed(rng, lines)))

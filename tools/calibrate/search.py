@@ -34,7 +34,7 @@ GAIN = 0.01  # of recall that a larger keep must bring
 LEAST_RECALL = 0.4
 THINNER = 0.85  # of what is live goes on at most after a further point
 # A decode step brings nothing back, or all that a new word is about, so that chains are followed; few rows on average.
-MAX_REVIVE, REVIVE_MARGIN, MEAN_REVIVE = 32, 2.0, 4.0
+MAX_REVIVE, REVIVE_MARGIN, MEAN_REVIVE = 128, 1.2, 16.0
 MAX_POINTS = 3
 DRAFTED_KEEPS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.45)
 

@@ -27,7 +27,8 @@ N_DECIDING = 20  # of each kind, for a schedule that may be the one
 SECOND_SHARE = 0.35  # of the schedules that go on to the second round
 SLACK = 0.6  # of quality that is forgiven, divided by the square root of the answers: a few say little
 N_KLD = 2
-REVIVES = ((0, 0.0), (2, 0.0))  # budgets and margins that are tried with the schedule that was chosen
+# tried with the schedule that was chosen, (max_revive, revive_margin, mean_revive): more, fewer, none
+REVIVES = ((128, 0.7, 16.0), (32, 2.0, 4.0), (0, 0.0, 0.0))
 N_TUNING = 8  # prompts of each kind for each way to decode
 CLEARLY = 0.02  # of quality that another way to decode must gain
 MAX_ROWS = 3.0  # computed per decoded token
@@ -217,7 +218,9 @@ def tune_decode(
     deadline; all are asked the same.
     """
     assert chosen.schedule is not None
-    others = [replace(chosen.schedule, max_revive=n, revive_margin=margin) for n, margin in REVIVES]
+    others = [
+        replace(chosen.schedule, max_revive=n, revive_margin=margin, mean_revive=mean) for n, margin, mean in REVIVES
+    ]
     others.append(replace(chosen.schedule, decode_cached=False))
     others.append(replace(chosen.schedule, dense_unasked=False))
     n_probes = min(N_TUNING, chosen.figures.n // len(KINDS))
