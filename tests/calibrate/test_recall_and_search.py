@@ -19,10 +19,19 @@ from lazygguf.tools.calibrate.recall import (
     recall_map,
 )
 from lazygguf.tools.calibrate.recording import Recording
-from lazygguf.tools.calibrate.search import LATER, MARGINS, SHARES, Facts, drafted_proposals, propose, shares_near
+from lazygguf.tools.calibrate.search import (
+    LATER_BEGIN,
+    LATER_END,
+    MARGINS,
+    SHARES,
+    Facts,
+    drafted_proposals,
+    propose,
+    shares_near,
+)
 from lazygguf.tools.calibrate.sight import best_scorer, sights
 
-N_LAYER, N_HEAD, N_TOKENS = 8, 3, 100
+N_LAYER, N_HEAD, N_TOKENS = 12, 3, 100
 SEEING = (3, 1)  # the only head that looks at the evidence
 
 
@@ -129,10 +138,12 @@ def test_with_a_share_the_proposals_are_around_it() -> None:
     assert all(point.keep <= 0.2 for p in drafted_proposals(0.2) for point in p.schedule.points)
 
 
-def test_each_share_has_a_second_proposal_that_begins_later() -> None:
+def test_each_share_has_other_proposals_that_begin_or_end_later() -> None:
     proposals = propose(list(sights(RECORDINGS, N_LAYER)), RECORDINGS, N_LAYER)
-    begins = {p.schedule.points[0].il for p in proposals}
-    assert max(begins) >= min(begins) + LATER
+    spans = {(p.schedule.points[0].il, p.schedule.points[-1].il) for p in proposals}
+    begins, ends = zip(*spans)
+    assert max(begins) >= min(begins) + LATER_BEGIN
+    assert max(ends) >= min(ends) + LATER_END
 
 
 def test_the_map_says_how_often_a_head_sees() -> None:

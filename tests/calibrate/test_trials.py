@@ -15,6 +15,7 @@ from lazygguf.tools.calibrate.search import Proposal
 from lazygguf.tools.calibrate.trial import (
     N_DECIDING,
     N_FIRST,
+    REVIVES,
     Trial,
     Trials,
     Wanted,
@@ -31,12 +32,15 @@ from lazygguf.schedule import KeepSchedule, PruningPoint
 
 WANTED = Wanted(target=0.99, max_kld=0.05)
 SHARES = (0.4, 0.5, 0.6, 0.7)
-SCHEDULES = [KeepSchedule((PruningPoint(2, share),), max_revive=32) for share in SHARES]
+MORE = REVIVES[0][0]
+SCHEDULES = [
+    KeepSchedule((PruningPoint(2, share),), max_revive=32, decode_cached=True, dense_unasked=True) for share in SHARES
+]
 PROPOSALS = [Proposal(schedule, share, 0.5 + share / 2) for schedule, share in zip(SCHEDULES, SHARES)]
 
 
 def figures(n: int, quality: float, share: float, **others: Any) -> Figures:
-    return replace(Figures(n, quality, 1.0, {}, share, 0.0, 1.0), **others)
+    return replace(Figures(n, quality, 1.0, min(1.0, quality), {}, share, 0.0, 1.0), **others)
 
 
 class FakeTrials:
@@ -57,7 +61,7 @@ class FakeTrials:
 
     def _trial(self, schedule: KeepSchedule, n_probes: int) -> Trial:
         keep = schedule.points[0].keep
-        quality = self.qualities.get(keep, 0.5) + (0.05 if schedule.max_revive == 2 else 0.0)
+        quality = self.qualities.get(keep, 0.5) + (0.05 if schedule.max_revive == MORE else 0.0)
         return Trial(name_of(schedule), schedule, figures(n_probes * len(KINDS), quality, keep))
 
 
@@ -99,12 +103,20 @@ def test_with_a_share_the_surest_within_it_is_preferred_to_the_cheapest() -> Non
     assert chosen is not None and chosen.schedule == SCHEDULES[1]
 
 
+def test_with_a_share_some_that_hold_are_asked_and_losses_outweigh_a_little_recall() -> None:
+    within = replace(WANTED, max_share=0.62, target=0.8)
+    trials, found = raced({0.4: 1.0, 0.5: 1.0, 0.6: 0.85}, wanted=within)
+    assert [keeps for keeps, n in trials.asked if n == N_DECIDING] == [[0.5], [0.4], [0.6]]
+    chosen = choose(found, within)
+    assert chosen is not None and chosen.schedule == SCHEDULES[1]
+
+
 def test_what_nothing_holds_is_none() -> None:
     assert choose(raced(dict.fromkeys(SHARES, 0.97))[1], WANTED) is None
 
 
-def tuned(quality_of_two: float, n_affordable: int = 1000) -> tuple[Trial, list[Trial]]:
-    trials = FakeTrials({0.4: quality_of_two - 0.05}, n_affordable)
+def tuned(quality_of_more: float, n_affordable: int = 1000) -> tuple[Trial, list[Trial]]:
+    trials = FakeTrials({0.4: quality_of_more - 0.05}, n_affordable)
     (chosen,) = trials.run(SCHEDULES[:1], N_DECIDING, None)
     chosen = replace(chosen, figures=replace(chosen.figures, quality=1.0))
     return tune_decode(cast(Trials, trials), chosen, WANTED, 0.0, lambda n, of: None)
@@ -112,9 +124,11 @@ def tuned(quality_of_two: float, n_affordable: int = 1000) -> tuple[Trial, list[
 
 def test_another_way_to_decode_is_taken_where_it_is_clearly_better() -> None:
     chosen, tried = tuned(1.05)
-    assert chosen.schedule is not None and chosen.schedule.max_revive == 2
-    ways = {(s.max_revive, s.decode_cached, s.dense_unasked) for s in (trial.schedule for trial in tried) if s}
-    assert ways == {(0, False, False), (2, False, False), (32, False, False)}
+    assert chosen.schedule is not None and chosen.schedule.max_revive == MORE
+    ways = [t.schedule for t in tried if t.schedule is not None]
+    assert {(s.max_revive, s.revive_margin, s.mean_revive) for s in ways[: len(REVIVES)]} == set(REVIVES)
+    assert not any(s.decode_cached and s.dense_unasked for s in ways[len(REVIVES) :])
+    assert all(s.points == chosen.schedule.points for s in ways)
 
 
 def test_it_is_not_taken_where_it_does_not_hold_or_was_not_asked() -> None:
@@ -149,6 +163,7 @@ def test_a_kind_that_gains_does_not_pay_for_one_that_is_lost() -> None:
     found = asked({"a": ([0.0] * n, [0.4] * n), "b": ([1.0] * n, [0.6] * n)})
     assert found.quality == pytest.approx(1.0)
     assert found.kept == pytest.approx(1.0 - (0.4 - 0.25 / n**0.5))
+    assert found.capped == pytest.approx(0.6)
     assert not WANTED.holds(found)
 
 
@@ -156,5 +171,5 @@ def test_a_loss_within_its_error_is_none() -> None:
     n = 20
     found = asked({"a": ([0.0, *[1.0] * (n - 1)], [1.0] * n)})
     assert found.quality == pytest.approx(0.95)
-    assert found.kept == 1.0
+    assert (found.kept, found.capped) == (1.0, pytest.approx(0.95))
     assert WANTED.may_hold(found) and not WANTED.holds(found)

@@ -27,9 +27,9 @@ FLOORS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7)
 # wide margin is worth more than what just passes.
 MARGINS = (1.0, 1.15, 1.3, 1.5)
 CEILING = 1.5  # times what the hardest probe is given: what keep allows
-NEAR = (0.94, 0.97, 1.0, 1.03, 1.06)  # times the work that is given: a run does a little less than recordings say
+NEAR = (0.97, 1.0, 1.03)  # times the work that is given: a run does a little less than recordings say
 SHARES = (0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7)  # of the dense work: there are proposals for each
-LATER = 2  # layers: each has a second proposal that begins to prune so much later
+LATER_BEGIN, LATER_END = 2, 3  # layers: each has other proposals, whose first or last point comes so much later
 GAIN = 0.01  # of recall that a larger keep must bring
 LEAST_RECALL = 0.4
 THINNER = 0.85  # of what is live goes on at most after a further point
@@ -107,12 +107,18 @@ class _Chain:
     live: Shares
     passes: Passes
 
+    @property
+    def span(self) -> tuple[int, int]:
+        """The layers of the first and the last point."""
+        return self.choices[0].sight.il, self.choices[-1].sight.il
+
     def share(self, n_layer: int) -> float:
         """Of the dense work, on average."""
         return float((self.work + self.live * (n_layer - 1 - self.choices[-1].sight.il)).mean() / n_layer)
 
 
 _Promise = tuple[float, float, _Chain]  # recall, share, points
+_BySpan = dict[tuple[int, int], _Promise]  # by the layers of the first and the last point
 
 
 def shares_near(max_share: Optional[float]) -> tuple[float, ...]:
@@ -125,8 +131,8 @@ def propose(
 ) -> list[Proposal]:
     """For each of some shares of the dense work the points that recall the most, cheapest first.
 
-    Recordings cannot tell what a token loses that is read without its neighbours from early on; the engine can. So
-    each has a second proposal that begins later.
+    Recordings cannot tell what a token loses that is read without its neighbours from early on, nor what a later point
+    sees where some are gone; the engine can. So each has other proposals, that begin or end later or do both.
 
     Args:
         seen: by layer.
@@ -136,30 +142,34 @@ def propose(
     """
     facts = Facts.of(recordings)
     choices = [choice for sight in seen for choice in _worthwhile(sight, facts)]
-    best: dict[float, dict[int, _Promise]] = {budget: {} for budget in shares}  # by first layer
+    best: dict[float, _BySpan] = {budget: {} for budget in shares}
     for chain in _chains(choices, shares[-1] * n_layer):
-        share, il = chain.share(n_layer), chain.choices[0].sight.il
+        share, span = chain.share(n_layer), chain.span
         if share > shares[-1]:
             continue
         recall = facts.recall(chain.passes)
-        for budget, by_layer in best.items():
-            if share <= budget and (il not in by_layer or (recall, -share) > (by_layer[il][0], -by_layer[il][1])):
-                by_layer[il] = recall, share, chain
+        for budget, by_span in best.items():
+            if share <= budget and (span not in by_span or (recall, -share) > (by_span[span][0], -by_span[span][1])):
+                by_span[span] = recall, share, chain
     found: dict[KeepSchedule, Proposal] = {}
-    for by_layer in best.values():
-        for recall, share, chain in _first_and_later(by_layer):
+    for by_span in best.values():
+        for recall, share, chain in _first_and_later(by_span):
             schedule = schedule_of(chain.choices)
             found[schedule] = Proposal(schedule, share, recall)
     return sorted(found.values(), key=lambda proposal: proposal.share)
 
 
-def _first_and_later(by_layer: dict[int, _Promise]) -> list[_Promise]:
-    """The best of all, and of those that begin later."""
-    if not by_layer:
+def _first_and_later(by_span: _BySpan) -> list[_Promise]:
+    """The best of all, and the best of those that begin later, end later, or do both."""
+    if not by_span:
         return []
-    first = max(by_layer, key=lambda il: by_layer[il][0])
-    later = [il for il in by_layer if il >= first + LATER]
-    return [by_layer[il] for il in (first, *sorted(later, key=lambda il: -by_layer[il][0])[:1])]
+    begin, end = max(by_span, key=lambda span: by_span[span][0])
+    found: dict[tuple[int, int], _Promise] = {}
+    for least in itertools.product((begin, begin + LATER_BEGIN), (end, end + LATER_END)):
+        late = [span for span in by_span if span[0] >= least[0] and span[1] >= least[1]]
+        for span in sorted(late, key=lambda span: -by_span[span][0])[:1]:
+            found[span] = by_span[span]
+    return list(found.values())
 
 
 def drafted_proposals(max_share: Optional[float] = None) -> list[Proposal]:

@@ -24,6 +24,7 @@ from .verify import AFTER, BEFORE, Figures, ProbeQuestions, figures_of, kld_sour
 FIRST_VERIFIED = 1000  # index of the first probe that is not recorded
 N_FIRST, N_SECOND = 2, 6  # prompts of each kind in the two rounds
 N_DECIDING = 20  # of each kind, for a schedule that may be the one
+N_SUREST = 3  # that are asked so much where the surest is wanted
 SECOND_SHARE = 0.35  # of the schedules that go on to the second round
 SLACK = 0.6  # of quality that is forgiven, divided by the square root of the answers: a few say little
 N_KLD = 2
@@ -68,14 +69,14 @@ class Wanted:
     def preference(self, trial: Trial) -> tuple[float, float, float]:
         """Sorts those that hold, the preferred one first: the cheapest, or the surest of the work that is given.
 
-        Of those that read alike the one that answers best, and then the one that decodes fastest. The surest is the one
-        with the most recall: all that hold answer as the dense run does as far as some answers can tell, and recordings
-        tell of what a small model answers rarely.
+        Of those that read alike the one that answers best, and then the one that decodes fastest. The surest is judged
+        by answers and recall alike: recordings tell of what a small model answers rarely, and answers of what a run
+        loses that is not dense. Gains over the dense run are no surety.
         """
         f = trial.figures
         if self.max_share is None:
             return round(f.share, 2), -round(f.quality, 2), f.rows
-        return -(trial.recall or 0.0), -f.share, f.rows
+        return -(f.capped + (trial.recall or 0.0)), -f.share, f.rows
 
 
 @dataclass(frozen=True)
@@ -187,13 +188,15 @@ class _Found:
         return [t.schedule for t in sorted(alive, key=self._wanted.preference) if t.schedule is not None]
 
     def decide(self, deadline: float) -> None:
-        """Asks one after the other until one holds or there is no time."""
+        """Asks one after the other until one holds, or some do where the surest is wanted, or there is no time."""
+        n_left = 1 if self._wanted.max_share is None else N_SUREST
         n_probes = min(N_DECIDING, N_SECOND + self._asker.affordable(3, deadline))  # dense, and two of them
         for schedule in self.alive():
             if n_probes <= N_SECOND or self._asker.affordable(1, deadline) < n_probes - N_SECOND:
                 return
             (trial,) = self.ask([schedule], n_probes)
-            if self._wanted.holds(trial.figures):
+            n_left -= self._wanted.holds(trial.figures)
+            if n_left == 0:
                 return
 
 

@@ -36,7 +36,8 @@ class Figures:
         quality: mean score divided by the dense mean score.
         kept: the same where gains in one kind do not pay for losses in another. A loss counts as far as it is beyond
             its standard error, so that ``kept`` is 1 where nothing is known to be lost.
-        by_kind: the same for each kind; None where the dense model answers none.
+        capped: the same where a kind counts at most as its dense score; what chance takes is not forgiven.
+        by_kind: quality of each kind; None where the dense model answers none.
         share: of the dense work of reading the prompts, measured.
         kld: mean divergence of continuation tokens from the dense run.
         rows: computed per decoded token, the new one and those brought back.
@@ -47,6 +48,7 @@ class Figures:
     n: int
     quality: float
     kept: float
+    capped: float
     by_kind: dict[str, Optional[float]]
     share: float
     kld: float
@@ -112,6 +114,7 @@ def figures_of(records: Sequence[Record], method: Method) -> Figures:
         n=len(asked),
         quality=_ratio([pair for pairs in by_kind.values() for pair in pairs]) or 0.0,
         kept=_kept(list(by_kind.values())),
+        capped=_capped(list(by_kind.values())),
         by_kind={kind: _ratio(pairs) for kind, pairs in by_kind.items()},
         share=float(np.mean([r["token_share"] for r in asked])),
         kld=float(np.mean([v for r in followed for v in r["divergence"]["kld"]])) if followed else 0.0,
@@ -135,6 +138,13 @@ def _kept(kinds: Sequence[Sequence[tuple[float, float]]]) -> float:
         lost += max(0.0, -float(differences.mean()) - error)
         dense += float(np.mean([base for _, base in pairs]))
     return 1.0 - lost / dense if dense else 0.0
+
+
+def _capped(kinds: Sequence[Sequence[tuple[float, float]]]) -> float:
+    """``Figures.capped`` of the pairs (score, dense score) of each kind."""
+    means = [np.mean(pairs, axis=0) for pairs in kinds]
+    dense = sum(float(base) for _, base in means)
+    return sum(float(min(score, base)) for score, base in means) / dense if dense else 0.0
 
 
 def kld_source(probes: ProbeSource, n_questions: int, seed: int, length: int) -> Source:
