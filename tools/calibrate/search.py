@@ -27,7 +27,7 @@ FLOORS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7)
 # wide margin is worth more than what just passes.
 MARGINS = (1.0, 1.15, 1.3, 1.5)
 CEILING = 1.5  # times what the hardest probe is given: what keep allows
-NEAR = (0.97, 1.0, 1.03)  # times the work that is given: a run does a little less than recordings say
+NEAR = (1.0, 1.03, 1.06, 1.09)  # times the work that is given: a run does a little less than recordings say
 SHARES = (0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7)  # of the dense work: there are proposals for each
 LATER_BEGIN, LATER_END = 2, 3  # layers: each has other proposals, whose first or last point comes so much later
 GAIN = 0.01  # of recall that a larger keep must bring
