@@ -29,7 +29,7 @@ MARGINS = (1.0, 1.15, 1.3, 1.5)
 CEILING = 1.5  # times what the hardest probe is given: what keep allows
 NEAR = (1.0, 1.03, 1.06, 1.09)  # times the work that is given: a run does a little less than recordings say
 SHARES = (0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7)  # of the dense work: there are proposals for each
-LATER_BEGIN, LATER_END = 2, 3  # layers: each has other proposals, whose first or last point comes so much later
+LATER_BEGIN, LATER_END = 2, 4  # layers: each has other proposals, whose first or last point comes so much later
 GAIN = 0.01  # of recall that a larger keep must bring
 LEAST_RECALL = 0.4
 THINNER = 0.85  # of what is live goes on at most after a further point
@@ -160,14 +160,14 @@ def propose(
 
 
 def _first_and_later(by_span: _BySpan) -> list[_Promise]:
-    """The best of all, and the best of those that begin later, end later, or do both."""
+    """The best of all, the best of those that begin later or end later, and the best two of those that do both."""
     if not by_span:
         return []
     begin, end = max(by_span, key=lambda span: by_span[span][0])
     found: dict[tuple[int, int], _Promise] = {}
-    for least in itertools.product((begin, begin + LATER_BEGIN), (end, end + LATER_END)):
-        late = [span for span in by_span if span[0] >= least[0] and span[1] >= least[1]]
-        for span in sorted(late, key=lambda span: -by_span[span][0])[:1]:
+    for begins, ends in itertools.product((0, LATER_BEGIN), (0, LATER_END)):
+        late = [span for span in by_span if span[0] >= begin + begins and span[1] >= end + ends]
+        for span in sorted(late, key=lambda span: -by_span[span][0])[: 2 if begins and ends else 1]:
             found[span] = by_span[span]
     return list(found.values())
 
