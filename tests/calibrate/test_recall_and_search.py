@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -36,11 +37,12 @@ N_LAYER, N_HEAD, N_TOKENS = 12, 3, 100
 SEEING = (3, 1)  # the only head that looks at the evidence
 
 
-def recording(seed: int) -> Recording:
+def recording(seed: int, seeing: Sequence[tuple[int, int]] = (SEEING,)) -> Recording:
     rng = np.random.default_rng(seed)
     looks = rng.random((N_LAYER, N_HEAD, N_TOKENS)).astype(np.float16) * np.float16(0.01)
     evidence = int(rng.integers(10, 80))
-    looks[SEEING][evidence : evidence + 3] = 0.02
+    for head in seeing:
+        looks[head][evidence : evidence + 3] = 0.02
     looks[:, 0] *= np.float16(40)  # a loud head that hides it from the mean
     forms = {"newest": looks * 0, "mean": looks, "max": looks}
     return Recording(f"r{seed}", "a" if seed % 2 else "b", (0, 1, 98, 99), ((evidence, evidence + 2),), forms)
@@ -140,7 +142,8 @@ def test_with_a_share_the_proposals_are_around_it() -> None:
 
 
 def test_each_share_has_other_proposals_that_begin_or_end_later() -> None:
-    proposals = propose(list(sights(RECORDINGS, N_LAYER)), RECORDINGS, N_LAYER)
+    recordings = [recording(seed, (SEEING, (7, 1))) for seed in range(12)]
+    proposals = propose(list(sights(recordings, N_LAYER)), recordings, N_LAYER)
     spans = {(p.schedule.points[0].il, p.schedule.points[-1].il) for p in proposals}
     begins, ends = zip(*spans)
     assert max(begins) >= min(begins) + LATER_BEGIN
