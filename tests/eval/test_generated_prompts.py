@@ -17,6 +17,7 @@ from lazygguf.tools.eval.haystack import DEPTHS, Haystack, depth_of, insert_at_d
 from lazygguf.tools.eval.parts import Parts, fit
 from lazygguf.tools.eval.passages import KINDS, N_PASSAGES
 from lazygguf.tools.eval.prompts import Prompter, Wording
+from lazygguf.tools.eval.reworded import REWORDED
 from lazygguf.tools.eval.tasks import GENERATED, Form, GeneratedSource
 
 from lazygguf.tokenizer import Tokenizer
@@ -93,6 +94,29 @@ def test_the_templates_search_finds_the_question(
     assert len(asked) >= min(len(question), 100)
     tail = b"".join(tokenizer.piece(token, special=True) for token in prompt.ids[prompt.query_span[1] :])
     assert tail == b"<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.mark.parametrize("task", REWORDED)
+def test_other_words_ask_the_same_and_none_of_the_own_words_are_left(
+    source: Callable[..., GeneratedSource], task: str
+) -> None:
+    made = source(task, is_reworded=True)
+    parts, own = made.parts(1), source(task).parts(1)
+    assert made.question(1).task == f"{task}/reworded"
+    assert parts.references == own.references
+    assert all(reference in f"{parts.document} {parts.question}" for reference in parts.references)
+    assert len(made.question(1).prompt.ids) <= LENGTH
+    said = f"{parts.instruction}{parts.document}{parts.question}{parts.answer_prefix}"
+    for word in ("special magic", "VAR ", "assign", "The grass is green", "Question:", "Answer", "Document 1"):
+        assert word not in said
+    assert parts.question != own.question and parts.answer_prefix != own.answer_prefix
+
+
+def test_every_question_about_a_person_has_other_words(source: Callable[..., GeneratedSource]) -> None:
+    for index in range(len(KINDS)):
+        own, other = source("qa").parts(index).question, source("qa", is_reworded=True).parts(index).question
+        assert own.startswith("Question: ") and other.endswith("?")
+        assert other != own.removeprefix("Question: ")
 
 
 def test_a_needle_stands_at_its_depth(source: Callable[..., GeneratedSource], haystack: Haystack) -> None:

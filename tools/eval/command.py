@@ -92,7 +92,7 @@ def _baseline_share(
 
 def _sources(args: argparse.Namespace, asked: Asked, engine: Engine, haystack: Haystack) -> list[Source]:
     """The tasks at their lengths; each is tried once, so that what cannot work is said before the run."""
-    form = Form(asked.place, args.answer_prefix)
+    form = Form(asked.place, args.answer_prefix, args.reworded)
     max_length = args.max_length or max(1, engine.n_ctx - N_SPARE)
     sources: list[Source] = []
     for task in asked.tasks:

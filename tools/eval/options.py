@@ -16,6 +16,7 @@ from ..plot_file import check_plot
 from .longbench import NAMES, found_tasks, require_metrics
 from .methods import BASELINES, DENSE
 from .questions import KLD
+from .reworded import REWORDED
 from .tasks import GENERATED
 
 DEFAULT_TASKS = ("niah_single", "niah_multikey", "qa", KLD)
@@ -113,6 +114,9 @@ def _tasks(args: argparse.Namespace) -> list[str]:
     if missing:
         raise FileNotFoundError(f"--longbench {folder}: there is no {missing[0]}.jsonl")
     require_metrics(ours)
+    alone = [task for task in tasks if args.reworded and task not in REWORDED]
+    if alone:
+        raise UsageError(f"--reworded: task {alone[0]} has no other words; those that have: {', '.join(REWORDED)}")
     return tasks
 
 
@@ -160,6 +164,9 @@ def _add_task_arguments(group: Any) -> None:
     )
     group.add_argument(
         "--answer-prefix", action="store_true", help="RULER's begin of the answer follows the chat template"
+    )
+    group.add_argument(
+        "--reworded", action="store_true", help=f"other words, with which nothing was chosen ({', '.join(REWORDED)})"
     )
     group.add_argument("--longbench", type=Path, metavar="DIR", help="folder of LongBench's jsonl files")
     group.add_argument(

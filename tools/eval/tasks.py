@@ -19,6 +19,7 @@ from .parts import Parts, fit
 from .passages import build_qa
 from .prompts import Prompter, Wording
 from .questions import Question
+from .reworded import reworded
 
 Score = Callable[[str, Sequence[str]], float]
 MIN_CODED_WORDS = 60  # of fwe: with fewer, ranks 3 to 5 have the same count
@@ -99,10 +100,12 @@ class Form:
     Attributes:
         place: the question ``"after"`` the text, ``"before"`` it or ``"both"``.
         with_prefix: RULER's answer prefix follows the chat template. A model without a template gets it always.
+        is_reworded: in the words of ``reworded``, for the tasks that have such.
     """
 
     place: str = "after"
     with_prefix: bool = False
+    is_reworded: bool = False
 
 
 @dataclass(frozen=True)
@@ -139,16 +142,21 @@ class GeneratedSource:
         """
         ask = Ask(self.seed, self.length_tokens, index)
         task = GENERATED[self.task]
-        build = partial(task.build, self.task, ask, self.haystack)
+        build = partial(self._build, ask)
         try:
             return fit(build, self._count, task.least, self.length_tokens)
         except ValueError as error:
             raise ValueError(f"--length {self.length_tokens}, task {self.task}: {error}") from error
 
+    def _build(self, ask: Ask, n_units: int) -> Parts:
+        parts = GENERATED[self.task].build(self.task, ask, self.haystack, n_units)
+        return reworded(self.task, parts) if self.form.is_reworded else parts
+
     def question(self, index: int) -> Question:
         """The question of an index."""
         parts, task = self.parts(index), GENERATED[self.task]
         name = self.task if self.form.place == "after" else f"{self.task}/{self.form.place}"
+        name += "/reworded" if self.form.is_reworded else ""
         return Question(
             task=name,
             length=str(self.length_tokens),
