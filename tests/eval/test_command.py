@@ -148,6 +148,7 @@ def test_a_picture_is_drawn(run: Run, tmp_path: Path, monkeypatch: pytest.Monkey
         (["--tasks", "hotpotqa"], 2, "task hotpotqa is LongBench's: give the folder of its files with --longbench DIR"),
         (["--longbench", "missing"], 1, "--longbench missing: no such folder"),
         (["--tasks", "kld", "--baselines", "recent"], 2, "task kld compares with the dense run: add dense"),
+        (["--reworded", "--tasks", "cwe"], 2, "--reworded: task cwe has no other words; those that have: niah_single"),
         (["--baselines", "", "--tasks", "qa"], 2, "nothing to compare: give --keep or --baselines"),
         (["--plot", "a.png", "--tasks", "kld"], 2, "--plot shows scores and times against dense"),
         (["--plot", "a.txt"], 1, "--plot a.txt: expected a name that ends in .png"),
