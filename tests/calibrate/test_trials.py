@@ -127,7 +127,8 @@ def test_another_way_to_decode_is_taken_where_it_is_clearly_better() -> None:
     assert chosen.schedule is not None and chosen.schedule.max_revive == MORE
     ways = [t.schedule for t in tried if t.schedule is not None]
     assert {(s.max_revive, s.revive_margin, s.mean_revive) for s in ways[: len(REVIVES)]} == set(REVIVES)
-    assert not any(s.decode_cached and s.dense_unasked for s in ways[len(REVIVES) :])
+    assert {(s.decode_cached, s.dense_unasked) for s in ways[: len(REVIVES)]} == {(True, True)}
+    assert [(s.decode_cached, s.dense_unasked) for s in ways[len(REVIVES) :]] == [(False, True), (True, False)]
     assert all(s.points == chosen.schedule.points for s in ways)
 
 

@@ -24,7 +24,7 @@ from .verify import AFTER, BEFORE, Figures, ProbeQuestions, figures_of, kld_sour
 FIRST_VERIFIED = 1000  # index of the first probe that is not recorded
 N_FIRST, N_SECOND = 2, 6  # prompts of each kind in the two rounds
 N_DECIDING = 20  # of each kind, for a schedule that may be the one
-N_SUREST = 3  # that are asked so much where the surest is wanted
+N_SUREST = 3  # that hold after so many are compared where the surest is wanted
 SECOND_SHARE = 0.35  # of the schedules that go on to the second round
 SLACK = 0.6  # of quality that is forgiven, divided by the square root of the answers: a few say little
 N_KLD = 2
@@ -154,8 +154,8 @@ def race(
     """All schedules' figures; schedules that fall short drop out round by round.
 
     After two rounds the preferred one of those that may still hold is asked ``N_DECIDING`` prompts of each kind, and
-    the next one where it does not. The paper's rule is asked in the first round, for comparison. Later rounds ask as
-    many prompts as fit before the deadline, by the pace so far.
+    the next one where it does not; where the surest is wanted, until ``N_SUREST`` hold. The paper's rule is asked in
+    the first round, for comparison. Later rounds ask as many prompts as fit before the deadline, by the pace so far.
     """
     found = _Found(trials, proposals, wanted, progress)
     found.ask([*(proposal.schedule for proposal in proposals), paper_rule(trials)], N_FIRST)

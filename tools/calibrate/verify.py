@@ -109,12 +109,13 @@ def figures_of(records: Sequence[Record], method: Method) -> Figures:
     by_kind: dict[str, list[tuple[float, float]]] = {}
     for r in asked:
         by_kind.setdefault(r["task"], []).append((r["score"], dense[r["task"], r["index"]]))
+    kinds = list(by_kind.values())
     steps = sum(r["n_steps"] for r in mine)
     return Figures(
         n=len(asked),
-        quality=_ratio([pair for pairs in by_kind.values() for pair in pairs]) or 0.0,
-        kept=_kept(list(by_kind.values())),
-        capped=_capped(list(by_kind.values())),
+        quality=_ratio([pair for pairs in kinds for pair in pairs]) or 0.0,
+        kept=_kept(kinds),
+        capped=_capped(kinds),
         by_kind={kind: _ratio(pairs) for kind, pairs in by_kind.items()},
         share=float(np.mean([r["token_share"] for r in asked])),
         kld=float(np.mean([v for r in followed for v in r["divergence"]["kld"]])) if followed else 0.0,
