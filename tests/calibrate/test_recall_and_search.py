@@ -135,15 +135,15 @@ def test_proposals_prune_where_the_model_sees_and_recall_more_where_more_may_be_
 
 
 def test_with_a_share_the_proposals_are_around_it() -> None:
-    proposals = propose(list(sights(RECORDINGS, N_LAYER)), RECORDINGS, N_LAYER, shares_near(0.66))
-    assert proposals and all(p.share <= 0.66 * max(NEAR) for p in proposals)
-    assert max(p.share for p in proposals) > 0.6
+    proposals = propose(list(sights(RECORDINGS, N_LAYER)), RECORDINGS, N_LAYER, shares_near(0.55))
+    assert proposals and all(p.share <= 0.55 * max(NEAR) for p in proposals)
+    assert max(p.share for p in proposals) > 0.5
     assert all(point.keep <= 0.2 for p in drafted_proposals(0.2) for point in p.schedule.points)
 
 
 def test_each_share_has_other_proposals_that_begin_or_end_later() -> None:
     recordings = [recording(seed, (SEEING, (7, 1))) for seed in range(12)]
-    proposals = propose(list(sights(recordings, N_LAYER)), recordings, N_LAYER)
+    proposals = propose(list(sights(recordings, N_LAYER)), recordings, N_LAYER, (0.5, 0.95))
     spans = {(p.schedule.points[0].il, p.schedule.points[-1].il) for p in proposals}
     begins, ends = zip(*spans)
     assert max(begins) >= min(begins) + LATER_BEGIN

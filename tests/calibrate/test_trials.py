@@ -103,7 +103,7 @@ def test_with_a_share_the_surest_within_it_is_preferred_to_the_cheapest() -> Non
     assert chosen is not None and chosen.schedule == SCHEDULES[1]
 
 
-def test_with_a_share_some_that_hold_are_asked_and_losses_outweigh_a_little_recall() -> None:
+def test_with_a_share_some_that_hold_are_asked_and_the_one_that_loses_least_is_chosen() -> None:
     within = replace(WANTED, max_share=0.62, target=0.8)
     trials, found = raced({0.4: 1.0, 0.5: 1.0, 0.6: 0.85}, wanted=within)
     assert [keeps for keeps, n in trials.asked if n == N_DECIDING] == [[0.5], [0.4], [0.6]]

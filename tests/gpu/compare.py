@@ -13,14 +13,16 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 from reference import nmse, select
+from tiny_gguf import TinyConfig
 
 from lazygguf import KeepSchedule
 from lazygguf._ffi import NativeModel, NativeSession, Placement
 
 NMSE = 1e-3
 NEAR = 1e-4  # scores closer than this may be ranked either way
-# ... where K is quantized: the CPU rounds the queries to 8 bits for it, a GPU may not
-NEAR_QUANTIZED = 1e-3
+# ... where what is multiplied is rounded to 8 bits on one side: queries on the CPU where K is quantized, rows on CUDA
+# where weights are
+NEAR_QUANTIZED, NMSE_QUANTIZED = 1e-3, 5e-3
 
 Op = tuple[Any, ...]
 # a prompt, an answer, a later turn that revives, an answer, a step back, and a new conversation
@@ -28,6 +30,11 @@ CONVERSATION: list[Op] = [
     ("eval", 150), ("eval", 1), ("eval", 1), ("eval", 40), ("eval", 1),
     ("trim", 160), ("eval", 20), ("reset",), ("eval", 90),
 ]  # fmt: skip
+
+
+def gpu_config(**changes: Any) -> TinyConfig:
+    """A tiny model of a shape that every backend has kernels for: heads of 64, rows of whole blocks."""
+    return TinyConfig(**{"n_embd": 256, "n_ff": 512, **changes})
 
 
 def prompt(n: int, seed: int = 0, n_vocab: int = 320) -> list[int]:
@@ -86,8 +93,18 @@ class Compared(NamedTuple):
     n_revived: int
 
 
+def tolerance(gpu: str, weight_type: str) -> tuple[float, float]:
+    """(near, NMSE) of a GPU beside weights in F32 on the CPU."""
+    rounds = gpu.startswith("CUDA") and weight_type.startswith("Q")
+    return (NEAR_QUANTIZED, NMSE_QUANTIZED) if rounds else (NEAR, NMSE)
+
+
 def assert_same_steps(
-    cpu: PlacedSession, other: PlacedSession, ops: Sequence[Op] = CONVERSATION, near: float = NEAR
+    cpu: PlacedSession,
+    other: PlacedSession,
+    ops: Sequence[Op] = CONVERSATION,
+    near: float = NEAR,
+    most: float = NMSE,
 ) -> Compared:
     """Runs the steps in both sessions and compares them after each.
 
@@ -101,13 +118,13 @@ def assert_same_steps(
             else:
                 getattr(session, op[0])(*op[1:])
         assert other.n_tokens == cpu.n_tokens
-        is_same = op[0] == "reset" or (is_same and (op[0] != "eval" or assert_same_step(cpu, other, near)))
+        is_same = op[0] == "reset" or (is_same and (op[0] != "eval" or assert_same_step(cpu, other, near, most)))
         if is_same and op[0] == "eval":
             n_same, n_revived = n_same + 1, n_revived + cpu.stats().n_revived
     return Compared(n_same, sum(op[0] == "eval" for op in ops), n_revived)
 
 
-def assert_same_step(cpu: PlacedSession, other: PlacedSession, near: float = NEAR) -> bool:
+def assert_same_step(cpu: PlacedSession, other: PlacedSession, near: float = NEAR, most: float = NMSE) -> bool:
     """The last eval gave the same; False where a near tie was ranked the other way."""
     for s in range(len(cpu.stats().n_layers)):
         if cpu.live(s).tolist() != other.live(s).tolist():
@@ -116,7 +133,8 @@ def assert_same_step(cpu: PlacedSession, other: PlacedSession, near: float = NEA
         assert cpu.cached(s).tolist() == other.cached(s).tolist()
     assert other.stats().n_computed == cpu.stats().n_computed
     assert other.stats().n_revived == cpu.stats().n_revived
-    assert nmse(logits_of(other), logits_of(cpu)) <= NMSE
+    error = nmse(logits_of(other), logits_of(cpu))
+    assert error <= most, f"logits differ by {error:.2g}"
     return True
 
 

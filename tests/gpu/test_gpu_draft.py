@@ -8,7 +8,7 @@ from typing import Any, Optional, Union
 
 import numpy as np
 import pytest
-from gpu.compare import NMSE
+from gpu.compare import NMSE, gpu_config
 from reference import nmse
 from tiny_gguf import TinyConfig
 
@@ -19,8 +19,8 @@ pytestmark = pytest.mark.gpu
 
 Write = Callable[[TinyConfig], tuple[Path, dict[str, np.ndarray]]]
 
-TARGET = TinyConfig(tokenizer="bpe", n_embd=128, n_ff=256, n_layer=4, n_ctx_train=2048)
-DRAFT = TinyConfig(tokenizer="spm", n_embd=32, n_ff=32, n_layer=4, n_ctx_train=1024, seed=5)
+TARGET = gpu_config(tokenizer="bpe", n_layer=4, n_ctx_train=2048)
+DRAFT = gpu_config(tokenizer="spm", n_embd=64, n_head=1, n_head_kv=1, n_ff=64, n_layer=4, n_ctx_train=1024, seed=5)
 KEEP = KeepSchedule.parse("-1:0.3,1:0.2", n_query=4, min_prompt=0, max_revive=1)
 TEXT = "the cat sat on the mat and the dog ran to the door of the house. " * 6
 

@@ -25,7 +25,7 @@ _EPILOG = """\
 Three steps, each kept in the folder --work, so that a stopped calibration goes on where it was: prompts of its own are
 read densely and what each head looks at is recorded; schedules are proposed from what each layer sees; the proposals
 answer fresh prompts in the engine, and the cheapest one that holds --target and --max-kld becomes the profile; with
---share the surest one with at most so much work, by the evidence that it lets through and the answers that it keeps.
+--share the surest one with at most so much work: the one that loses the least in any kind of question.
 Use it with --keep PROFILE.json, or embed it: keep "auto" finds it there.
 
 With a draft (-md) the schedules that are tried have one point before layer 0: how little of the prompt the model must

@@ -70,13 +70,13 @@ class Wanted:
         """Sorts those that hold, the preferred one first: the cheapest, or the surest of the work that is given.
 
         Of those that read alike the one that answers best, and then the one that decodes fastest. The surest is judged
-        by answers and recall alike: recordings tell of what a small model answers rarely, and answers of what a run
-        loses that is not dense. Gains over the dense run are no surety.
+        by what it loses in any kind: gains over the dense run are no surety, and recall in dense recordings tells
+        nothing of other tasks' answers. Of those that lose alike the one that reads the most.
         """
         f = trial.figures
         if self.max_share is None:
             return round(f.share, 2), -round(f.quality, 2), f.rows
-        return -(f.capped + (trial.recall or 0.0)), -f.share, f.rows
+        return -round(f.capped, 2), -f.share, f.rows
 
 
 @dataclass(frozen=True)
