@@ -12,13 +12,13 @@ from tiny_gguf import CHATML, TinyConfig
 
 pytest.importorskip("lazygguf.tools.eval", reason="lazygguf is not installed with its tools")
 
-from lazygguf.tools.eval.aggregation import NOISE
+from lazygguf.tools.eval.aggregation import RULER as CHAINS
 from lazygguf.tools.eval.haystack import DEPTHS, Haystack, depth_of, insert_at_depths
 from lazygguf.tools.eval.parts import Parts, fit
 from lazygguf.tools.eval.passages import KINDS, N_PASSAGES
+from lazygguf.tools.eval.passages import RULER as PASSAGES
 from lazygguf.tools.eval.prompts import Prompter, Wording
-from lazygguf.tools.eval.reworded import REWORDED
-from lazygguf.tools.eval.tasks import GENERATED, Form, GeneratedSource
+from lazygguf.tools.eval.tasks import GENERATED, REWORDED, Form, GeneratedSource
 
 from lazygguf.tokenizer import Tokenizer
 
@@ -181,7 +181,9 @@ def test_variables_form_one_chain_from_the_asked_value(source: Callable[..., Gen
     names = list(parts.references)
     assert lines == [f"VAR {names[0]} = {value[1]}", *(f"VAR {b} = VAR {a}" for a, b in zip(names, names[1:]))]
     assert len(names) == len(set(names)) == 5
-    assert set(parts.document.split("\n")) - {NOISE} == {line for line in parts.document.split("\n") if "VAR" in line}
+    assert set(parts.document.split("\n")) - {CHAINS.noise} == {
+        line for line in parts.document.split("\n") if "VAR" in line
+    }
 
 
 def test_the_ten_common_words_come_more_often_than_every_other(source: Callable[..., GeneratedSource]) -> None:
@@ -213,10 +215,11 @@ def test_one_passage_of_ten_answers_and_its_answer_stands_nowhere_else(
         holding = [i for i, passage in enumerate(passages) if reference.lower() in passage.lower()]
         assert holding == [round(parts.depths[0] * (N_PASSAGES - 1) / 100)]
         assert reference.lower() not in parts.question.lower()
-        told = [kind for kind in KINDS if re.search(kind.asked.format(name=".*", value=".*"), parts.question)]
-        assert len(told) == 1
-        asked.add(told[0].asked)
-        alike = re.compile(told[0].told.format(name=r"\w+ \w+", value=r"\w+"))
+        facts = [f for f in PASSAGES.facts if re.search(f[1].format(name=".*", value=".*"), parts.question)]
+        assert len(facts) == 1
+        told, question = facts[0]
+        asked.add(question)
+        alike = re.compile(told.format(name=r"\w+ \w+", value=r"\w+"))
         assert len(alike.findall(parts.document)) >= 2  # the kind of fact alone does not lead to the answer
     assert len(asked) == len(KINDS)
 

@@ -9,22 +9,16 @@ import math
 import random
 import string
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from .haystack import Haystack
 from .parts import Parts
 
-NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 N_HOPS = 4
 N_COMMON = 10
 LONG = 4096  # tokens; below, RULER repeats words less often
 CODED_LETTERS = 6
 
-VT_INSTRUCTION = "Memorize and track the chain(s) of variable assignment hidden in the following text.\n\n"
-VT_QUESTION = "Question: Find all variables that are assigned the value {query} in the text above."
-VT_PREFIX = (
-    "Answer: According to the chain(s) of variable assignment in the text above, {n} variables are assigned the value "
-    "{query}, they are: "
-)
 CWE_INSTRUCTION = (
     "Below is a numbered list of words. In these words, some appear more often than others. "
     "Memorize the ones that appear most often.\n"
@@ -42,10 +36,44 @@ FWE_QUESTION = (
 FWE_PREFIX = "Answer: According to the coded text above, the three most frequently appeared words are:"
 
 
-def build_vt(rng: random.Random, n_noises: int) -> Parts:
+@dataclass(frozen=True)
+class ChainWording:
+    """How a chain of names that hold one value is told and asked for.
+
+    Attributes:
+        first: names ``b`` and its ``value``.
+        then: names ``b`` by ``a``, the one before it.
+        noise: stands between them, again and again.
+        instruction: stands before the text.
+        question: names ``query``, the value.
+        answer_prefix: names ``n``, how many names hold it, and ``query``.
+    """
+
+    first: str
+    then: str
+    noise: str
+    instruction: str
+    question: str
+    answer_prefix: str
+
+
+RULER = ChainWording(
+    first="VAR {b} = {value}",
+    then="VAR {b} = VAR {a} ",
+    noise="The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.",
+    instruction="Memorize and track the chain(s) of variable assignment hidden in the following text.\n\n",
+    question="Question: Find all variables that are assigned the value {query} in the text above.",
+    answer_prefix=(
+        "Answer: According to the chain(s) of variable assignment in the text above, {n} variables are assigned the "
+        "value {query}, they are: "
+    ),
+)
+
+
+def build_vt(rng: random.Random, n_noises: int, wording: ChainWording = RULER) -> Parts:
     """A chain of five variables between sentences of noise, after one worked example."""
-    example = _chain(rng, n_noises=N_HOPS + 1, n_letters=3)
-    asked = _chain(rng, n_noises, n_letters=5)
+    example = _chain(rng, N_HOPS + 1, 3, wording)
+    asked = _chain(rng, n_noises, 5, wording)
     shown = f"{example.instruction}{example.document}\n\n{example.question} {example.answer_prefix}"
     return Parts(
         instruction=f"{shown}{' '.join(example.references)}\n\n\n{asked.instruction}",
@@ -56,23 +84,24 @@ def build_vt(rng: random.Random, n_noises: int) -> Parts:
     )
 
 
-def _chain(rng: random.Random, n_noises: int, n_letters: int) -> Parts:
+def _chain(rng: random.Random, n_noises: int, n_letters: int, wording: ChainWording) -> Parts:
     names: list[str] = []
     while len(names) < N_HOPS + 1:
         name = "".join(rng.choices(string.ascii_uppercase, k=n_letters))
         if name not in names and name != "VAR":
             names.append(name)
     value = str(rng.randint(10_000, 99_999))
-    chain = [f"VAR {names[0]} = {value}", *(f"VAR {b} = VAR {a} " for a, b in zip(names, names[1:]))]
-    lines = [NOISE] * n_noises
+    chain = [wording.first.format(b=names[0], value=value)]
+    chain += [wording.then.format(a=a, b=b) for a, b in zip(names, names[1:])]
+    lines = [wording.noise] * n_noises
     for shift, (place, line) in enumerate(zip(sorted(rng.sample(range(n_noises), len(chain))), chain)):
         lines.insert(place + shift, line)
     return Parts(
-        instruction=VT_INSTRUCTION,
+        instruction=wording.instruction,
         document="\n".join(lines).replace(". \n", ".\n"),
-        question=VT_QUESTION.format(query=value),
+        question=wording.question.format(query=value),
         references=tuple(names),
-        answer_prefix=VT_PREFIX.format(n=len(names), query=value),
+        answer_prefix=wording.answer_prefix.format(n=len(names), query=value),
     )
 
 

@@ -12,15 +12,42 @@ from dataclasses import dataclass
 from .haystack import DEPTHS, Haystack, insert_at_depths, magic_key, magic_number
 from .parts import Parts
 
-NEEDLE = "One of the special magic {type} for {key} is: {value}."
-INSTRUCTION = (
-    "Some special magic {type} are hidden within the following text. Make sure to memorize it. "
-    "I will quiz you about the {type} afterwards.\n"
-)
-QUESTION = "What are all the special magic {type} for {query} mentioned in the provided text?"
-ANSWER_PREFIX = "The special magic {type} for {query} mentioned in the provided text are"
 
-_TYPE = "numbers"
+@dataclass(frozen=True)
+class NeedleWording:
+    """How needles are told and asked for, where several values are asked for.
+
+    Attributes:
+        needle: names ``key`` and ``value``.
+        instruction: stands before the text.
+        question: names ``query``, the keys that are asked for.
+        answer_prefix: likewise.
+        singular: what takes the place of what, in this order, where one value is asked for.
+    """
+
+    needle: str
+    instruction: str
+    question: str
+    answer_prefix: str
+    singular: tuple[tuple[str, str], ...]
+
+    def said(self, template: str, n_values: int, query: str = "") -> str:
+        """One of its templates for so many values."""
+        for several, one in self.singular if n_values == 1 else ():
+            template = template.replace(several, one)
+        return template.format(query=query)
+
+
+RULER = NeedleWording(
+    needle="One of the special magic numbers for {key} is: {value}.",
+    instruction=(
+        "Some special magic numbers are hidden within the following text. Make sure to memorize it. "
+        "I will quiz you about the numbers afterwards.\n"
+    ),
+    question="What are all the special magic numbers for {query} mentioned in the provided text?",
+    answer_prefix="The special magic numbers for {query} mentioned in the provided text are",
+    singular=(("Some", "A"), ("are all", "is"), ("are", "is"), ("numbers", "number")),
+)
 
 
 @dataclass(frozen=True)
@@ -31,24 +58,25 @@ class NeedleTask:
     n_values: int = 1
     n_asked: int = 1
 
-    def build(self, rng: random.Random, haystack: Haystack, depth: int, n_words: int) -> Parts:
+    def build(
+        self, rng: random.Random, haystack: Haystack, depth: int, n_words: int, wording: NeedleWording = RULER
+    ) -> Parts:
         """The parts with ``n_words`` words of haystack; the first asked needle stands at ``depth`` percent."""
         needles = self._needles(rng, haystack)
         keys = list(needles)
         asked = keys[: self.n_asked]
         others = rng.sample([d for d in DEPTHS if d != depth], self.n_keys * self.n_values - 1)
         depths = iter([depth, *others])
-        placed = [
-            (next(depths), NEEDLE.format(type=_TYPE, key=key, value=value)) for key in keys for value in needles[key]
-        ]
+        placed = [(next(depths), wording.needle.format(key=key, value=value)) for key in keys for value in needles[key]]
         sentences = haystack.sentences(haystack.begin(rng), n_words)
         references = tuple(value for key in asked for value in needles[key])
+        query, n_asked = _list(asked), len(references)
         return Parts(
-            instruction=self._say(INSTRUCTION),
+            instruction=wording.said(wording.instruction, n_asked),
             document=" ".join(insert_at_depths(sentences, placed)),
-            question=self._say(QUESTION, _list(asked)),
+            question=wording.said(wording.question, n_asked, query),
             references=references,
-            answer_prefix=self._say(ANSWER_PREFIX, _list(asked)),
+            answer_prefix=wording.said(wording.answer_prefix, n_asked, query),
             depths=tuple(depth for depth, _ in placed[: len(references)]),
         )
 
@@ -67,14 +95,6 @@ class NeedleTask:
                     seen.add(value)
                     values.append(value)
         return keys
-
-    def _say(self, template: str, query: str = "") -> str:
-        """RULER's template, in the singular where one value is asked for."""
-        kind = _TYPE
-        if self.n_asked * self.n_values == 1:
-            template = template.replace("Some", "A").replace("are all", "is").replace("are", "is")
-            kind = _TYPE[:-1]
-        return template.format(type=kind, query=query)
 
 
 def _list(names: list[str]) -> str:

@@ -16,8 +16,7 @@ from ..plot_file import check_plot
 from .longbench import NAMES, found_tasks, require_metrics
 from .methods import BASELINES, DENSE
 from .questions import KLD
-from .reworded import REWORDED
-from .tasks import GENERATED
+from .tasks import GENERATED, REWORDED
 
 DEFAULT_TASKS = ("niah_single", "niah_multikey", "qa", KLD)
 DEFAULT_LENGTH = "1000"

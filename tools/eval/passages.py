@@ -15,50 +15,68 @@ from .haystack import WORDS, Haystack
 from .parts import Parts
 
 N_PASSAGES = 10
-INSTRUCTION = (
-    "Answer the question based on the given documents. Only give me the answer and do not output any other words.\n\n"
-    "The following are given documents.\n\n"
-)
-TAIL = (
-    "\n\nAnswer the question based on the given documents. Only give me the answer and do not output any other words."
-)
-ANSWER_PREFIX = "Answer:"
 
 
 @dataclass(frozen=True)
 class FactKind:
-    """A kind of fact about a person: how it is told and asked. The answer is ``value``, or the person."""
+    """A kind of fact about a person. The answer is one of the values, or the person."""
 
-    told: str
-    asked: str
     values: tuple[str, ...]
     asks_person: bool = False
 
 
+@dataclass(frozen=True)
+class PassageWording:
+    """How passages are given, and facts told and asked.
+
+    Attributes:
+        facts: for each of ``KINDS`` how it is told and asked, by ``name`` and ``value``.
+        title: stands before a passage, names its number ``i``.
+        instruction: stands before the passages.
+        tail: stands after them.
+        question: names what is ``asked``.
+        answer_prefix: how an answer begins.
+    """
+
+    facts: tuple[tuple[str, str], ...]
+    title: str
+    instruction: str
+    tail: str
+    question: str
+    answer_prefix: str
+
+
 KINDS = (
-    FactKind("{name} was born in {value}.", "In which city was {name} born?", tuple(WORDS["cities"])),
-    FactKind("{name} worked as a {value}.", "What did {name} work as?", tuple(WORDS["professions"])),
-    FactKind(
-        "{name} played the {value} every evening.", "Which instrument did {name} play?", tuple(WORDS["instruments"])
+    FactKind(tuple(WORDS["cities"])),
+    FactKind(tuple(WORDS["professions"])),
+    FactKind(tuple(WORDS["instruments"])),
+    FactKind(tuple(WORDS["dogs"])),
+    FactKind(tuple(str(year) for year in range(1811, 1899))),
+    FactKind(tuple(str(crowns) for crowns in range(2113, 9000, 37))),
+    FactKind(tuple(WORDS["towns"]), asks_person=True),
+)
+_ASKED = "Answer the question based on the given documents. Only give me the answer and do not output any other words."
+RULER = PassageWording(
+    facts=(
+        ("{name} was born in {value}.", "In which city was {name} born?"),
+        ("{name} worked as a {value}.", "What did {name} work as?"),
+        ("{name} played the {value} every evening.", "Which instrument did {name} play?"),
+        ("{name} had a dog called {value}.", "What was the name of {name}'s dog?"),
+        ("{name} moved into the lighthouse in {value}.", "In which year did {name} move into the lighthouse?"),
+        ("{name} paid {value} crowns for the house.", "How many crowns did {name} pay for the house?"),
+        ("{name} designed the bridge of {value}.", "Who designed the bridge of {value}?"),
     ),
-    FactKind("{name} had a dog called {value}.", "What was the name of {name}'s dog?", tuple(WORDS["dogs"])),
-    FactKind(
-        "{name} moved into the lighthouse in {value}.",
-        "In which year did {name} move into the lighthouse?",
-        tuple(str(year) for year in range(1811, 1899)),
-    ),
-    FactKind(
-        "{name} paid {value} crowns for the house.",
-        "How many crowns did {name} pay for the house?",
-        tuple(str(crowns) for crowns in range(2113, 9000, 37)),
-    ),
-    FactKind(
-        "{name} designed the bridge of {value}.", "Who designed the bridge of {value}?", tuple(WORDS["towns"]), True
-    ),
+    title="Document {i}:\n",
+    instruction=f"{_ASKED}\n\nThe following are given documents.\n\n",
+    tail=f"\n\n{_ASKED}",
+    question="Question: {asked}",
+    answer_prefix="Answer:",
 )
 
 
-def build_qa(rng: random.Random, haystack: Haystack, index: int, depth: int, n_words: int) -> Parts:
+def build_qa(
+    rng: random.Random, haystack: Haystack, index: int, depth: int, n_words: int, wording: PassageWording = RULER
+) -> Parts:
     """The parts with ``n_words`` words of haystack in all; kinds take turns by index.
 
     Raises:
@@ -70,32 +88,32 @@ def build_qa(rng: random.Random, haystack: Haystack, index: int, depth: int, n_w
         f"{a} {b}"
         for a, b in zip(rng.sample(WORDS["first_names"], N_PASSAGES), rng.sample(WORDS["last_names"], N_PASSAGES))
     ]
-    values = [_values(rng, haystack, kind) for kind in KINDS]
+    values = [_values(rng, haystack, kind, asked) for kind, (_, asked) in zip(KINDS, wording.facts)]
     kinds = [((first + i) % len(KINDS), (first + i + 3) % len(KINDS)) for i in range(N_PASSAGES)]
     begin = haystack.begin(rng)
     passages = []
     for i, name in enumerate(people):
-        facts = [KINDS[kind].told.format(name=name, value=values[kind][i]) for kind in kinds[i]]
+        facts = [wording.facts[kind][0].format(name=name, value=values[kind][i]) for kind in kinds[i]]
         bounds = (n_words * i // N_PASSAGES, n_words * (i + 1) // N_PASSAGES)
         sentences = haystack.sentences(begin + bounds[0], bounds[1] - bounds[0])
-        passages.append(f"Document {i + 1}:\n{_planted(rng, sentences, facts)}")
-    asked = kinds[answering][0]
-    name, value = people[answering], values[asked][answering]
+        passages.append(wording.title.format(i=i + 1) + _planted(rng, sentences, facts))
+    kind = kinds[answering][0]
+    name, value = people[answering], values[kind][answering]
     return Parts(
-        instruction=INSTRUCTION,
-        document="\n\n".join(passages) + TAIL,
-        question=f"Question: {KINDS[asked].asked.format(name=name, value=value)}",
-        references=(name if KINDS[asked].asks_person else value,),
-        answer_prefix=ANSWER_PREFIX,
+        instruction=wording.instruction,
+        document="\n\n".join(passages) + wording.tail,
+        question=wording.question.format(asked=wording.facts[kind][1].format(name=name, value=value)),
+        references=(name if KINDS[kind].asks_person else value,),
+        answer_prefix=wording.answer_prefix,
         depths=(depth,),
     )
 
 
-def _values(rng: random.Random, haystack: Haystack, kind: FactKind) -> list[str]:
+def _values(rng: random.Random, haystack: Haystack, kind: FactKind, asked: str) -> list[str]:
     """A different value for each passage, none of which the haystack holds."""
     usable = haystack.absent(kind.values)
     if len(usable) < N_PASSAGES:
-        raise ValueError(f'{haystack.name} already holds answers to "{kind.asked}"; give another text with -f')
+        raise ValueError(f'{haystack.name} already holds answers to "{asked}"; give another text with -f')
     return rng.sample(usable, N_PASSAGES)
 
 

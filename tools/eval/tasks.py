@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Callable
 
-from .aggregation import LONG, N_COMMON, N_HOPS, build_cwe, build_fwe, build_vt
+from . import aggregation, needles, passages, reworded
+from .aggregation import LONG, N_COMMON, N_HOPS, ChainWording, build_cwe, build_fwe, build_vt
 from .haystack import Haystack, depth_of
 from .metrics import string_match_all, string_match_part
-from .needles import NIAH
+from .needles import NIAH, NeedleWording
 from .parts import Parts, fit
-from .passages import build_qa
+from .passages import PassageWording, build_qa
 from .prompts import Prompter, Wording
 from .questions import Question
-from .reworded import reworded
 
 Score = Callable[[str, Sequence[str]], float]
 MIN_CODED_WORDS = 60  # of fwe: with fewer, ranks 3 to 5 have the same count
@@ -45,12 +45,12 @@ class Ask:
 Builder = Callable[[str, Ask, Haystack, int], Parts]
 
 
-def _niah(task: str, ask: Ask, haystack: Haystack, n_units: int) -> Parts:
-    return NIAH[task].build(ask.rng(task), haystack, ask.depth, n_units)
+def _niah(wording: NeedleWording, task: str, ask: Ask, haystack: Haystack, n_units: int) -> Parts:
+    return NIAH[task].build(ask.rng(task), haystack, ask.depth, n_units, wording)
 
 
-def _vt(task: str, ask: Ask, haystack: Haystack, n_units: int) -> Parts:
-    return build_vt(ask.rng(task), n_units)
+def _vt(wording: ChainWording, task: str, ask: Ask, haystack: Haystack, n_units: int) -> Parts:
+    return build_vt(ask.rng(task), n_units, wording)
 
 
 def _cwe(task: str, ask: Ask, haystack: Haystack, n_units: int) -> Parts:
@@ -61,8 +61,8 @@ def _fwe(task: str, ask: Ask, haystack: Haystack, n_units: int) -> Parts:
     return build_fwe(ask.rng(task), max(8, ask.length // 50), n_units)
 
 
-def _qa(task: str, ask: Ask, haystack: Haystack, n_units: int) -> Parts:
-    return build_qa(ask.rng(task), haystack, ask.index, ask.depth, n_units)
+def _qa(wording: PassageWording, task: str, ask: Ask, haystack: Haystack, n_units: int) -> Parts:
+    return build_qa(ask.rng(task), haystack, ask.index, ask.depth, n_units, wording)
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,17 @@ class Task:
 
 
 GENERATED = {
-    **{name: Task(_niah, 0, 128) for name in NIAH},
-    "vt": Task(_vt, N_HOPS + 1, 30, lead_in=40),
+    **{name: Task(partial(_niah, needles.RULER), 0, 128) for name in NIAH},
+    "vt": Task(partial(_vt, aggregation.RULER), N_HOPS + 1, 30, lead_in=40),
     "cwe": Task(_cwe, N_COMMON + 1, 120),
     "fwe": Task(_fwe, MIN_CODED_WORDS, 50, lead_in=20),
-    "qa": Task(_qa, 0, 32, string_match_part),
+    "qa": Task(partial(_qa, passages.RULER), 0, 32, string_match_part),
+}
+# The tasks that have other words: their builders with these.
+REWORDED: dict[str, Builder] = {
+    **dict.fromkeys(("niah_single", "niah_multikey", "niah_multivalue"), partial(_niah, reworded.NEEDLES)),
+    "vt": partial(_vt, reworded.CHAINS),
+    "qa": partial(_qa, reworded.PASSAGES),
 }
 
 
@@ -100,7 +106,7 @@ class Form:
     Attributes:
         place: the question ``"after"`` the text, ``"before"`` it or ``"both"``.
         with_prefix: RULER's answer prefix follows the chat template. A model without a template gets it always.
-        is_reworded: in the words of ``reworded``, for the tasks that have such.
+        is_reworded: in the words of ``reworded``, for the tasks of ``REWORDED``.
     """
 
     place: str = "after"
@@ -149,8 +155,8 @@ class GeneratedSource:
             raise ValueError(f"--length {self.length_tokens}, task {self.task}: {error}") from error
 
     def _build(self, ask: Ask, n_units: int) -> Parts:
-        parts = GENERATED[self.task].build(self.task, ask, self.haystack, n_units)
-        return reworded(self.task, parts) if self.form.is_reworded else parts
+        build = REWORDED[self.task] if self.form.is_reworded else GENERATED[self.task].build
+        return build(self.task, ask, self.haystack, n_units)
 
     def question(self, index: int) -> Question:
         """The question of an index."""
