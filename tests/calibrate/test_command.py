@@ -54,7 +54,9 @@ def test_a_calibration_writes_a_profile_with_its_figures_and_embeds_it(run: Run,
     notes = profile["measurements"]
     assert notes["quality"] == 1.0 and notes["share"] < 1.0
     assert len(notes["frontier"]) >= 3 and any(row["keep"].startswith("1:0.5") for row in notes["frontier"])
-    assert sum(line.startswith("*") for line in out.splitlines()) == 1
+    (chosen,) = [line for line in out.splitlines() if line.startswith("*")]
+    assert chosen.split()[-1] == f"{schedule.max_revive},{schedule.revive_margin:g},{schedule.mean_revive:g}"
+    assert any(line.endswith("selected rows alone, plain text pruned") for line in out.splitlines())  # the paper's rule
     assert Path("p.png").read_bytes().startswith(b"\x89PNG")
     with LazyModel("with.gguf", n_ctx=512) as model, LazyModel(str(tiny), n_ctx=512, keep="off") as plain:
         assert model.schedule == schedule

@@ -35,7 +35,7 @@ from .scoring_command import find_scoring
 from .search import Proposal, drafted_proposals, propose, shares_near
 from .sight import Sight, sights
 from .trial import Setting, Trial, Trials, Wanted, choose, race, tune_decode
-from .verify import AFTER
+from .verify import AFTER, decode_way
 
 RECORDING_SHARE = 0.35  # of the time: recording ends then
 RACING_SHARE = 0.75  # rounds end about then; the rest is for ways to decode
@@ -148,19 +148,20 @@ class _Calibration:
 _COLUMNS = (("n", 3), ("quality", 7), ("kept", 6), ("first", 6), ("speed-up", 8), ("share", 6), ("kld", 6), ("rows", 5))
 _LEGEND = """\
 quality: score / dense score on fresh probes; kept: the same, gains in one kind not paying for losses in another; first:
-quality with the question before the text; speed-up: 1 / share of the dense work; rows: computed per decoded token
+quality with the question before the text; speed-up: 1 / share of the dense work; rows: computed per decoded token;
+decode: tokens that a step may bring back, by which margin and how many on average, and what is not left whole
 """
 
 
 def frontier_text(found: Sequence[Trial], chosen: Optional[Trial]) -> str:
     """All schedules tried, cheapest first; a star marks the chosen one."""
-    lines = [" ".join(["  schedule".ljust(36), *(name.rjust(width) for name, width in _COLUMNS)])]
+    lines = [" ".join(["  schedule".ljust(36), *(name.rjust(width) for name, width in _COLUMNS), " decode"])]
     for trial in sorted(found, key=lambda trial: trial.figures.share):
         f, mark = trial.figures, "*" if trial is chosen else ""
         values = [str(f.n), f"{f.quality:.3f}", f"{f.kept:.3f}", _or_dash(f.question_first), f"{1 / f.share:.2f}x"]
         values += [f"{f.share:.3f}", f"{f.kld:.3f}", f"{f.rows:.2f}"]
         shown = (value.rjust(width) for value, (_, width) in zip(values, _COLUMNS))
-        lines.append(" ".join([f"{mark:2}{trial.label:34}", *shown]))
+        lines.append(" ".join([f"{mark:2}{trial.label:34}", *shown, f" {decode_way(trial.schedule)}"]))
     return "\n".join(lines) + "\n" + _LEGEND
 
 

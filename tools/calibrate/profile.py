@@ -20,6 +20,7 @@ from lazygguf.schedule import PROFILE_KEY, KeepSchedule
 from ..atomic_file import check_space, scratch_file
 from .sight import Sight
 from .trial import Trial
+from .verify import decode_way
 
 
 def profile_of(schedule: KeepSchedule, model: Mapping[str, Any], measurements: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,6 +38,7 @@ def measured(trials: Sequence[Trial], seen: Sequence[Sight]) -> dict[str, Any]:
     frontier = [
         {
             "keep": None if trial.schedule is None else str(trial.schedule),
+            "decode": decode_way(trial.schedule),
             "recall": trial.recall,
             **trial.figures.to_dict(),
         }

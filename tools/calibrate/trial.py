@@ -190,7 +190,8 @@ class _Found:
     def decide(self, deadline: float) -> None:
         """Asks one after the other until one holds, or some do where the surest is wanted, or there is no time."""
         n_left = 1 if self._wanted.max_share is None else N_SUREST
-        n_probes = min(N_DECIDING, N_SECOND + self._asker.affordable(3, deadline))  # dense, and two of them
+        n_asked = 1 + max(2, n_left)  # dense, and two of them at least: the first may not hold
+        n_probes = min(N_DECIDING, N_SECOND + self._asker.affordable(n_asked, deadline))
         for schedule in self.alive():
             if n_probes <= N_SECOND or self._asker.affordable(1, deadline) < n_probes - N_SECOND:
                 return

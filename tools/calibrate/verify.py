@@ -91,6 +91,15 @@ def name_of(schedule: KeepSchedule) -> str:
     return f"{schedule} #{digest[:4]}"
 
 
+def decode_way(schedule: Optional[KeepSchedule]) -> str:
+    """How a schedule decodes, which its spelling does not say; "" for the dense run."""
+    if schedule is None:
+        return ""
+    way = f"{schedule.max_revive},{schedule.revive_margin:g},{schedule.mean_revive:g}"
+    way += "" if schedule.decode_cached else ", selected rows alone"
+    return way + ("" if schedule.dense_unasked else ", plain text pruned")
+
+
 def figures_of(records: Sequence[Record], method: Method) -> Figures:
     """The figures of one method, from the records of a run that asked the dense method too.
 
