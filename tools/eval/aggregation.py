@@ -70,7 +70,7 @@ RULER = ChainWording(
 )
 
 
-def build_vt(rng: random.Random, n_noises: int, wording: ChainWording = RULER) -> Parts:
+def build_vt(rng: random.Random, n_noises: int, wording: ChainWording) -> Parts:
     """A chain of five variables between sentences of noise, after one worked example."""
     example = _chain(rng, N_HOPS + 1, 3, wording)
     asked = _chain(rng, n_noises, 5, wording)

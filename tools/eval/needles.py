@@ -58,9 +58,7 @@ class NeedleTask:
     n_values: int = 1
     n_asked: int = 1
 
-    def build(
-        self, rng: random.Random, haystack: Haystack, depth: int, n_words: int, wording: NeedleWording = RULER
-    ) -> Parts:
+    def build(self, rng: random.Random, haystack: Haystack, depth: int, n_words: int, wording: NeedleWording) -> Parts:
         """The parts with ``n_words`` words of haystack; the first asked needle stands at ``depth`` percent."""
         needles = self._needles(rng, haystack)
         keys = list(needles)

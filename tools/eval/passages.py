@@ -75,7 +75,7 @@ RULER = PassageWording(
 
 
 def build_qa(
-    rng: random.Random, haystack: Haystack, index: int, depth: int, n_words: int, wording: PassageWording = RULER
+    rng: random.Random, haystack: Haystack, index: int, depth: int, n_words: int, wording: PassageWording
 ) -> Parts:
     """The parts with ``n_words`` words of haystack in all; kinds take turns by index.
 
