@@ -11,7 +11,6 @@ import ipaddress
 import os
 import socket
 import sys
-import threading
 from typing import Optional
 
 from ._ffi import has_rpc, serve_rpc
@@ -20,6 +19,7 @@ from .devices import device_names
 from .errors import LazyError
 from .rpc import DEFAULT_PORT
 from .threads import physical_cores
+from .worker import Worker
 
 _OPEN = (
     "lazygguf: warning: whoever can reach {endpoint} can use this machine's memory and may crash or take over this "
@@ -67,20 +67,11 @@ def _free_address(host: str, port: int) -> str:
 
 def _serve(endpoint: str, devices: Optional[str], n_threads: int) -> int:
     """Serves in a thread, since Ctrl-C cannot reach Python while C waits for a client."""
-    failures: list[BaseException] = []
-
-    def serve() -> None:
-        try:
-            serve_rpc(endpoint, devices, n_threads)
-        except Exception as error:
-            failures.append(error)
-
-    server = threading.Thread(target=serve, daemon=True)
-    server.start()
+    server = Worker(lambda: serve_rpc(endpoint, devices, n_threads))
     try:
-        while server.is_alive():
-            server.join(0.2)
+        server.start()
+        server.join()
     except KeyboardInterrupt:
         sys.stdout.flush()
         os._exit(EXIT_INTERRUPTED)  # an orderly end would wait for the thread, which may be at work for a client
-    raise failures[0]
+    return 0

@@ -28,6 +28,7 @@ from rich.progress import (
 from .printable import printable
 from .reading import ProgressCallback
 from .stats import Stats
+from .worker import Worker
 
 READING, SKIMMING = "reading", "skimming"
 
@@ -129,7 +130,7 @@ def interrupt_cancels(cancel: Callable[[], None]) -> Iterator[None]:
         return
     waiting, waking = socket.socketpair()
     waking.setblocking(False)
-    watcher = threading.Thread(target=_watch, args=(waiting, cancel), daemon=True)
+    watcher = Worker(lambda: _watch(waiting, cancel))
     before: Optional[int] = None
     try:
         before = signal.set_wakeup_fd(waking.fileno(), warn_on_full_buffer=False)
@@ -139,8 +140,7 @@ def interrupt_cancels(cancel: Callable[[], None]) -> Iterator[None]:
         if before is not None:
             signal.set_wakeup_fd(before)
         waking.close()  # ends the watcher
-        if watcher.ident is not None:
-            watcher.join()
+        watcher.stop()
         waiting.close()
 
 

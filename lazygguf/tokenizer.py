@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import threading
 from collections.abc import Iterable
 from typing import Any, Union
 
@@ -21,6 +20,7 @@ import numpy.typing as npt
 
 from .errors import ModelFileError
 from .llama_log import captured_log
+from .worker import Worker
 
 MAX_TEXT_BYTES = 2**31 - 1  # llama_tokenize takes an int32 length
 _PIECE_BYTES = 64
@@ -172,25 +172,22 @@ def _load_vocab(path: str) -> Any:
 
     Loaded in a thread: Ctrl-C raises in the main thread, which in a callback inside ``llama_model_load`` would be lost.
     """
-    loaded: list[tuple[Any, list[str]]] = []
 
-    def load() -> None:
+    def load() -> tuple[Any, list[str]]:
         params = llama_cpp.llama_model_default_params()
         params.vocab_only = True
         with captured_log() as lines:
-            loaded.append((llama_cpp.llama_model_load_from_file(os.fsencode(path), params), lines))
+            return llama_cpp.llama_model_load_from_file(os.fsencode(path), params), lines
 
-    thread = threading.Thread(target=load, daemon=True)
-    thread.start()
+    loader = Worker(load)
     try:
-        thread.join()
+        loader.start()
+        model, lines = loader.join()
     except BaseException:
-        thread.join()  # a fraction of a second
-        if loaded and loaded[0][0]:
-            llama_cpp.llama_model_free(loaded[0][0])
+        loaded = loader.stop()  # a fraction of a second
+        if loaded and loaded[0]:
+            llama_cpp.llama_model_free(loaded[0])
         raise
-    if not loaded or not loaded[0][0]:
-        raise ModelFileError(
-            f"{path}: llama.cpp cannot read the vocabulary{_last_error(loaded[0][1] if loaded else [])}"
-        )
-    return loaded[0][0]
+    if not model:
+        raise ModelFileError(f"{path}: llama.cpp cannot read the vocabulary{_last_error(lines)}")
+    return model

@@ -18,6 +18,7 @@ from tiny_gguf import TinyConfig
 
 from lazygguf import Cancelled, KeepSchedule, LazyModel
 from lazygguf._ffi import NativeModel, NativeSession
+from lazygguf.worker import Worker
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="interval timers of POSIX")
 
@@ -32,20 +33,25 @@ class Timer:
 
     def __init__(self) -> None:
         self.fired = False
+        self._armed = False
         self._random = np.random.default_rng(0)
 
     def on_signal(self, *args: Any) -> None:
-        self.fired = True
-        raise KeyboardInterrupt
+        if self._armed:  # another thread may get the signal, and tell of it, after the timer was stopped
+            self.fired = True
+            raise KeyboardInterrupt
 
     def runs_into(self, action: Callable[[], Any], longest_s: float) -> bool:
         """Whether the action was interrupted."""
         self.fired = False
+        after_s = float(self._random.uniform(1e-5, longest_s))
         try:
-            signal.setitimer(signal.ITIMER_REAL, float(self._random.uniform(1e-5, longest_s)))
+            self._armed = True
+            signal.setitimer(signal.ITIMER_REAL, after_s)
             action()
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            self._armed = False
         except KeyboardInterrupt:
+            self._armed = False
             return True
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -132,6 +138,29 @@ def test_ctrl_c_at_any_moment_of_an_answer_leaves_a_model_that_answers(tiny_mode
 
 def test_ctrl_c_at_any_moment_of_loading_is_not_lost(tiny_model: Write) -> None:
     run_in_a_process("interrupted_loads", tiny_model(TinyConfig(tokenizer="bpe"))[0])
+
+
+def test_ctrl_c_at_any_moment_of_a_worker_leaves_a_whole_action_or_none(timer: Timer) -> None:
+    n_interrupts = 0
+    for _ in range(2000):
+        steps: list[str] = []
+
+        def action(steps: list[str] = steps) -> None:
+            steps.append("begun")
+            steps.append("ended")
+
+        worker = Worker(action)
+
+        def run(worker: Worker[None] = worker) -> None:
+            worker.start()
+            worker.join()
+
+        interrupted = timer.runs_into(run, 3e-4)
+        n_interrupts += interrupted
+        if interrupted:
+            worker.stop()
+        assert steps == ["begun", "ended"] or (interrupted and not steps)
+    assert n_interrupts > 0
 
 
 @pytest.mark.parametrize("name", list(SCHEDULES))
