@@ -1,0 +1,21 @@
+// capi_params.h: what a caller of the C interface asks for, as the core takes it. Each throws an invalid argument.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "lazygguf.h"
+#include "session.h"
+
+namespace lazygguf {
+
+// "a,b" as {"a", "b"}; NULL and "" as none.
+std::vector<std::string> split(const char * text);
+
+model_params read_params(const lazy_model_params & in);
+session_params read_params(const lazy_session_params & in, const hparams & hp);
+
+// NULL as the defaults. What it points to must live as long as the eval.
+eval_params read_params(const lazy_eval_params * in);
+
+} // namespace lazygguf
