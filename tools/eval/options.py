@@ -165,7 +165,7 @@ def _add_task_arguments(group: Any) -> None:
         "--answer-prefix", action="store_true", help="RULER's begin of the answer follows the chat template"
     )
     group.add_argument(
-        "--reworded", action="store_true", help=f"other words, with which no profile was chosen ({', '.join(REWORDED)})"
+        "--reworded", action="store_true", help=f"the same tasks told and asked in other words ({', '.join(REWORDED)})"
     )
     group.add_argument("--longbench", type=Path, metavar="DIR", help="folder of LongBench's jsonl files")
     group.add_argument(

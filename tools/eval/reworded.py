@@ -1,7 +1,6 @@
 """The generated tasks in other words: what was chosen with the tasks' own wordings is asked again with these.
 
-Owns the other wordings. A schedule can fit the sentences that it was chosen with, not the task; no profile was chosen
-with these.
+Owns the other wordings. A schedule can fit the sentences that it was chosen with, not the task.
 """
 
 from __future__ import annotations
