@@ -16,11 +16,11 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from .errors import Cancelled, ContextFullError, LazyError, ModelFileError, UnsupportedModelError
-from .schedule import KeepSchedule, PruningPoint
-from .stats import Stats
+from .read.stats import Stats
+from .schedule.keep_schedule import KeepSchedule, PruningPoint
 
 if TYPE_CHECKING:
-    from .model import LazyModel
+    from .model.lazy_model import LazyModel
 
 try:
     __version__ = version("lazygguf")
@@ -44,5 +44,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # LazyModel loads ggml and llama.cpp: only a program that uses it pays for that
     if name == "LazyModel":
-        return import_module(".model", __name__).LazyModel
+        return import_module(".model.lazy_model", __name__).LazyModel
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -29,7 +29,7 @@ def main(header_path: str, out_path: str) -> None:
         raise SystemExit(f"{header_path}: the cdef markers are missing")
     ffi = cffi.FFI()
     ffi.cdef(match.group(1) + CONSTANTS + CALLBACKS)
-    ffi.set_source("lazygguf._native", '#include "lazygguf.h"')
+    ffi.set_source("lazygguf._native", '#include "api/lazygguf.h"')
     ffi.emit_c_code(out_path)
 
 

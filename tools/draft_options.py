@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from lazygguf.opening import ModelFile, draft_obstacle, draft_size
+from lazygguf.model.opening import ModelFile, draft_obstacle, draft_size
 
 
 def draft_options(args: argparse.Namespace, model_path: str) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
 from lazygguf._ffi import NativeFile, TensorInfo, list_devices
-from lazygguf.cli import EXIT_ERROR, say_error
+from lazygguf.cli.main import EXIT_ERROR, say_error
+from lazygguf.cli.printable import printable
 from lazygguf.errors import LazyError
-from lazygguf.keep import resolve_keep
-from lazygguf.printable import printable
-from lazygguf.schedule import PROFILE_KEY
-from lazygguf.shipped_profiles import fingerprint, shipped_profile
+from lazygguf.files.shipped_profiles import fingerprint, shipped_profile
+from lazygguf.schedule.keep import resolve_keep
+from lazygguf.schedule.keep_schedule import PROFILE_KEY
 
 SHOWN_ITEMS = 3  # of an array
 SHOWN_CHARS = 100  # of a string

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional, Union
 
-from lazygguf.keep import KeepArgument, resolve_keep
-from lazygguf.schedule import QUESTION, KeepSchedule
+from lazygguf.schedule.keep import KeepArgument, resolve_keep
+from lazygguf.schedule.keep_schedule import QUESTION, KeepSchedule
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Optional
 
-from ..rpc import check_server
 from .library import check, ffi, lib, text
+from .rpc import check_server
 
 _MAX_DEVICES = 256
 

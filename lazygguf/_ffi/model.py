@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional, Union
 
-from ..schedule import KeepSchedule
+from ..schedule.keep_schedule import KeepSchedule
 from .devices import checked_servers
 from .library import KV_DTYPES, check, choice, ffi, lib, path_bytes, text
 from .native_schedule import native_schedule

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Optional
 
-from ..schedule import QUESTION, KeepSchedule
+from ..schedule.keep_schedule import QUESTION, KeepSchedule
 from .library import ffi, lib
 
 

@@ -8,7 +8,7 @@ from typing import Any, Callable, NamedTuple, Optional
 import numpy as np
 import numpy.typing as npt
 
-from ..schedule import KeepSchedule
+from ..schedule.keep_schedule import KeepSchedule
 from .library import KV_DTYPES, check, choice, ffi, lib, text
 from .model import NativeModel
 from .native_schedule import native_schedule

@@ -14,7 +14,7 @@ from lazygguf.tools.bench.timing import measure
 from lazygguf.tools.keep_options import Asking
 from report import Report
 
-from lazygguf.tokenizer import Tokenizer
+from lazygguf.text.tokenizer import Tokenizer
 
 N_TOKENS, N_DECODE = 4096, 8
 

@@ -13,7 +13,7 @@ from lazygguf.tools.bench.text import text_ids
 from lazygguf.tools.keep_options import Asking
 from report import Report
 
-from lazygguf.tokenizer import Tokenizer
+from lazygguf.text.tokenizer import Tokenizer
 
 N_DECODE = 64
 

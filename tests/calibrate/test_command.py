@@ -15,7 +15,7 @@ from lazygguf.tools.calibrate import probes
 from lazygguf.tools.eval.engine import Reader
 
 from lazygguf import KeepSchedule, LazyModel
-from lazygguf.cli import main
+from lazygguf.cli.main import main
 
 TinyModel = Callable[[TinyConfig], tuple[Path, Any]]
 Run = Callable[..., tuple[int, str, str]]

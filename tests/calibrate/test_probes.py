@@ -15,7 +15,7 @@ from lazygguf.tools.calibrate.recording import asking_positions
 from lazygguf.tools.eval.haystack import Haystack
 from lazygguf.tools.eval.prompts import Prompter
 
-from lazygguf.tokenizer import Tokenizer
+from lazygguf.text.tokenizer import Tokenizer
 
 LENGTH = 4000  # tokens of a tokenizer that knows little more than bytes
 

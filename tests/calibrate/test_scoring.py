@@ -17,10 +17,10 @@ from lazygguf.tools.calibrate.glance import Glance
 from lazygguf.tools.calibrate.scoring_search import by_depth, choose, needed, scores
 
 from lazygguf import KeepSchedule, LazyModel
-from lazygguf.attention import AttentionReader
-from lazygguf.cli import main
-from lazygguf.draft import Draft, DraftSettings
-from lazygguf.scoring_profile import ScoringProfile, resolve_scoring
+from lazygguf.cli.main import main
+from lazygguf.draft.draft import Draft, DraftSettings
+from lazygguf.read.attention import AttentionReader
+from lazygguf.schedule.scoring import ScoringProfile, resolve_scoring
 
 TinyModel = Callable[[TinyConfig], tuple[Path, Any]]
 N_LAYER, N_QUERY, N_TOKENS = 10, 12, 200

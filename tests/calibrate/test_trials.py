@@ -28,7 +28,7 @@ from lazygguf.tools.calibrate.verify import Figures, figures_of, name_of
 from lazygguf.tools.eval.methods import DENSE, Method
 from lazygguf.tools.eval.records import Record
 
-from lazygguf.schedule import KeepSchedule, PruningPoint
+from lazygguf.schedule.keep_schedule import KeepSchedule, PruningPoint
 
 WANTED = Wanted(target=0.99, max_kld=0.05)
 SHARES = (0.4, 0.5, 0.6, 0.7)

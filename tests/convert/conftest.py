@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-pytest.importorskip("lazygguf.tools.convert", reason="lazygguf is not installed with its tools")
+pytest.importorskip("lazygguf.tools.convert.command", reason="lazygguf is not installed with its tools")
 
 
 def parse_and_run(module: str, *arguments: object) -> int:

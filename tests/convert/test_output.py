@@ -15,8 +15,8 @@ from convert.gguf_to_hf import fields
 from convert.measure_convert import write_checkpoint
 from convert.tiny_checkpoints import Spec, write_hf, write_meta
 from gguf import GGUFReader
-from lazygguf.tools import convert as convert_module
-from lazygguf.tools import gguf_output
+from lazygguf.tools.convert import command as convert_module
+from lazygguf.tools.convert import writer as gguf_output
 
 from lazygguf.errors import LazyError, ModelFileError
 
@@ -260,7 +260,7 @@ def test_memory_stays_that_of_a_few_blocks(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, spec, "BF16", random=False)
     code = (
         "import resource, sys; from convert.conftest import parse_and_run; import numpy, gguf, rich.progress;"
-        "import lazygguf.tools.convert, lazygguf._ffi, sentencepiece;"
+        "import lazygguf.tools.convert.command, lazygguf._ffi, sentencepiece;"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
         "parse_and_run('convert', *sys.argv[1:]);"
         "print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"

@@ -16,8 +16,8 @@ from convert.checkpoint_files import Pickle, TorchView, as_float, stored, write_
 from convert.tiny_checkpoints import Spec, hf_weights, write_hf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lazygguf.tools.pickle_machine import Refused, run_pickle
-from lazygguf.tools.pickle_tensors import open_torch
+from lazygguf.tools.convert.tensors.pickle_machine import Refused, run_pickle
+from lazygguf.tools.convert.tensors.pickle_tensors import open_torch
 
 from lazygguf.errors import ModelFileError
 
@@ -126,7 +126,7 @@ def test_a_pickle_that_calls_a_program_is_refused_by_name_and_nothing_runs(
         "collections namedtuple",
         "torch.FloatStorage __class__",
         "functools partial",
-        "lazygguf.tools.convert run",
+        "lazygguf.tools.convert.command run",
     ],
 )
 def test_every_other_global_is_refused_by_name(name: str, tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from convert.tiny_checkpoints import Spec, write_hf
 from gguf import GGUFReader
-from lazygguf.tools import quantize as quantize_module
-from lazygguf.tools.quant_types import ALIASES, QUANT_TYPES, quant_type
+from lazygguf.tools.quantize import command as quantize_module
+from lazygguf.tools.quantize.quant_types import ALIASES, QUANT_TYPES, quant_type
 from tiny_gguf import TinyConfig, write_tiny_gguf
 
 from lazygguf._ffi import NativeFile
@@ -124,7 +124,7 @@ def test_an_importance_matrix_of_either_form_changes_the_result(
 
 
 def test_both_forms_of_an_importance_matrix_mean_the_same(model: Path, tmp_path: Path) -> None:
-    from lazygguf.tools.imatrix_file import read_imatrix
+    from lazygguf.tools.quantize.imatrix_file import read_imatrix
 
     for form in ("gguf", "binary"):
         write_imatrix(tmp_path / form, model, form)

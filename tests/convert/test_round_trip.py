@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from convert.gguf_to_hf import fields, values, write_hf_folder
 from gguf import GGUFReader
-from lazygguf.tools.quant_types import quant_type
-from lazygguf.tools.quantize import QuantizeOptions, run_quantizer
+from lazygguf.tools.quantize.command import QuantizeOptions, run_quantizer
+from lazygguf.tools.quantize.quant_types import quant_type
 
 # How llama.cpp's converter recognises a tokenizer: a hash of the ids of this text. Facts about public models.
 CHECK_TEXT = (

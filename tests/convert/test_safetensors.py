@@ -14,7 +14,7 @@ from convert.checkpoint_files import as_float, stored, write_raw_safetensors, wr
 from convert.tiny_checkpoints import Spec, hf_weights, write_hf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lazygguf.tools.safetensors_file import open_safetensors
+from lazygguf.tools.convert.tensors.safetensors_file import open_safetensors
 
 from lazygguf.errors import LazyError, ModelFileError
 

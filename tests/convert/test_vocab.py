@@ -22,7 +22,7 @@ from convert.tiny_checkpoints import (
     write_tiktoken,
 )
 from gguf import GGUFReader
-from lazygguf.tools.vocab_tiktoken import byte_texts, special_names
+from lazygguf.tools.convert.vocab.tiktoken import byte_texts, special_names
 
 from lazygguf.errors import ModelFileError, UnsupportedModelError
 

@@ -17,7 +17,7 @@ from lazygguf.tools.eval import metrics, tasks
 from lazygguf.tools.eval.engine import Reader
 
 from lazygguf import KeepSchedule, PruningPoint
-from lazygguf.cli import main
+from lazygguf.cli.main import main
 
 TinyModel = Callable[[TinyConfig], tuple[Path, Any]]
 LENGTH = "1500"

@@ -20,7 +20,7 @@ from lazygguf.tools.eval.passages import RULER as PASSAGES
 from lazygguf.tools.eval.prompts import Prompter, Wording
 from lazygguf.tools.eval.tasks import GENERATED, REWORDED, Form, GeneratedSource
 
-from lazygguf.tokenizer import Tokenizer
+from lazygguf.text.tokenizer import Tokenizer
 
 KEY = "tokenizer.chat_template"
 LENGTH = 9000  # tokens of a tokenizer that knows little more than bytes: about 1,500 words

@@ -21,7 +21,7 @@ from lazygguf.tools.eval.records import AnswerFile
 from lazygguf.tools.eval.runner import Plan, Run
 
 from lazygguf import KeepSchedule, LazyModel
-from lazygguf.model_options import ModelOptions
+from lazygguf.model.options import ModelOptions
 
 TinyModel = Callable[[TinyConfig], tuple[Path, Any]]
 CONFIG = TinyConfig(n_ctx_train=2048)

@@ -15,7 +15,7 @@ from lazygguf.tools.eval import longbench
 from lazygguf.tools.eval.longbench import LONGBENCH, LONGBENCH_E, NOT_CHAT, LongBenchSource, found_tasks, score
 from lazygguf.tools.eval.prompts import Prompter
 
-from lazygguf.tokenizer import Tokenizer
+from lazygguf.text.tokenizer import Tokenizer
 
 TinyModel = Callable[[TinyConfig], tuple[Path, Any]]
 LINE: dict[str, Any] = {

@@ -25,7 +25,7 @@ from lazygguf.tools.eval.prompts import Prompt
 from lazygguf.tools.keep_options import Asking, ModelShape
 
 from lazygguf import KeepSchedule
-from lazygguf.model_options import ModelOptions
+from lazygguf.model.options import ModelOptions
 
 N_LAYER = 30
 SHAPE = ModelShape(N_LAYER, 9, {})

@@ -27,7 +27,7 @@ from lazygguf.tools.bench.text import text_ids
 
 from lazygguf import KeepSchedule
 from lazygguf._ffi import NativeModel, NativeSession, Placement, list_devices
-from lazygguf.tokenizer import Tokenizer
+from lazygguf.text.tokenizer import Tokenizer
 
 MIB = 1024 * 1024
 

@@ -13,7 +13,7 @@ from reference import nmse
 from tiny_gguf import TinyConfig
 
 from lazygguf import KeepSchedule, LazyModel
-from lazygguf.scoring_profile import ScoringProfile
+from lazygguf.schedule.scoring import ScoringProfile
 
 pytestmark = pytest.mark.gpu
 
@@ -53,7 +53,7 @@ def test_a_draft_finds_the_same_wherever_it_and_the_model_lie(
     n_gpu_layers_draft: Optional[int],
 ) -> None:
     # the scores of random weights are noise, and one that differs by rounding can make another run a fragment
-    monkeypatch.setattr("lazygguf.wanted.MIN_RUN", 1)
+    monkeypatch.setattr("lazygguf.draft.wanted.MIN_RUN", 1)
     target, draft = tiny_model(TARGET)[0], tiny_model(DRAFT)[0]
     options: dict[str, Any] = {
         "keep": KEEP,

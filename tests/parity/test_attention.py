@@ -12,8 +12,8 @@ from tiny_gguf import TinyConfig, write_tiny_gguf
 
 from lazygguf import KeepSchedule, PruningPoint
 from lazygguf._ffi import AttentionRequest, NativeModel, NativeSession
-from lazygguf.attention import AttentionReader
 from lazygguf.errors import Cancelled, ContextFullError, LazyError
+from lazygguf.read.attention import AttentionReader
 
 Write = Callable[[TinyConfig], tuple[Path, dict[str, np.ndarray]]]
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from tiny_gguf import TinyConfig, write_tiny_gguf
 
-from lazygguf.offsets import clean_text, shared_max, spans_of, token_spans, tokens_over
-from lazygguf.tokenizer import Tokenizer
+from lazygguf.text.offsets import clean_text, shared_max, spans_of, token_spans, tokens_over
+from lazygguf.text.tokenizer import Tokenizer
 
 # characters of 1 to 4 bytes, joined ones, controls, and the texts of control tokens and of SentencePiece's own space
 _PIECES = [

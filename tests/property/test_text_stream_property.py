@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lazygguf.text_stream import TextStream, find_stop
+from lazygguf.text.stream import TextStream, find_stop
 
 # few letters, so that stop strings and their beginnings are met often; valid, cut and invalid UTF-8
 TEXT = st.one_of(

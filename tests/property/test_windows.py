@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from lazygguf.windows import MAX_TAIL, N_SINK, plan_windows
+from lazygguf.draft.windows import MAX_TAIL, N_SINK, plan_windows
 
 
 @given(

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from lazygguf.schedule import KeepSchedule
+from lazygguf.schedule.keep_schedule import KeepSchedule
 
 from ..keep_options import Asking, ModelShape, schedule_of, split_schedules
 

@@ -16,15 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from lazygguf._ffi import NativeModel
-from lazygguf.context import TokenContext
-from lazygguf.devices import layer_count
-from lazygguf.draft import DraftModel
+from lazygguf.draft.draft import DraftModel
 from lazygguf.errors import LazyError
-from lazygguf.model_options import ModelOptions
-from lazygguf.model_size import ModelSize
-from lazygguf.opening import ModelFile, draft_reader, load_weights, open_context, open_draft_model
-from lazygguf.schedule import KeepSchedule
-from lazygguf.tokenizer import Tokenizer
+from lazygguf.files.size import ModelSize
+from lazygguf.model.devices import layer_count
+from lazygguf.model.opening import ModelFile, draft_reader, load_weights, open_context, open_draft_model
+from lazygguf.model.options import ModelOptions
+from lazygguf.read.context import TokenContext
+from lazygguf.schedule.keep_schedule import KeepSchedule
+from lazygguf.text.tokenizer import Tokenizer
 
 from .contenders import LLAMA_CPP, Contender
 

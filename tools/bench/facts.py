@@ -8,10 +8,10 @@ from importlib.metadata import version
 
 import lazygguf
 from lazygguf._ffi import NativeFile
-from lazygguf.shipped_profiles import fingerprint, shipped_profile
+from lazygguf.files.shipped_profiles import fingerprint, shipped_profile
 
 from ..keep_options import ModelShape
-from . import ggml_calls
+from .command import ggml_calls
 from .contenders import LLAMA_CPP
 from .engines import Settings
 

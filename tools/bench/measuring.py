@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import Callable
 
-from lazygguf.terminal import interrupt_cancels
+from lazygguf.cli.terminal import interrupt_cancels
 
 from .contenders import Contender
 from .engines import Engine, Settings, open_engines

@@ -6,14 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from lazygguf.cli import UsageError
-from lazygguf.model_arguments import (
+from lazygguf.cli.arguments import (
     add_compute_arguments,
     add_draft_arguments,
     add_file_argument,
     add_placement_argument,
     check_least,
 )
+from lazygguf.cli.main import UsageError
 
 from ..keep_options import Asking, add_schedule_arguments
 from .contenders import LLAMA_CPP

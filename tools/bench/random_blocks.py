@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from gguf import GGMLQuantizationType as Type
 
-from ..payload import tensor_bytes
+from ..convert.payload import tensor_bytes
 from .ggml_calls import quantize_rows
 
 # primes: about a million weights of a type, whatever its block

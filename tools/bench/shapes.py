@@ -18,13 +18,13 @@ import gguf
 from gguf import GGMLQuantizationType as Type
 
 from ..atomic_file import atomic_output, check_space, scratch_file, shown_bytes
-from ..gguf_output import ALIGNMENT, Header, gguf_file, pad_tensor, table_bytes
-from ..model_plan import Hparams, Vocab, expected_tensors
-from ..payload import tensor_bytes
+from ..convert.payload import tensor_bytes
+from ..convert.plan import Hparams, Vocab, expected_tensors
+from ..convert.verify import check_input
+from ..convert.writer import ALIGNMENT, Header, gguf_file, pad_tensor, table_bytes
 from ..progress_bar import byte_bar
-from ..quant_types import COPY, QuantType
-from ..quantize import QuantizeOptions, run_quantizer
-from ..verify import check_input
+from ..quantize.command import QuantizeOptions, run_quantizer
+from ..quantize.quant_types import COPY, QuantType
 from .random_blocks import RandomBlocks
 from .text import TEXT
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lazygguf.printable import printable
+from lazygguf.cli.printable import printable
 
 from .rows import Row
 from .timing import Spread

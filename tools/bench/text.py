@@ -11,8 +11,8 @@ from typing import NamedTuple, Optional, Protocol
 
 import numpy as np
 
-from lazygguf.text_file import read_text
-from lazygguf.tokenizer import encode_text
+from lazygguf.cli.text_file import read_text
+from lazygguf.text.tokenizer import encode_text
 
 TEXT = Path(__file__).resolve().parent.parent / "data" / "jargon.txt"  # public domain, about 13,000 tokens
 

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
 
-from lazygguf.cli import EXIT_ERROR, EXIT_INTERRUPTED
-from lazygguf.demo import model_or_demo
+from lazygguf.cli.arguments import compute_options
+from lazygguf.cli.demo import model_or_demo
+from lazygguf.cli.main import EXIT_ERROR, EXIT_INTERRUPTED
 from lazygguf.errors import Cancelled
-from lazygguf.model_arguments import compute_options
-from lazygguf.model_options import ModelOptions
+from lazygguf.model.options import ModelOptions
 
 from ..draft_options import draft_options
 from ..eval.engine import Engine, Reader

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lazygguf.attention import AttentionReader
-from lazygguf.schedule import MAX_QUERY
+from lazygguf.read.attention import AttentionReader
+from lazygguf.schedule.keep_schedule import MAX_QUERY
 
 from .npz_file import load_npz, save_npz
 from .probes import Probe

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Optional
 
-from lazygguf.cli import UsageError
-from lazygguf.model_arguments import add_compute_arguments, add_draft_arguments, add_file_argument, check_least
+from lazygguf.cli.arguments import add_compute_arguments, add_draft_arguments, add_file_argument, check_least
+from lazygguf.cli.main import UsageError
 
 from ..atomic_file import check_target
 from ..eval.options import parse_lengths

@@ -15,7 +15,7 @@ import gguf
 from gguf.scripts.gguf_new_metadata import MetadataDetails, copy_with_new_metadata
 
 from lazygguf import __version__
-from lazygguf.schedule import PROFILE_KEY, KeepSchedule
+from lazygguf.schedule.keep_schedule import PROFILE_KEY, KeepSchedule
 
 from ..atomic_file import check_space, scratch_file
 from .sight import Sight

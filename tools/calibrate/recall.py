@@ -12,7 +12,7 @@ from typing import Optional, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from lazygguf.schedule import QUESTION, PruningPoint
+from lazygguf.schedule.keep_schedule import QUESTION, PruningPoint
 
 from .recording import Recording
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from lazygguf.schedule import DEFAULT_QUERY
+from lazygguf.schedule.keep_schedule import DEFAULT_QUERY
 
 from ..eval.engine import Attention, Reader
 from ..eval.prompts import Prompt

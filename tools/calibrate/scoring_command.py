@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lazygguf.attention import AttentionReader
-from lazygguf.model_options import ModelOptions
-from lazygguf.opening import ModelFile, load_weights
-from lazygguf.scoring_profile import SCORING_KEY, ScoringProfile
-from lazygguf.terminal import interrupt_cancels
+from lazygguf.cli.terminal import interrupt_cancels
+from lazygguf.model.opening import ModelFile, load_weights
+from lazygguf.model.options import ModelOptions
+from lazygguf.read.attention import AttentionReader
+from lazygguf.schedule.scoring import SCORING_KEY, ScoringProfile
+from lazygguf.text.tokenizer import Tokenizer
 from lazygguf.threads import physical_cores
-from lazygguf.tokenizer import Tokenizer
 
 from ..eval.haystack import Haystack
 from ..eval.prompts import Prompter

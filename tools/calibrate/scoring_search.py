@@ -1,6 +1,6 @@
 """How a small model scores best as a draft: which layers, who asks, how far a score is spread.
 
-Owns the search over scoring profiles. Pure NumPy over glances; a profile's scores are those of ``lazygguf.draft``.
+Owns the search over scoring profiles. Pure NumPy over glances; scores are those of ``lazygguf.draft.draft``.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Union
 import numpy as np
 import numpy.typing as npt
 
-from lazygguf.draft import averaged
-from lazygguf.schedule import QUESTION
-from lazygguf.scoring_profile import MAX, MEAN, ScoringProfile
+from lazygguf.draft.draft import averaged
+from lazygguf.schedule.keep_schedule import QUESTION
+from lazygguf.schedule.scoring import MAX, MEAN, ScoringProfile
 
 from .glance import Glance
 from .recall import Shares, loss, needed_share

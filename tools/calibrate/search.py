@@ -14,7 +14,7 @@ from typing import Optional
 import numpy as np
 import numpy.typing as npt
 
-from lazygguf.schedule import BEFORE_LAYER_0, KeepSchedule, PruningPoint
+from lazygguf.schedule.keep_schedule import BEFORE_LAYER_0, KeepSchedule, PruningPoint
 
 from .recall import Shares
 from .recording import Recording

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Optional
 
-from lazygguf.schedule import KeepSchedule
+from lazygguf.schedule.keep_schedule import KeepSchedule
 
 from ..eval.engine import Engine, Reader
 from ..eval.methods import DENSE, Method, paper_spelling, tested_method

@@ -15,7 +15,7 @@ from typing import Any, Optional
 
 import numpy as np
 
-from lazygguf.schedule import KeepSchedule
+from lazygguf.schedule.keep_schedule import KeepSchedule
 
 from ..eval.kld import KldSource
 from ..eval.methods import DENSE, Method

@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 from typing import Any, Optional
 
-from lazygguf.cli import EXIT_INTERRUPTED
-from lazygguf.demo import model_or_demo
+from lazygguf.cli.arguments import compute_options
+from lazygguf.cli.demo import model_or_demo
+from lazygguf.cli.main import EXIT_INTERRUPTED
+from lazygguf.cli.printable import printable
 from lazygguf.errors import Cancelled
-from lazygguf.model_arguments import compute_options
-from lazygguf.model_options import ModelOptions
-from lazygguf.printable import printable
+from lazygguf.model.options import ModelOptions
 
 from ..draft_options import draft_options
 from ..keep_options import Asking

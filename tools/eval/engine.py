@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from lazygguf._ffi import AttentionRequest
-from lazygguf.context import TokenContext
-from lazygguf.model_options import ModelOptions
-from lazygguf.opening import ModelFile, draft_reader, load_weights, open_context, open_draft_model
-from lazygguf.terminal import interrupt_cancels
+from lazygguf.cli.terminal import interrupt_cancels
+from lazygguf.model.opening import ModelFile, draft_reader, load_weights, open_context, open_draft_model
+from lazygguf.model.options import ModelOptions
+from lazygguf.read.context import TokenContext
+from lazygguf.text.tokenizer import Tokenizer
 from lazygguf.threads import physical_cores
-from lazygguf.tokenizer import Tokenizer
 
 from ..keep_options import ModelShape
 from .kld import Logits

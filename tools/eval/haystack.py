@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Optional
 
-from lazygguf.text_file import read_text
+from lazygguf.cli.text_file import read_text
 
 WORDS: dict[str, list[str]] = json.loads((Path(__file__).resolve().parent / "words.json").read_text(encoding="utf-8"))
 SHIPPED_TEXT = Path(__file__).resolve().parent.parent / "data" / "jargon.txt"

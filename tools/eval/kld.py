@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from lazygguf.generation import log_softmax
-from lazygguf.tokenizer import encode_text
+from lazygguf.generate.loop import log_softmax
+from lazygguf.text.tokenizer import encode_text
 
 from .haystack import Haystack, depth_of
 from .prompts import Prompt, Prompter

@@ -14,7 +14,7 @@ from typing import Any, Optional
 import numpy as np
 import numpy.typing as npt
 
-from lazygguf.schedule import BEFORE_LAYER_0, KeepSchedule, PruningPoint
+from lazygguf.schedule.keep_schedule import BEFORE_LAYER_0, KeepSchedule, PruningPoint
 
 from ..keep_options import Asking, ModelShape, schedule_of
 from .prompts import Prompt

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Optional
 
 from lazygguf._names import refuse_unknown
-from lazygguf.cli import UsageError
-from lazygguf.model_arguments import add_compute_arguments, add_draft_arguments, add_file_argument, check_least
+from lazygguf.cli.arguments import add_compute_arguments, add_draft_arguments, add_file_argument, check_least
+from lazygguf.cli.main import UsageError
 
 from ..keep_options import add_schedule_arguments, is_spelled, split_schedules
 from ..plot_file import check_plot

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Optional
 
-from lazygguf.templates import TEMPLATE_KEY, ChatTemplate, last_question, question_span
-from lazygguf.tokenizer import Tokenizer, encode_text
+from lazygguf.text.templates import TEMPLATE_KEY, ChatTemplate, last_question, question_span
+from lazygguf.text.tokenizer import Tokenizer, encode_text
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The command line: the registry of commands, ``chat``, and what every command shares."""

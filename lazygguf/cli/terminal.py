@@ -1,0 +1,153 @@
+"""What a person sees: the answer on stdout, everything else on stderr.
+
+Owns the progress bar, the footer, notes and colours (``rich``), and making Ctrl-C stop a long read at once.
+It knows nothing of models beyond ``Stats`` and a ``cancel`` function.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from typing import Callable, NamedTuple, Optional
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskProgressColumn,
+    TextColumn,
+)
+
+from ..read.reading import ProgressCallback
+from ..read.stats import Stats
+from ..worker import Worker
+from .printable import printable
+
+READING, SKIMMING = "reading", "skimming"
+
+
+class ReadingBar(NamedTuple):
+    """Moves the bar: ``read`` while the model reads, ``skim`` while its draft does, before that."""
+
+    read: ProgressCallback
+    skim: ProgressCallback
+
+
+class Screen:
+    """Writes for one run of a command.
+
+    Args:
+        color: ``"on"``, ``"off"`` or ``"auto"`` (on a terminal, unless NO_COLOR is set).
+        timings: show the footer.
+    """
+
+    def __init__(self, color: str = "auto", timings: bool = True) -> None:
+        self.timings = timings
+        self._console = Console(
+            stderr=True,
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+            no_color={"on": False, "off": True}.get(color),
+            force_terminal=True if color == "on" and sys.stderr.isatty() else None,
+        )
+        self._safe_only = sys.stdout.isatty()
+
+    def answer(self, text: str) -> None:
+        """A part of the answer, at once."""
+        sys.stdout.write(printable(text) if self._safe_only else text)
+        sys.stdout.flush()
+
+    def end_answer(self) -> None:
+        """Ends the answer's line."""
+        self.answer("\n")
+
+    def note(self, text: str) -> None:
+        """A line beside the answer."""
+        self._console.print(text, style="dim")
+
+    def error(self, text: str) -> None:
+        """An error that does not end the program."""
+        self._console.print(f"error: {text}", style="red")
+
+    def footer(self, stats: Stats) -> None:
+        """Counts and times of an answer, where they are wanted."""
+        if self.timings:
+            self._console.print(f"[ {describe(stats)} ]", style="dim")
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[ReadingBar]:
+        """Shows that the prompt is being read; gives what moves the bar."""
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description} prompt"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("tokens"),
+            TaskProgressColumn(),
+        )
+        shown = self._console.is_terminal
+        with Progress(*columns, console=self._console, transient=True, disable=not shown) as bar:
+            task = bar.add_task(READING, total=None)
+
+            def move(what: str, n_done: int, n_total: int) -> None:
+                bar.update(task, description=what, completed=n_done, total=n_total)
+
+            yield ReadingBar(read=partial(move, READING), skim=partial(move, SKIMMING))
+
+
+def describe(stats: Stats) -> str:
+    """The footer's text: tokens read, computed share, what the draft did, first token's time, tokens per second."""
+    n_read = stats.n_prompt - stats.n_reused
+    parts = [f"{n_read:,} tokens read" + (f" ({stats.n_reused:,} reused)" if stats.n_reused else "")]
+    if n_read:
+        parts.append(f"{stats.token_share:.0%} computed")
+    if stats.n_draft:
+        more = f", {stats.second_look} on a second look" if stats.second_look else ""
+        parts.append(f"{stats.skim_share:.0%} only skimmed in {stats.draft_s:.2f} s{more}")
+    parts.append(f"first token {stats.ttft_s:.2f} s")
+    parts.append(f"{stats.decode_tps:.1f} tokens/s")
+    return " | ".join(parts)
+
+
+@contextlib.contextmanager
+def interrupt_cancels(cancel: Callable[[], None]) -> Iterator[None]:
+    """Makes Ctrl-C call ``cancel`` at once, even while the main thread is inside C.
+
+    Python runs its own signal handlers only between bytecodes; a long native step would have to end before.
+    The signal's wakeup file descriptor is written right away, and a thread that waits on it cancels.
+    KeyboardInterrupt follows as usual. Does nothing outside the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting, waking = socket.socketpair()
+    waking.setblocking(False)
+    watcher = Worker(lambda: _watch(waiting, cancel))
+    before: Optional[int] = None
+    try:
+        before = signal.set_wakeup_fd(waking.fileno(), warn_on_full_buffer=False)
+        watcher.start()
+        yield
+    finally:
+        if before is not None:
+            signal.set_wakeup_fd(before)
+        waking.close()  # ends the watcher
+        watcher.stop()
+        waiting.close()
+
+
+def _watch(waiting: socket.socket, cancel: Callable[[], None]) -> None:
+    while True:
+        numbers = waiting.recv(64)
+        if not numbers:
+            return
+        if signal.SIGINT in numbers:
+            cancel()

@@ -1,0 +1,190 @@
+"""The generation loop: read the prompt, sample, read the token, again.
+
+Owns when a generation ends, its times, and the log-probabilities of its tokens. It gives pieces of text; how
+they look as OpenAI results is ``completion.py``'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Callable, Optional
+
+import numpy as np
+import numpy.typing as npt
+
+from ..read.context import TokenContext
+from ..read.reading import QuerySpan
+from ..text.grammar import GrammarLike
+from ..text.stream import TextStream
+from ..text.tokenizer import Tokenizer
+from .sampling import Sampler, SamplingParams
+
+Logits = npt.NDArray[np.float32]
+LogitsProcessor = Callable[[npt.NDArray[np.int32], Logits], Logits]
+StoppingCriterion = Callable[[npt.NDArray[np.int32], Logits], bool]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to generate.
+
+    Attributes:
+        ids: the prompt.
+        query_span: token positions [begin, end) of the question, None where nothing is known.
+        protect: positions that are never pruned, ascending.
+        recent: positions that a draft leaves none of unread, ascending.
+        max_tokens: at most so many tokens; None is until the context is full.
+        sampling: how tokens are chosen.
+        grammar: what the text must match.
+        stops: texts that end the generation.
+        n_logprobs: alternatives to report with each token's log-probability; None reports none.
+        logits_processors: called in turn with the ids so far and the logits, before sampling; give new
+            logits.
+        stopping_criteria: called with the ids so far and the logits; any that is true ends the generation.
+        started: ``time.perf_counter()`` when the call began.
+    """
+
+    ids: list[int]
+    query_span: QuerySpan = None
+    protect: Sequence[int] = ()
+    recent: Sequence[int] = ()
+    max_tokens: Optional[int] = None
+    sampling: SamplingParams = field(default_factory=SamplingParams)
+    grammar: Optional[GrammarLike] = None
+    stops: Sequence[str] = ()
+    n_logprobs: Optional[int] = None
+    logits_processors: Sequence[LogitsProcessor] = ()
+    stopping_criteria: Sequence[StoppingCriterion] = ()
+    started: float = field(default_factory=time.perf_counter)
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """The log-probability of a sampled token before any sampling rule, and the most probable alternatives."""
+
+    data: bytes
+    logprob: float
+    top: list[tuple[bytes, float]]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one token added.
+
+    Attributes:
+        token: its id.
+        text: the text that became certain, possibly none.
+        logprob: None unless asked for, and for the token that ends the generation.
+        finish_reason: ``"stop"`` or ``"length"`` on the last piece, else None.
+        counts: it is part of the answer (an end-of-generation token is not).
+    """
+
+    token: int
+    text: str
+    logprob: Optional[TokenLogprob] = None
+    finish_reason: Optional[str] = None
+    counts: bool = True
+
+
+def generate(context: TokenContext, tokenizer: Tokenizer, request: Request) -> Generator[Piece, None, None]:
+    """Runs a request; the last piece has a finish reason.
+
+    Closing the generator at any point leaves the context at the last whole step.
+
+    Raises:
+        RuntimeError: the context was used for something else between two pieces.
+        Cancelled: ``cancel()`` was called.
+    """
+    stream = TextStream(request.stops)
+    n_room = context.n_ctx - len(request.ids)
+    n_most = n_room if request.max_tokens is None else min(request.max_tokens, n_room)
+    with Sampler(tokenizer, request.sampling, request.grammar) as sampler:
+        steps = sample_tokens(context, sampler, request)
+        with contextlib.closing(steps):
+            for n, (token, logits) in enumerate(steps, start=1):
+                if tokenizer.is_eog(token):
+                    yield Piece(token, stream.finish(), finish_reason="stop", counts=False)
+                    return
+                data = tokenizer.piece(token)
+                text = stream.feed(data)
+                reason = _finish_reason(stream, request, context, token, logits, n >= n_most)
+                logprob = None
+                if request.n_logprobs is not None:
+                    logprob = token_logprob(tokenizer, logits, token, request.n_logprobs)
+                yield Piece(token, text + stream.finish() if reason else text, logprob, reason)
+                if reason:
+                    return
+
+
+def sample_tokens(
+    context: TokenContext, sampler: Sampler, request: Request
+) -> Generator[tuple[int, Logits], None, None]:
+    """Samples without end, until the context is full: each token with the logits it was chosen from.
+
+    A token is read into the context when the next one is asked for.
+    """
+    generation = context.begin()
+    context.read_prompt(request.ids, request.query_span, request.protect, request.recent)
+    busy_s = 0.0
+    begin = time.perf_counter()
+    while True:
+        logits = context.logits()
+        if logits is None:
+            raise RuntimeError("the context holds no logits: it was reset while a generation was under way")
+        token = sampler.sample(_process(request, context, logits))
+        sampler.accept(token)
+        now = time.perf_counter()
+        stats = context.stats
+        stats.n_decoded += 1
+        if stats.n_decoded == 1:
+            stats.ttft_s = now - request.started
+        else:
+            busy_s += now - begin
+            stats.decode_tps = (stats.n_decoded - 1) / busy_s if busy_s > 0 else 0.0
+        yield token, logits
+        begin = time.perf_counter()
+        context.check(generation)
+        if context.n_tokens >= context.n_ctx:
+            return
+        context.step(token, generation)
+
+
+def log_softmax(logits: Logits) -> npt.NDArray[np.float64]:
+    """Log-probabilities of logits (n_vocab,), float64."""
+    shifted = logits.astype(np.float64) - float(logits.max())
+    return np.asarray(shifted - np.log(np.exp(shifted).sum()), np.float64)
+
+
+def token_logprob(tokenizer: Tokenizer, logits: Logits, token: int, n_top: int) -> TokenLogprob:
+    """Log-probabilities of a token and of the ``n_top`` most probable ones, most probable first."""
+    logprobs = log_softmax(logits)
+    n_top = min(n_top, len(logprobs))
+    top = np.argpartition(-logprobs, n_top - 1)[:n_top] if n_top else np.empty(0, np.int64)
+    top = top[np.argsort(-logprobs[top], kind="stable")]
+    best = [(tokenizer.piece(int(i)), float(logprobs[i])) for i in top]
+    return TokenLogprob(tokenizer.piece(token), float(logprobs[token]), best)
+
+
+def _process(request: Request, context: TokenContext, logits: Logits) -> Logits:
+    if not request.logits_processors:
+        return logits
+    ids = np.asarray(context.ids, np.int32)
+    scores: Logits = logits.copy()
+    for process in request.logits_processors:
+        scores = np.asarray(process(ids, scores), np.float32)
+    return scores
+
+
+def _finish_reason(
+    stream: TextStream, request: Request, context: TokenContext, token: int, logits: Logits, is_last: bool
+) -> Optional[str]:
+    if stream.stopped:
+        return "stop"
+    if request.stopping_criteria:
+        ids: Any = np.asarray([*context.ids, token], np.int32)
+        if any(criterion(ids, logits) for criterion in request.stopping_criteria):
+            return "stop"
+    return "length" if is_last else None

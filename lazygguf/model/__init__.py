@@ -1,0 +1,1 @@
+"""``LazyModel``: its options, what they open, and the model that answers."""

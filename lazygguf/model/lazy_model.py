@@ -1,0 +1,397 @@
+"""``LazyModel``: one model file, ready to answer.
+
+Puts the parts together (native model and session, tokenizer, chat template, context) and owns their life.
+Names and meaning are ``llama_cpp.Llama``'s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import fields, replace
+from inspect import Parameter, Signature
+from typing import Any, Optional, Union
+
+import numpy as np
+import numpy.typing as npt
+
+from .._names import refuse_unknown
+from ..draft.draft import DraftModel
+from ..generate.loop import Request, generate, sample_tokens
+from ..generate.openai import CompletionOptions, Envelope, chat_chunks, chat_result, text_chunks, text_result
+from ..generate.sampling import SEED_MAX, Sampler, SamplingParams
+from ..read.context import TokenContext
+from ..read.reading import ProgressCallback
+from ..read.stats import Stats
+from ..schedule.keep import has_profile, resolve_keep
+from ..schedule.keep_schedule import KeepSchedule
+from ..schedule.scoring import ScoringProfile, resolve_scoring
+from ..text.llama_log import show_llama_log
+from ..text.templates import ChatTemplate
+from ..text.tokenizer import TokenIds, Tokenizer, encode_text
+from .opening import Drafting, ModelFile, load_weights, open_context
+from .options import ModelOptions, model_options
+
+logger = logging.getLogger("lazygguf")
+
+
+class LazyModel:
+    """A GGUF model that reads long prompts lazily.
+
+    Use it as a context manager or call ``close``. One thread at a time; ``cancel`` may come from any thread.
+
+    Attributes:
+        model_path: the file.
+        metadata: the file's key-value pairs; arrays are lists.
+        schedule: the keep schedule that ``keep`` came to; None runs dense.
+        chat_template: renders chats.
+    """
+
+    def __init__(self, model_path: Union[str, os.PathLike[str]], **options: Any) -> None:
+        """Opens a model.
+
+        Args:
+            model_path: a GGUF file.
+            **options: see ``ModelOptions``: ``n_ctx``, ``n_ubatch``, ``n_threads``, ``n_gpu_layers``,
+                ``keep``, ``max_revive``, ``seed``, ``verbose``, ``progress_callback`` and more.
+
+        Raises:
+            FileNotFoundError, IsADirectoryError, PermissionError: the file cannot be opened.
+            ModelFileError, UnsupportedModelError: what is in it cannot be used.
+            ValueError, TypeError: an unknown or impossible argument.
+            MemoryError: the weights or caches do not fit into memory.
+            LazyError: an RPC server does not answer.
+        """
+        self._context: Optional[TokenContext] = None
+        chosen = model_options(options)
+        self.model_path = os.fspath(model_path)
+        if chosen.verbose:
+            show_llama_log()
+        self._file = ModelFile.read(self.model_path)
+        self.metadata: dict[str, Any] = self._file.metadata
+        self._options = chosen
+        self._drafting = Drafting(self._file, chosen)
+        self.schedule: Optional[KeepSchedule] = resolve_keep(
+            chosen.keep,
+            n_layer=self._hparam("block_count"),
+            n_head=self._hparam("attention.head_count"),
+            metadata=self.metadata,
+            shipped=self._file.shipped,
+            max_revive=chosen.max_revive,
+            has_draft=self._drafting.can_run,
+        )
+        self._native = load_weights(self.model_path, chosen, schedule=self.schedule)
+        try:
+            self._set_up(chosen)
+        except BaseException:
+            with contextlib.suppress(RuntimeError):  # a session that Ctrl-C left behind: both go with the exception
+                self._drafting.close()
+                self._native.close()
+            raise
+
+    # what help() and editors show: the options by name
+    __signature__ = Signature(
+        [
+            Parameter("model_path", Parameter.POSITIONAL_OR_KEYWORD),
+            *(Parameter(f.name, Parameter.KEYWORD_ONLY, default=f.default) for f in fields(ModelOptions)),
+        ]
+    )
+
+    def _set_up(self, chosen: ModelOptions) -> None:
+        native = self._native
+        known = has_profile(self.metadata, self._file.shipped) or self._drafting.can_run
+        if chosen.keep == "auto" and not known:
+            logger.warning("no keep profile for this model, a careful default is used; lazygguf calibrate makes one")
+        self._tokenizer = Tokenizer(self.model_path)
+        self.chat_template = ChatTemplate(self._tokenizer, self.metadata, chosen.chat_template)
+        for name in ("bos", "eos"):
+            token = self.metadata.get(f"tokenizer.ggml.{name}_token_id", 0)
+            if not 0 <= token < native.n_vocab:
+                logger.warning("the file's %s_token_id is %d, outside the vocabulary: ignored", name, token)
+        if chosen.n_ctx > native.n_ctx_train:
+            logger.warning("n_ctx is %d, above the %d the model was trained with", chosen.n_ctx, native.n_ctx_train)
+        reader = self._drafting.open(self.schedule, self._tokenizer)
+        self._context = open_context(native, chosen, self.schedule, reader, self._drafting.note)
+        self._seeds = None if chosen.seed in (None, -1) else np.random.default_rng(chosen.seed)
+
+    def _hparam(self, name: str) -> int:
+        return int(self.metadata[f"{self.metadata['general.architecture']}.{name}"])
+
+    def as_draft(self, scoring: Union[str, ScoringProfile, None] = None) -> DraftModel:
+        """This model as another one's draft: on these weights, with a context of its own."""
+        profile = resolve_scoring(scoring, self.metadata, self._file.shipped_scoring)
+        return DraftModel(self._native, self._tokenizer, profile, self._file.size, self.n_ctx(), is_ours=False)
+
+    # ---- tokens ----------------------------------------------------------------------------------
+
+    def tokenize(self, text: bytes, add_bos: bool = True, special: bool = False) -> list[int]:
+        """Token ids of UTF-8 text; see ``Tokenizer.tokenize``."""
+        return self._tokenizer.tokenize(text, add_bos, special)
+
+    def detokenize(self, tokens: TokenIds, prev_tokens: Optional[TokenIds] = None, special: bool = False) -> bytes:
+        """The bytes of token ids.
+
+        Args:
+            tokens: token ids.
+            prev_tokens: as in ``llama_cpp``, where GGUF vocabularies do not need it either.
+            special: write control tokens as text; else they are nothing.
+        """
+        return self._tokenizer.detokenize(tokens, special)
+
+    def token_bos(self) -> int:
+        """The id of the beginning-of-text token, -1 where there is none."""
+        return self._tokenizer.token_bos()
+
+    def token_eos(self) -> int:
+        """The id of the end-of-text token, -1 where there is none."""
+        return self._tokenizer.token_eos()
+
+    def token_nl(self) -> int:
+        """The id of the line-break token, -1 where there is none."""
+        return self._tokenizer.token_nl()
+
+    def n_vocab(self) -> int:
+        """Tokens in the vocabulary."""
+        return self._native.n_vocab
+
+    def n_embd(self) -> int:
+        """Width of the hidden state."""
+        return self._native.n_embd
+
+    def n_ctx(self) -> int:
+        """Tokens the context can hold."""
+        return self._ready().n_ctx
+
+    # ---- reading ---------------------------------------------------------------------------------
+
+    def eval(
+        self,
+        tokens: TokenIds,
+        scores: Optional[npt.ArrayLike] = None,
+        query_span: Optional[tuple[int, int]] = None,
+    ) -> None:
+        """Reads tokens after those in the context; ``logits`` are then the last one's.
+
+        Args:
+            tokens: token ids, (n,).
+            scores: what matters, by your own measure (a retriever, another model): a number for every token in the
+                context, old and new, (n_tokens + n,). The schedule needs a pruning point before layer 0
+                (``keep="-1:0.2"``), which keeps the highest; what is not read waits, and later scores can bring it
+                in. inf: read in any case. NaN: a new token is read, an old one stays as it was.
+            query_span: positions [begin, end) of the question, which is never pruned and asks where a pruning
+                point's ``n_query`` is ``"question"``.
+
+        Raises:
+            ValueError: no token, an id outside the vocabulary, or scores that do not fit.
+            ContextFullError: they do not fit; nothing was read.
+        """
+        ids = self._tokenizer.check_ids(tokens)
+        if ids.size == 0:
+            raise ValueError("tokens is empty, expected at least one")
+        self._ready().append([int(token) for token in ids], query_span, scores=_score_array(scores))
+
+    @property
+    def logits(self) -> Optional[npt.NDArray[np.float32]]:
+        """Logits after the newest token, (n_vocab,) float32, a copy; None before the first ``eval``."""
+        return self._ready().logits()
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens in the context."""
+        return self._ready().n_tokens
+
+    @property
+    def stats(self) -> Stats:
+        """What the last ``eval`` or generation did, a copy."""
+        stats = self._ready().stats
+        return replace(stats, kept=list(stats.kept), traffic_bytes=dict(stats.traffic_bytes))
+
+    @property
+    def progress_callback(self) -> Optional[ProgressCallback]:
+        """Called while a prompt is read; may be set between calls."""
+        return self._ready().progress
+
+    @progress_callback.setter
+    def progress_callback(self, callback: Optional[ProgressCallback]) -> None:
+        self._ready().progress = callback
+
+    @property
+    def skim_callback(self) -> Optional[ProgressCallback]:
+        """Called while the draft reads a prompt, with its own tokens; may be set between calls."""
+        return self._ready().skim_progress
+
+    @skim_callback.setter
+    def skim_callback(self, callback: Optional[ProgressCallback]) -> None:
+        self._ready().skim_progress = callback
+
+    def reset(self) -> None:
+        """Forgets every token."""
+        self._ready().reset()
+
+    def cancel(self) -> None:
+        """Stops the read or generation under way, from any thread; that one raises ``Cancelled``."""
+        if self._context is not None:
+            self._context.cancel()
+
+    # ---- generating ------------------------------------------------------------------------------
+
+    def create_completion(self, prompt: Union[str, Sequence[int]], **options: Any) -> Any:
+        """Goes on with a text.
+
+        Args:
+            prompt: text, or token ids. An empty text begins from the BOS token.
+            **options: ``max_tokens`` (16; None or <= 0 is until the context is full), ``temperature``,
+                ``top_p``, ``top_k``, ``min_p``, ``typical_p``, ``repeat_penalty``, ``frequency_penalty``,
+                ``presence_penalty``, ``mirostat_mode``, ``mirostat_tau``, ``mirostat_eta``, ``seed``,
+                ``logit_bias``, ``stop``, ``stream``, ``logprobs`` (how many alternatives), ``echo``,
+                ``grammar``, ``response_format``, ``logits_processor``, ``stopping_criteria``, ``model``.
+
+        Returns:
+            OpenAI's ``text_completion`` as a dictionary, or its chunks when ``stream`` is true.
+
+        Raises:
+            ValueError, TypeError: an unknown or impossible option.
+            ContextFullError: the prompt leaves no room for an answer.
+        """
+        started = time.perf_counter()
+        context, chosen = self._ready(), CompletionOptions.of_text(options)
+        ids = self._prompt_ids(prompt)
+        self._check_scored()
+        context.check_room(len(ids))
+        text = prompt if isinstance(prompt, str) else self.detokenize(ids).decode("utf-8", "replace")
+        envelope = Envelope(
+            model=chosen.model or self.model_path,
+            n_prompt=len(ids),
+            prompt=text if chosen.echo else "",
+            offset=len(text),
+        )
+        pieces = generate(context, self._tokenizer, self._seeded(chosen).request(ids, started))
+        return text_chunks(envelope, pieces) if chosen.stream else text_result(envelope, pieces)
+
+    __call__ = create_completion
+
+    def create_chat_completion(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> Any:
+        """Answers the last turn of a chat.
+
+        What the context holds of the chat already is not read again, and pruned tokens come back as the new
+        question needs them.
+
+        Args:
+            messages: ``{"role": ..., "content": ...}``, oldest first.
+            **options: as ``create_completion``, but ``temperature`` is 0.2, ``max_tokens`` None, ``logprobs``
+                true or false with ``top_logprobs`` alternatives, and there is no ``echo``.
+
+        Returns:
+            OpenAI's ``chat.completion`` as a dictionary, or its chunks when ``stream`` is true.
+
+        Raises:
+            ValueError, TypeError: malformed messages, or an unknown or impossible option.
+            ContextFullError: the chat leaves no room for an answer.
+        """
+        started = time.perf_counter()
+        context, chosen = self._ready(), CompletionOptions.of_chat(options)
+        self._check_scored()
+        prompt = self.chat_template.render(messages)
+        context.check_room(len(prompt.ids))
+        envelope = Envelope(model=chosen.model or self.model_path, n_prompt=len(prompt.ids), offset=len(prompt.text))
+        stops = [*chosen.stops, *prompt.stops]
+        marks = {"query_span": prompt.query_span, "protect": prompt.protect, "recent": prompt.recent}
+        request = self._seeded(chosen).request(prompt.ids, started, stops=stops, **marks)
+        pieces = generate(context, self._tokenizer, request)
+        return chat_chunks(envelope, pieces) if chosen.stream else chat_result(envelope, pieces)
+
+    def generate(
+        self, tokens: TokenIds, *, temp: float = 0.8, grammar: Any = None, **sampling: Any
+    ) -> Generator[int, None, None]:
+        """Yields sampled token ids until the context is full; the caller decides when to stop.
+
+        Args:
+            tokens: the prompt.
+            temp: the temperature.
+            grammar: GBNF text or a ``llama_cpp.LlamaGrammar``.
+            **sampling: see ``SamplingParams``.
+        """
+        context = self._ready()
+        refuse_unknown(sampling, [f.name for f in fields(SamplingParams)], "sampling option")
+        params = self._with_seed(SamplingParams(**{"temperature": temp, **sampling}))
+        self._check_scored()
+        ids = self._prompt_ids(tokens)
+        context.check_room(len(ids))
+        return self._generate_ids(context, Request(ids, sampling=params, grammar=grammar))
+
+    def _generate_ids(self, context: TokenContext, request: Request) -> Generator[int, None, None]:
+        with Sampler(self._tokenizer, request.sampling, request.grammar) as sampler:
+            for token, _ in sample_tokens(context, sampler, request):
+                yield token
+
+    # ---- life ------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Frees the model; a second call does nothing. RuntimeError while another thread uses it."""
+        context = self._context
+        if context is None:
+            return
+        context.close()
+        self._context = None
+        self._drafting.close()
+        self._tokenizer.close()
+        self._native.close()
+
+    def __enter__(self) -> LazyModel:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        raise TypeError("a LazyModel cannot be pickled or copied: it holds weights and caches; open the file again")
+
+    def __repr__(self) -> str:
+        keep = "off" if self.schedule is None else str(self.schedule)
+        return f"LazyModel({self.model_path!r}, keep={keep!r})"
+
+    def _ready(self) -> TokenContext:
+        if self._context is None:
+            raise RuntimeError("the model is closed")
+        return self._context
+
+    def _check_scored(self) -> None:
+        if self._options.draft is None and self.schedule is not None and self.schedule.entry is not None:
+            raise ValueError(
+                f'keep schedule "{self.schedule}": il -1 prunes by scores from outside; name a draft model with '
+                "draft=, give scores to eval(scores=...), or leave the point out"
+            )
+
+    def _prompt_ids(self, prompt: Union[str, TokenIds]) -> list[int]:
+        if isinstance(prompt, (bytes, bytearray)):
+            raise TypeError("prompt is bytes, expected text or token ids")
+        if not isinstance(prompt, str):
+            ids = [int(token) for token in self._tokenizer.check_ids(prompt)]
+        else:
+            ids = self.tokenize(encode_text(prompt), add_bos=True, special=True)
+            if not ids and self.token_bos() >= 0:
+                ids = [self.token_bos()]
+        if not ids:
+            raise ValueError("prompt is empty, expected at least one token (the model has no BOS token to begin from)")
+        return ids
+
+    def _seeded(self, options: CompletionOptions) -> CompletionOptions:
+        return replace(options, sampling=self._with_seed(options.sampling))
+
+    def _with_seed(self, params: SamplingParams) -> SamplingParams:
+        """A call without a seed takes the next one of the model's, where the model has one."""
+        if self._seeds is None or params.seed not in (None, -1):
+            return params
+        return replace(params, seed=int(self._seeds.integers(SEED_MAX)))
+
+
+def _score_array(scores: Optional[npt.ArrayLike]) -> Optional[npt.NDArray[np.float32]]:
+    if scores is None:
+        return None
+    array = np.asarray(scores, np.float32)
+    if array.ndim != 1:
+        raise ValueError(f"scores have the shape {array.shape}, expected (n_tokens,)")
+    return array

@@ -1,0 +1,162 @@
+"""The arguments of ``LazyModel``: names, defaults, ranges, refusals.
+
+Owns the checks that need no model. Names and meaning are ``llama_cpp.Llama``'s.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Optional, Union
+
+from .._ffi.rpc import parse_servers
+from .._names import refuse_unknown
+from ..generate.sampling import SEED_MAX
+from ..read.reading import ProgressCallback
+from ..schedule.keep import KeepArgument
+from ..schedule.scoring import ScoringProfile
+from ..text.prompt_text import compile_headings
+from .devices import PLACEMENTS, check_request, device_names, layer_count
+
+_INT_RANGES = {
+    "n_ctx": (0, 2**31 - 1),
+    "n_batch": (1, 2**31 - 1),
+    "n_ubatch": (1, 2**31 - 1),
+    "n_threads": (1, 512),
+    "n_threads_batch": (1, 512),
+    "seed": (-1, SEED_MAX),
+}
+_NONE_ALLOWED = ("n_threads", "n_threads_batch", "seed")
+# of llama_cpp.Llama: accepted with the one value that says what lazygguf does anyway
+_FIXED: dict[str, Any] = {
+    "vocab_only": False,
+    "logits_all": False,
+    "embedding": False,
+    "use_mlock": False,
+    "numa": False,
+    "flash_attn": True,
+    "offload_kqv": True,
+    "chat_format": None,
+    "chat_handler": None,
+    "draft_model": None,
+    "tokenizer": None,
+    "lora_path": None,
+}
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Arguments of ``LazyModel`` beside the path.
+
+    Attributes:
+        n_ctx: tokens the context can hold; 0 is the length the model was trained with.
+        n_batch: accepted for ``llama_cpp``'s sake; a prompt is always read in pieces of ``n_ubatch``, and an
+            ``n_batch`` below it makes them that small.
+        n_ubatch: tokens computed at once while a prompt is read.
+        n_threads: threads while answering; None is the number of physical cores.
+        n_threads_batch: threads while reading; None is ``n_threads``.
+        n_gpu_layers: layers on GPUs, the output layer among them; -1 or ``"all"``, or ``"auto"``: as many as fit
+            into the memory that is free there, and none where there is no GPU.
+        n_gpu_layers_draft: of the draft, likewise; None is as many as of the model, and none where the model lies on
+            other machines.
+        device: names of the devices to use (``lazygguf chat --list-devices``), with commas or as a list; None is
+            every GPU, ``"none"`` the CPU alone.
+        rpc_servers: ``"HOST:PORT"`` of machines that run ``lazygguf rpc-server``, with commas or as a list. Their
+            devices come before the local ones.
+        placement: which layers go to the GPU where not all do: ``"work"``, those that see the most tokens under the
+            keep schedule, or ``"last"``, the last ones as llama.cpp does. Without a schedule both are the same.
+        use_mmap: map the file instead of reading it.
+        weights: ``"fast"`` keeps a second form of the matrices for reading prompts where the file's type is slow on
+            this CPU and another one that is no less exact is measured to be faster; it takes up to a quarter of the
+            machine's memory, which ``verbose`` tells. ``"as-is"`` uses the file's types and ggml's kernels only: the
+            logits are llama.cpp's to the bit. A draft always has the fast ones.
+        keep: ``"auto"``, ``"off"`` (dense), a spelling such as ``"10:0.3,13:0.08"``, a profile's path
+            (``.json``), or a ``KeepSchedule``.
+        max_revive: pruned tokens brought back per decode step; None is the schedule's own, -1 no limit.
+        draft: a smaller model that reads prompts first and says what of them is worth reading: a GGUF file, or a
+            ``LazyModel``, which must stay open as long. It works with a pruning point before layer 0
+            (``keep="-1:0.2"``, what ``"auto"`` is with a draft), and does not run where it cannot pay (the model less
+            than 3 times as large, prompts below ``min_prompt``): ``stats.draft_note``.
+        scoring: how the draft scores: a profile's path or a ``ScoringProfile``; None is the draft file's own, else a
+            shipped one.
+        second_look: share of the context's tokens that may be read on top of ``keep`` where the draft's choice turns
+            out not to be enough to answer; 0 never looks again.
+        headings: a regular expression; lines whose begin it matches (``r"#+ "``: Markdown's headings) are always read
+            when a draft chooses.
+        seed: makes every sampled answer repeatable; None or -1 draws new ones.
+        type_k: type of the K cache, ``"f16"``, ``"f32"`` or ``"q8_0"``.
+        type_v: type of the V cache, likewise.
+        chat_template: a Jinja template used instead of the model's own.
+        verbose: llama.cpp's log lines, how the weights lie in memory and where the layers are go to stderr.
+        progress_callback: called while a prompt is read with tokens read and tokens to read; what it raises
+            stops the reading, is raised, and leaves the model as it was.
+    """
+
+    n_ctx: int = 0
+    n_batch: int = 512
+    n_ubatch: int = 512
+    n_threads: Optional[int] = None
+    n_threads_batch: Optional[int] = None
+    n_gpu_layers: Union[int, str] = 0
+    n_gpu_layers_draft: Union[int, str, None] = None
+    device: Union[str, Sequence[str], None] = None
+    rpc_servers: Union[str, Sequence[str], None] = None
+    placement: str = "work"
+    use_mmap: bool = True
+    weights: str = "fast"
+    keep: KeepArgument = "auto"
+    max_revive: Optional[int] = None
+    draft: Any = None
+    scoring: Union[str, ScoringProfile, None] = None
+    second_look: float = 0.05
+    headings: Optional[str] = None
+    seed: Optional[int] = None
+    type_k: str = "f16"
+    type_v: str = "f16"
+    chat_template: Optional[str] = None
+    verbose: bool = False
+    progress_callback: Optional[ProgressCallback] = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError or TypeError with the name, the value and what was expected."""
+        for name, (least, most) in _INT_RANGES.items():
+            value = getattr(self, name)
+            if value is None and name in _NONE_ALLOWED:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+                raise ValueError(f"{name} is {value!r}, expected an integer in [{least}, {most}]")
+        if self.weights not in ("fast", "as-is"):
+            raise ValueError(f'weights is {self.weights!r}, expected "fast" or "as-is"')
+        if self.placement not in PLACEMENTS:
+            raise ValueError(f"placement is {self.placement!r}, expected one of {', '.join(PLACEMENTS)}")
+        check_request(layer_count(self.n_gpu_layers), device_names(self.device), parse_servers(self.rpc_servers))
+        self._check_draft()
+        if self.progress_callback is not None and not callable(self.progress_callback):
+            raise TypeError("progress_callback cannot be called")
+
+    def _check_draft(self) -> None:
+        if (
+            self.draft is not None
+            and not isinstance(self.draft, (str, os.PathLike))
+            and not hasattr(self.draft, "as_draft")
+        ):
+            raise TypeError(f"draft is {type(self.draft).__name__}, expected a path or a LazyModel")
+        if self.n_gpu_layers_draft is not None:
+            layer_count(self.n_gpu_layers_draft, "n_gpu_layers_draft")
+            if not isinstance(self.draft, (str, os.PathLike)):
+                raise ValueError("n_gpu_layers_draft is given, but no draft is opened: give the path of one")
+        share = self.second_look
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
+            raise ValueError(f"second_look is {share!r}, expected a share in [0, 1]")
+        compile_headings(self.headings)
+
+
+def model_options(given: Mapping[str, Any]) -> ModelOptions:
+    """The options from keyword arguments; unknown and unsupported ones are refused by name."""
+    for name, value in _FIXED.items():
+        if name in given and given[name] != value:
+            raise ValueError(f"{name} is {given[name]!r}, expected {value!r}: lazygguf does nothing else")
+    options = {name: value for name, value in given.items() if name not in _FIXED}
+    refuse_unknown(options, [f.name for f in fields(ModelOptions)], "LazyModel argument")
+    return ModelOptions(**options)

@@ -1,0 +1,1 @@
+"""Reading tokens into a session: prefix reuse, what is read and who is told, statistics, attention."""

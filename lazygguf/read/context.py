@@ -1,0 +1,266 @@
+"""The tokens of a session and the rules for touching it.
+
+Owns the native session, the list of ids in it, reuse of a common prefix, the stats of the last read, and the
+guards: closed, another thread, another process, another generation. It knows nothing of text or sampling.
+
+The list is never trusted over the session: a step that was interrupted anywhere leaves the session at its
+last whole step, and the list is cut to that before the next one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Optional
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import Cancelled, ContextFullError
+from .reading import ProgressCallback, PromptReader, QuerySpan, Reading, Session, Told
+from .stats import Stats, stats_of_steps
+
+
+class TokenContext:
+    """A session with the ids that are in it.
+
+    Attributes:
+        stats: of the last read, and of the generation that goes on from it.
+        progress: called while a prompt is read with tokens read and tokens to read; None is nobody.
+        skim_progress: the same while a draft reads it, before that.
+        reader: reads prompts in its own way; None leaves that to the session.
+        draft_note: why there is no reader though a draft was given.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        progress: Optional[ProgressCallback] = None,
+        reader: Optional[PromptReader] = None,
+        draft_note: str = "",
+    ) -> None:
+        self.stats = Stats()
+        self.progress = progress
+        self.skim_progress: Optional[ProgressCallback] = None
+        self.reader = reader
+        self.draft_note = draft_note
+        self.n_ctx = session.n_ctx
+        self._session: Optional[Session] = session
+        self._ids: list[int] = []
+        self._holder: dict[str, object] = {}  # "step": who is inside the session; see _step
+        self._pid = os.getpid()
+        self._generation = 0
+        self._cancelled = False  # a plain flag: an Event's own lock can be lost to Ctrl-C
+
+    @property
+    def n_tokens(self) -> int:
+        """Tokens in the context."""
+        return self._open().n_tokens
+
+    @property
+    def ids(self) -> list[int]:
+        """The token ids in the context, a copy."""
+        return self._ids[: self.n_tokens]
+
+    def logits(self) -> Optional[npt.NDArray[np.float32]]:
+        """Logits after the newest token, (n_vocab,); None where nothing was read since the last reset."""
+        with self._step() as session:
+            return session.logits()
+
+    def begin(self) -> int:
+        """Begins a generation and ends every other one; its number is what ``step`` wants."""
+        with self._step():
+            self._generation += 1
+            self._cancelled = False
+            return self._generation
+
+    def check(self, generation: int) -> None:
+        """Raises RuntimeError when the context went on without this generation, Cancelled after a cancel."""
+        if generation != self._generation:
+            raise RuntimeError("this generation is over: the model was used for something else meanwhile")
+        if self._cancelled:
+            raise Cancelled("cancelled")
+
+    def append(self, ids: Sequence[int], query_span: QuerySpan = None, **how: Any) -> Any:
+        """Reads tokens after what is there; generations under way are over.
+
+        Args:
+            ids: the new tokens.
+            query_span: positions [begin, end) of the question.
+            **how: ``scores``, ``protect``, ``attention`` of ``_ffi.NativeSession.eval``; without scores and attention a
+                reader reads.
+
+        Returns:
+            What ``_ffi.NativeSession.eval`` gives: the attention that was asked for, or None.
+
+        Raises:
+            ContextFullError: they do not fit.
+        """
+        with self._step() as session:
+            self._generation += 1
+            self._cancelled = False
+            return self._read(session, ids, query_span, **how)
+
+    def read_prompt(
+        self, ids: Sequence[int], query_span: QuerySpan = None, protect: Sequence[int] = (), recent: Sequence[int] = ()
+    ) -> None:
+        """Makes the context hold exactly these tokens, with logits, reading only what is not there already.
+
+        Args:
+            ids: all tokens.
+            query_span: positions [begin, end) of the question.
+            protect: positions that are never pruned, ascending.
+            recent: see ``reading.Reading``.
+
+        Raises:
+            ContextFullError: they do not fit.
+        """
+        self.check_room(len(ids))
+        with self._step() as session:
+            n_common = common_prefix(self._ids, ids)
+            whole = n_common == len(ids) == session.n_tokens
+            if whole and session.logits() is not None:
+                self.stats = _all_reused(len(ids), session)
+                return
+            n_common = min(n_common, len(ids) - 1)  # the last token is read again: it gives the logits
+            if n_common < session.n_tokens:
+                session.trim(n_common)
+            del self._ids[n_common:]
+            self._read(session, ids[n_common:], _clip(query_span, n_common), recent, protect=protect)
+
+    def step(self, token: int, generation: int) -> None:
+        """Reads one sampled token."""
+        self.check(generation)
+        with self._step() as session:
+            self._ids.append(token)
+            session.eval([token], None, None)
+            step = session.stats()
+            self.stats.revived += step.n_revived
+            self.stats.kv_bytes, self.stats.aux_bytes = step.kv_bytes, step.aux_bytes
+            self.stats.traffic_bytes["decode_h2d"] += step.h2d_bytes
+            self.stats.traffic_bytes["decode_d2h"] += step.d2h_bytes
+
+    def check_room(self, n_prompt: int) -> None:
+        """Raises ContextFullError when a prompt of so many tokens leaves no room for an answer."""
+        if n_prompt >= self.n_ctx:
+            raise ContextFullError(
+                f"Requested tokens ({n_prompt}) exceed context window of {self.n_ctx}; "
+                f"raise it with n_ctx={n_prompt + 512} (--ctx-size {n_prompt + 512}) or shorten the prompt"
+            )
+
+    def reset(self) -> None:
+        """Forgets all tokens."""
+        with self._step() as session:
+            self._generation += 1
+            session.reset()
+            self._ids.clear()
+            if self.reader is not None:
+                self.reader.reset()
+
+    def cancel(self) -> None:
+        """Stops the read or generation under way, from any thread; it raises Cancelled."""
+        self._cancelled = True
+        session = self._session
+        if session is not None:
+            session.cancel()
+        if self.reader is not None:
+            self.reader.cancel()
+
+    def close(self) -> None:
+        """Frees the session; a second call does nothing. RuntimeError while another thread is inside."""
+        if self._session is None:
+            return
+        with self._step() as session:
+            self._session = None
+            self._ids.clear()
+            session.close()
+            if self.reader is not None:
+                self.reader.close()
+
+    def _read(
+        self, session: Session, ids: Sequence[int], query_span: QuerySpan, recent: Sequence[int] = (), **how: Any
+    ) -> Any:
+        n_reused = session.n_tokens
+        if n_reused + len(ids) > self.n_ctx:
+            self.check_room(n_reused + len(ids))
+        begin = time.perf_counter()
+        self._ids.extend(ids)
+        told = Told(self._on_progress, self._on_skim, self._check_cancelled)
+        if self.reader is not None and how.get("scores") is None and how.get("attention") is None:
+            reading = Reading(self._ids, n_reused, query_span, how.get("protect", ()), recent)
+            self.stats = self.reader.read(session, reading, told)
+            return None
+        recorded = session.eval(np.asarray(ids, np.int32), query_span, told.read, **how)
+        self.stats = stats_of_steps([session.stats()], n_reused, time.perf_counter() - begin)
+        self.stats.draft_note = self.draft_note
+        return recorded
+
+    def _on_progress(self, n_done: int, n_total: int) -> None:
+        self._check_cancelled()
+        if self.progress is not None:
+            self.progress(n_done, n_total)
+
+    def _on_skim(self, n_done: int, n_total: int) -> None:
+        self._check_cancelled()
+        if self.skim_progress is not None:
+            self.skim_progress(n_done, n_total)
+
+    def _check_cancelled(self) -> None:
+        if self._cancelled:  # also a cancel() that came just before the native read began
+            raise Cancelled("cancelled")
+
+    @contextlib.contextmanager
+    def _step(self) -> Iterator[Session]:
+        """Holds the session for one step, with the id list cut to what the session holds."""
+        if self._session is not None and os.getpid() != self._pid:
+            raise RuntimeError("the model was opened in another process; open it again after a fork")
+        me = object()
+        try:  # a lock's acquire() and the try after it can be torn apart by Ctrl-C; this cannot
+            if self._holder.setdefault("step", me) is not me:
+                raise RuntimeError("the model is in use: by another thread, or by the call that runs this callback")
+            session = self._open()
+            n_tokens = session.n_tokens
+            del self._ids[n_tokens:]
+            if len(self._ids) < n_tokens:  # interrupted between trimming both
+                session.trim(len(self._ids))
+            yield session
+        finally:
+            try:
+                if self._holder.get("step") is me:
+                    del self._holder["step"]
+            finally:  # once more, where Ctrl-C came before the deletion
+                if self._holder.get("step") is me:
+                    del self._holder["step"]
+
+    def _open(self) -> Session:
+        if self._session is None:
+            raise RuntimeError("the model is closed")
+        return self._session
+
+
+def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many tokens both begin with."""
+    n = min(len(a), len(b))
+    differ = np.flatnonzero(np.asarray(a[:n], np.int64) != np.asarray(b[:n], np.int64))
+    return int(differ[0]) if differ.size else n
+
+
+def _clip(query_span: QuerySpan, n_reused: int) -> QuerySpan:
+    """Only tokens that are read can ask; a question that was there already leaves the default window."""
+    if query_span is None or query_span[1] <= n_reused:
+        return None
+    return max(query_span[0], n_reused), query_span[1]
+
+
+def _all_reused(n_prompt: int, session: Session) -> Stats:
+    step = session.stats()
+    return Stats(
+        n_prompt=n_prompt,
+        n_reused=n_prompt,
+        token_share=0.0,
+        kept=list(step.n_live),
+        kv_bytes=step.kv_bytes,
+        aux_bytes=step.aux_bytes,
+    )

@@ -1,0 +1,267 @@
+"""From chat messages to a prompt, and where in it the question stands.
+
+Owns the model's chat template (rendered by ``llama_cpp``'s sandboxed Jinja formatter), the checks around it,
+and the token span of the last user turn's question, which asks at pruning points with ``n_query="question"``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import jinja2
+import numpy as np
+import numpy.typing as npt
+from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+from ..schedule.keep_schedule import MAX_QUERY
+from .offsets import spans_of, tokens_over
+from .tokenizer import Tokenizer, encode_text
+
+MAX_TEMPLATE_CHARS = 1 << 20
+MAX_MARKUP = 12  # tokens that a template writes between two turns; more is a text
+LONG_QUESTION_CHARS = 512  # a longer user turn is a document with a question at its end
+RECENT_MESSAGES = 6
+TEMPLATE_KEY = "tokenizer.chat_template"
+
+_MARK = "lazygguf-2f6b1c-content"  # stands for the question when the template is rendered a second time
+
+
+@dataclass(frozen=True)
+class ChatPrompt:
+    """A rendered chat.
+
+    Attributes:
+        text: the prompt as text.
+        ids: its token ids.
+        query_span: token positions [begin, end) of the question, None where it is not found.
+        protect: positions of the template's own tokens, ascending; none where they cannot be told.
+        recent: positions of the newest short messages, by which an answer knows what was said; ascending.
+        stops: texts that end the answer, on top of the end-of-generation tokens.
+    """
+
+    text: str
+    ids: list[int]
+    query_span: Optional[tuple[int, int]]
+    stops: list[str]
+    protect: tuple[int, ...] = ()
+    recent: tuple[int, ...] = ()
+
+
+class ChatTemplate:
+    """The chat template of one model."""
+
+    def __init__(self, tokenizer: Tokenizer, metadata: Mapping[str, Any], override: Optional[str] = None) -> None:
+        """Never raises for a bad template in the model file: ``render`` does, so that the model stays usable.
+
+        Args:
+            tokenizer: the model's tokenizer.
+            metadata: the model's metadata.
+            override: a Jinja template that is used instead of the model's.
+
+        Raises:
+            ValueError: ``override`` is not a template.
+        """
+        self._tokenizer = tokenizer
+        self._bos = _token_text(tokenizer, tokenizer.token_bos())
+        self._eos = _token_text(tokenizer, tokenizer.token_eos())
+        self._source = override if override is not None else metadata.get(TEMPLATE_KEY)
+        self._formatter: Optional[Jinja2ChatFormatter] = None
+        if override is not None:
+            self._compiled()
+
+    def render(self, messages: Sequence[Mapping[str, Any]]) -> ChatPrompt:
+        """The prompt that asks the assistant to answer.
+
+        Args:
+            messages: ``{"role": ..., "content": ...}``, oldest first; content is text or a list of text
+                parts.
+
+        Raises:
+            ValueError: malformed messages, a model without a template, or a template that cannot be rendered.
+        """
+        turns = [_check_message(message) for message in messages]
+        if not turns:
+            raise ValueError("messages is empty, expected at least one message")
+        text = self._render(turns)
+        ids = self._tokenizer.tokenize(encode_text(text), add_bos=False, special=True)
+        bos = self._tokenizer.token_bos()
+        if self._tokenizer.add_bos and ids[:1] != [bos]:
+            ids.insert(0, bos)
+        pieces = [self._tokenizer.piece(token, special=True) for token in ids]
+        span = self._query_span(turns, text, pieces)
+        said = [turn["content"] or "" for turn in turns]
+        protect, recent = template_positions(pieces, said), recent_positions(pieces, said)
+        return ChatPrompt(text, ids, span, [self._eos] if self._eos else [], protect, recent)
+
+    def _query_span(self, turns: list[dict[str, Any]], text: str, pieces: list[bytes]) -> Optional[tuple[int, int]]:
+        asked = [i for i, turn in enumerate(turns) if turn["role"] == "user"]
+        if not asked:
+            return None
+        question = last_question(turns[asked[-1]]["content"] or "")
+        marked = [{**turn, "content": _MARK} if i == asked[-1] else turn for i, turn in enumerate(turns)]
+        tail = self._tail(marked)
+        return question_span(pieces, question, n_tail=len(encode_text(tail)) if text.endswith(tail) else 0)
+
+    def _tail(self, marked: list[dict[str, Any]]) -> str:
+        """What the template writes after the last question; "" where that cannot be told."""
+        try:
+            return self._render(marked).rpartition(_MARK)[2]
+        except ValueError:  # a template that looks at the content: the plain search for the question remains
+            return ""
+
+    def _render(self, turns: list[dict[str, Any]]) -> str:
+        try:
+            return str(self._compiled()(messages=turns).prompt)  # type: ignore[arg-type]
+        except _TemplateError:
+            raise
+        except Exception as error:  # whatever Jinja, the sandbox or the template's raise_exception raise
+            raise ValueError(f"chat template cannot be rendered: {_say(error)}; {_WAY_OUT}") from error
+
+    def _compiled(self) -> Jinja2ChatFormatter:
+        if self._formatter is None:
+            self._formatter = _compile(self._source, self._bos, self._eos)
+        return self._formatter
+
+
+class _TemplateError(ValueError):
+    """There is nothing to render."""
+
+
+_WAY_OUT = "give another one with chat_template= (--chat-template)"
+
+
+def last_question(content: str) -> str:
+    """The part of a user turn that asks: all of a short one, else the text after its last blank line.
+
+    Returns:
+        "" where that is no question but the text's own end: it is long itself, or a question stands before the text.
+    """
+    text = content.strip()
+    if len(text) <= LONG_QUESTION_CHARS:
+        return text
+    lines = text.splitlines(keepends=True)
+    blank = [i for i, line in enumerate(lines) if not line.strip()]
+    if not blank:
+        return ""
+    first, last = "".join(lines[: blank[0]]).strip(), "".join(lines[blank[-1] :]).strip()
+    asks_first = len(first) <= LONG_QUESTION_CHARS and first.endswith("?") and "?" not in last
+    return "" if len(last) > LONG_QUESTION_CHARS or asks_first else last
+
+
+def question_span(pieces: Sequence[bytes], question: str, n_tail: int = 0) -> Optional[tuple[int, int]]:
+    """Token positions [begin, end) of a question in a tokenized prompt.
+
+    Args:
+        pieces: the bytes of each token, control tokens as text.
+        question: its text; the last place where it stands counts.
+        n_tail: bytes at the prompt's end that cannot be part of it.
+
+    Returns:
+        At most the last 128 tokens of the question (what a pruning point can ask with); None where it is not
+        found.
+    """
+    needle = encode_text(question)
+    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
+    text = b"".join(pieces)
+    begin = text.rfind(needle, 0, len(text) - n_tail) if needle else -1
+    if begin < 0:
+        return None
+    first = int(np.searchsorted(ends, begin, side="right"))  # the first token that ends after the begin
+    last = int(np.searchsorted(ends, begin + len(needle), side="left"))  # the token that holds the last byte
+    return max(first, last + 1 - MAX_QUERY), last + 1
+
+
+def template_positions(pieces: Sequence[bytes], contents: Sequence[str]) -> tuple[int, ...]:
+    """Positions of the tokens that a template wrote around what was said: none of their bytes is a turn's.
+
+    A longer text of its own, such as a default system prompt, is not among them: it may be pruned like any other.
+
+    Args:
+        pieces: the bytes of each token, control tokens as text.
+        contents: what each turn says, in the prompt's order.
+
+    Returns:
+        Ascending positions; none where a turn is not found as it was given.
+    """
+    said = _said(pieces, contents)
+    if said is None:
+        return ()
+    is_said = np.zeros(len(pieces), bool)
+    for first, last in said:
+        is_said[first:last] = True
+    return tuple(int(pos) for run in _runs(np.flatnonzero(~is_said)) if len(run) <= MAX_MARKUP for pos in run)
+
+
+def recent_positions(pieces: Sequence[bytes], contents: Sequence[str]) -> tuple[int, ...]:
+    """Positions of the newest messages that are short; arguments as ``template_positions``."""
+    said = _said(pieces, contents) or []
+    newest = list(zip(contents, said))[-RECENT_MESSAGES:]
+    return tuple(pos for content, span in newest if len(content.strip()) <= LONG_QUESTION_CHARS for pos in range(*span))
+
+
+def _said(pieces: Sequence[bytes], contents: Sequence[str]) -> Optional[list[tuple[int, int]]]:
+    """Tokens [first, last) that share a byte with each turn; None where one is not found as it was given."""
+    text, spans, end = b"".join(pieces), spans_of(pieces), 0
+    said: list[tuple[int, int]] = []
+    for content in contents:
+        needle = encode_text(content.strip())
+        begin = text.find(needle, end)
+        if begin < 0:
+            return None
+        end = begin + len(needle)
+        said.append(tokens_over(spans, begin, end))
+    return said
+
+
+def _runs(positions: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+    """Ascending positions, cut where one is missing."""
+    return np.split(positions, np.flatnonzero(np.diff(positions) > 1) + 1)
+
+
+def _compile(source: Any, bos: str, eos: str) -> Jinja2ChatFormatter:
+    if source is None:
+        raise _TemplateError(f"the model file has no chat template; {_WAY_OUT}, or use create_completion")
+    if not isinstance(source, str) or not source.strip():
+        raise _TemplateError(f"chat template is empty or not text; {_WAY_OUT}")
+    if len(source) > MAX_TEMPLATE_CHARS:
+        raise _TemplateError(
+            f"chat template has {len(source)} characters, expected at most {MAX_TEMPLATE_CHARS}; {_WAY_OUT}"
+        )
+    try:
+        return Jinja2ChatFormatter(source, eos_token=eos, bos_token=bos)
+    except jinja2.TemplateError as error:
+        line = f" in line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
+        raise _TemplateError(f"chat template cannot be read{line}: {_say(error)}; {_WAY_OUT}") from error
+    except RecursionError as error:
+        raise _TemplateError(f"chat template cannot be read: it nests too deep; {_WAY_OUT}") from error
+
+
+def _check_message(message: Any) -> dict[str, Any]:
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+        raise ValueError(f'message is {str(message)[:80]!r}, expected {{"role": ..., "content": ...}}')
+    content = message.get("content")
+    if content is None and message["role"] == "user":
+        raise ValueError("a user message has no content")
+    if content is not None and not isinstance(content, str):
+        content = "".join(_part_text(part) for part in content)
+    return {**message, "content": content}
+
+
+def _part_text(part: Any) -> str:
+    if isinstance(part, Mapping) and part.get("type") == "text" and isinstance(part.get("text"), str):
+        return str(part["text"])
+    kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
+    raise ValueError(
+        f"message content has a part of type {kind!r}, expected only text: lazygguf reads no images or sound"
+    )
+
+
+def _token_text(tokenizer: Tokenizer, token: int) -> str:
+    return tokenizer.piece(token, special=True).decode("utf-8", "replace") if token >= 0 else ""
+
+
+def _say(error: Exception) -> str:
+    text = " ".join(str(error).split())[:200]
+    return text or type(error).__name__

@@ -1,0 +1,158 @@
+// hparams.cpp: reading and checking of the `<arch>.*` keys.
+
+#include "model/hparams.h"
+
+#include <cmath>
+
+#include "base/error.h"
+
+namespace lazygguf {
+namespace {
+
+const char * const SUPPORTED =
+    "supported are 'llama' (Llama 1/2/3, SmolLM2, TinyLlama, Mistral without sliding window) "
+    "and 'qwen2' files, dense models only";
+
+void check_range(const gguf_file & file, const char * what, double value, double low, double high) {
+    if (!(value >= low && value <= high)) {
+        fail(status::bad_file,
+             format("%s: %s is %g, expected a value in [%g, %g]", file.path().c_str(), what, value, low, high));
+    }
+}
+
+void refuse(const gguf_file & file, const std::string & what) {
+    fail(status::unsupported, format("%s: %s; %s", file.path().c_str(), what.c_str(), SUPPORTED));
+}
+
+void check_family(const gguf_file & file, const hparams & hp) {
+    if (hp.arch != "llama" && hp.arch != "qwen2") {
+        refuse(file, format("architecture '%s'", hp.arch.c_str()));
+    }
+    if (const uint32_t n = file.get_u32("split.count", 0); n > 1) {
+        fail(status::unsupported, format("%s: is part of a model split into %u files; merge them into one file first "
+                                         "(llama-gguf-split --merge)",
+                                         file.path().c_str(), n));
+    }
+    if (const uint32_t n = file.get_u32(hp.arch + ".expert_count", 0); n > 0) {
+        refuse(file, format("mixture of %u experts", n));
+    }
+    if (const uint32_t n = file.get_u32(hp.arch + ".attention.sliding_window", 0); n > 0) {
+        refuse(file, format("sliding-window attention (%u tokens)", n));
+    }
+}
+
+// Head counts may be stored per layer; only equal ones are the family this library runs. A missing key fails where the
+// fallback is negative.
+int read_head_count(const gguf_file & file, const std::string & key, int fallback) {
+    const int64_t i = file.find(key);
+    if (i < 0) {
+        return fallback < 0 ? static_cast<int>(file.get_u32(key)) : fallback;
+    }
+    if (gguf_get_kv_type(file.gguf(), i) != GGUF_TYPE_ARRAY) {
+        return static_cast<int>(file.get_u32(key, 0));
+    }
+    const size_t n = gguf_get_arr_n(file.gguf(), i);
+    for (size_t j = 1; j < n; ++j) {
+        if (file.integer(i, static_cast<int64_t>(j)) != file.integer(i, 0)) {
+            refuse(file, format("key '%s' differs between layers", key.c_str()));
+        }
+    }
+    const int64_t value = n > 0 ? file.integer(i, 0) : 0;
+    check_range(file, key.c_str(), static_cast<double>(value), 1, 65536);
+    return static_cast<int>(value);
+}
+
+void read_shape(const gguf_file & file, hparams & hp) {
+    const std::string a = hp.arch + ".";
+    hp.n_ctx_train = static_cast<int>(file.get_u32(a + "context_length"));
+    hp.n_embd = static_cast<int>(file.get_u32(a + "embedding_length"));
+    hp.n_layer = static_cast<int>(file.get_u32(a + "block_count"));
+    hp.n_ff = static_cast<int>(file.get_u32(a + "feed_forward_length"));
+    hp.n_head = read_head_count(file, a + "attention.head_count", -1);
+    hp.n_head_kv = read_head_count(file, a + "attention.head_count_kv", hp.n_head);
+    check_range(file, "context_length", hp.n_ctx_train, 1, 1 << 30);
+    check_range(file, "embedding_length", hp.n_embd, 1, 1 << 20);
+    check_range(file, "block_count", hp.n_layer, 1, 1024);
+    check_range(file, "feed_forward_length", hp.n_ff, 1, 1 << 24);
+    check_range(file, "attention.head_count", hp.n_head, 1, 4096);
+    check_range(file, "attention.head_count_kv", hp.n_head_kv, 1, hp.n_head);
+    if (hp.n_head % hp.n_head_kv != 0) {
+        fail(status::bad_file, format("%s: attention.head_count is %d, expected a multiple of head_count_kv %d",
+                                      file.path().c_str(), hp.n_head, hp.n_head_kv));
+    }
+    const uint32_t key_length = file.get_u32(a + "attention.key_length", 0);
+    const uint32_t value_length = file.get_u32(a + "attention.value_length", key_length);
+    if (key_length != value_length) {
+        refuse(file, format("attention.key_length %u differs from value_length %u", key_length, value_length));
+    }
+    if (key_length == 0 && hp.n_embd % hp.n_head != 0) {
+        fail(status::bad_file, format("%s: embedding_length is %d, expected a multiple of attention.head_count %d",
+                                      file.path().c_str(), hp.n_embd, hp.n_head));
+    }
+    hp.n_embd_head = key_length > 0 ? static_cast<int>(key_length) : hp.n_embd / hp.n_head;
+    check_range(file, "attention.key_length", hp.n_embd_head, 1, 4096);
+    hp.rms_eps = file.get_f32(a + "attention.layer_norm_rms_epsilon");
+    check_range(file, "attention.layer_norm_rms_epsilon", hp.rms_eps, 1e-12, 1.0);
+}
+
+// Yarn scales the attention by 1 + 0.1 ln(factor) inside ggml's rope; the file's own factor comes on top.
+void read_rope_scaling(const gguf_file & file, const std::string & prefix, rope_params & rope) {
+    const std::string type = file.get_str(prefix + "scaling.type", "linear"); // llama.cpp's default
+    float factor = file.get_f32(prefix + "scaling.factor", 0.0F);
+    if (factor == 0.0F) {
+        factor = file.get_f32(prefix + "scale_linear", 0.0F); // the name in old files
+    }
+    factor = factor == 0.0F ? 1.0F : factor;
+    check_range(file, "rope.scaling.factor", factor, 1e-3, 1e6);
+    rope.attn_factor = file.get_f32(prefix + "scaling.attn_factor", 1.0F);
+    check_range(file, "rope.scaling.attn_factor", rope.attn_factor, 1e-3, 1e3);
+    if (type == "yarn") {
+        rope.ext_factor = 1.0F;
+        rope.beta_fast = file.get_f32(prefix + "scaling.yarn_beta_fast", 32.0F);
+        rope.beta_slow = file.get_f32(prefix + "scaling.yarn_beta_slow", 1.0F);
+        check_range(file, "rope.scaling.yarn_beta_fast", rope.beta_fast, 1e-3, 1e6);
+        check_range(file, "rope.scaling.yarn_beta_slow", rope.beta_slow, 1e-3, 1e6);
+    } else if (type != "none" && type != "linear") {
+        refuse(file, format("rope scaling '%s'", type.c_str()));
+    }
+    rope.freq_scale = type == "none" ? 1.0F : 1.0F / factor;
+}
+
+void read_rope(const gguf_file & file, hparams & hp) {
+    const std::string prefix = hp.arch + ".rope.";
+    rope_params & rope = hp.rope;
+    rope.mode = hp.arch == "qwen2" ? GGML_ROPE_TYPE_NEOX : GGML_ROPE_TYPE_NORMAL;
+    rope.n_rot = static_cast<int>(file.get_u32(prefix + "dimension_count", static_cast<uint32_t>(hp.n_embd_head)));
+    check_range(file, "rope.dimension_count", rope.n_rot, 2, hp.n_embd_head);
+    if (rope.n_rot % 2 != 0) {
+        fail(status::bad_file,
+             format("%s: rope.dimension_count is %d, expected an even number", file.path().c_str(), rope.n_rot));
+    }
+    rope.freq_base = file.get_f32(prefix + "freq_base", 10000.0F);
+    check_range(file, "rope.freq_base", rope.freq_base, 1.0, 1e12);
+    const auto n_ctx_train = static_cast<uint32_t>(hp.n_ctx_train);
+    rope.n_ctx_orig = static_cast<int>(file.get_u32(prefix + "scaling.original_context_length", n_ctx_train));
+    check_range(file, "rope.scaling.original_context_length", rope.n_ctx_orig, 1, 1 << 30);
+    read_rope_scaling(file, prefix, rope);
+}
+
+} // namespace
+
+hparams read_hparams(const gguf_file & file) {
+    hparams hp;
+    hp.arch = file.get_str("general.architecture");
+    check_family(file, hp);
+    read_shape(file, hp);
+    read_rope(file, hp);
+
+    const int64_t i = gguf_find_tensor(file.gguf(), "token_embd.weight");
+    if (i < 0) {
+        fail(status::bad_file, format("%s: tensor 'token_embd.weight' is missing", file.path().c_str()));
+    }
+    const int64_t n_vocab = gguf_get_tensor_ne(file.gguf(), i)[1];
+    check_range(file, "rows of token_embd.weight", static_cast<double>(n_vocab), 1, 1 << 24);
+    hp.n_vocab = static_cast<int>(n_vocab);
+    return hp;
+}
+
+} // namespace lazygguf

@@ -1,0 +1,223 @@
+// compute.cpp: backends, schedulers, graph reuse.
+
+#include "run/compute.h"
+
+#include <set>
+
+#include "base/error.h"
+#include "devices/device_proc.h"
+
+namespace lazygguf {
+namespace {
+
+constexpr int SMALL_ROWS = 8; // up to this many rows a graph gets its own scheduler and is kept
+constexpr size_t SCHED_NODES = 8192;
+
+bool is_cancelled(void * cancel) {
+    return static_cast<const std::atomic<bool> *>(cancel)->load(std::memory_order_relaxed);
+}
+
+bool is_host(const ggml_tensor * t) { return t->buffer == nullptr || ggml_backend_buffer_is_host(t->buffer); }
+
+// What a node of a graph reads. The scheduler puts a copy in its place where it lies on another device.
+struct edge {
+    const ggml_tensor * node;
+    int i; // of node->src
+    const ggml_tensor * src;
+};
+
+std::vector<edge> edges_of(ggml_cgraph * gf) {
+    std::vector<edge> edges;
+    for (int n = 0; n < ggml_graph_n_nodes(gf); ++n) {
+        const ggml_tensor * node = ggml_graph_node(gf, n);
+        for (int i = 0; i < GGML_MAX_SRC && node->src[i] != nullptr; ++i) {
+            edges.push_back({node, i, node->src[i]});
+        }
+    }
+    return edges;
+}
+
+// What one run moves, from the edges of the graph before it was allocated: each copy once, whoever reads it.
+traffic crossing(const std::vector<edge> & edges) {
+    traffic t;
+    std::set<const ggml_tensor *> seen;
+    for (const edge & e : edges) {
+        const ggml_tensor * copy = e.node->src[e.i];
+        if (copy != e.src && seen.insert(copy).second) {
+            t.to_host += is_host(e.src) ? 0 : ggml_nbytes(e.src);
+            t.to_devices += is_host(copy) ? 0 : ggml_nbytes(copy);
+        }
+    }
+    return t;
+}
+
+} // namespace
+
+compute::compute(const model & mdl, thread_counts n_threads, const std::atomic<bool> & cancel)
+    : mdl_(mdl), n_threads_(n_threads) {
+    for (ggml_backend_dev_t dev : mdl.devices()) {
+        ggml_backend_ptr backend(ggml_backend_dev_init(dev, nullptr));
+        if (!backend) {
+            fail(status::failed, format("device %s cannot be started", ggml_backend_dev_name(dev)));
+        }
+        auto set_abort = device_proc<ggml_backend_set_abort_callback_t>(dev, "ggml_backend_set_abort_callback");
+        if (set_abort != nullptr) { // devices without one are cancelled between ubatches
+            set_abort(backend.get(), is_cancelled, const_cast<std::atomic<bool> *>(&cancel));
+        }
+        backends_.push_back(std::move(backend));
+    }
+}
+
+compute::~compute() {
+    if (!mdl_.links.empty()) {
+        note_rpc_buffer_freed(); // those of the schedulers
+    }
+}
+
+ggml_backend_sched_ptr compute::new_sched() const {
+    std::vector<ggml_backend_t> backends;
+    std::vector<ggml_backend_buffer_type_t> bufts;
+    for (const ggml_backend_ptr & backend : backends_) {
+        backends.push_back(backend.get());
+        bufts.push_back(ggml_backend_get_default_buffer_type(backend.get()));
+    }
+    return ggml_backend_sched_ptr(ggml_backend_sched_new(backends.data(), bufts.data(),
+                                                         static_cast<int>(backends.size()), SCHED_NODES,
+                                                         /*parallel=*/false, /*op_offload=*/false));
+}
+
+void compute::set_n_threads(int n) const {
+    for (const ggml_backend_ptr & backend : backends_) {
+        auto set = device_proc<ggml_backend_set_n_threads_t>(ggml_backend_get_device(backend.get()),
+                                                             "ggml_backend_set_n_threads");
+        if (set != nullptr) {
+            set(backend.get(), n);
+        }
+    }
+}
+
+ggml_backend_t compute::backend_of(ggml_backend_dev_t dev) const {
+    for (const ggml_backend_ptr & backend : backends_) {
+        if (ggml_backend_get_device(backend.get()) == dev) {
+            return backend.get();
+        }
+    }
+    return backends_.back().get();
+}
+
+// Tells the scheduler where each node runs. Left alone it would run the nodes without weights where their neighbours
+// are, and copy whole caches there.
+void compute::place(const slot & s) const {
+    if (backends_.size() == 1) {
+        return;
+    }
+    for (const placed_node & p : s.graph->placed()) {
+        ggml_backend_t backend = backend_of(p.dev);
+        const bool ok = ggml_backend_supports_op(backend, p.node);
+        ggml_backend_sched_set_tensor_backend(s.sched.get(), p.node, ok ? backend : backends_.back().get());
+    }
+}
+
+std::vector<std::string> compute::lacking(const segment_tensors & seg, const graph_shape & shape) const {
+    const segment_graph graph(mdl_, seg, shape);
+    std::set<std::string> lines;
+    for (const placed_node & p : graph.placed()) {
+        if (p.dev != mdl_.cpu_dev && !ggml_backend_dev_supports_op(p.dev, p.node)) {
+            lines.insert(format("%s runs on the CPU: %s has no kernel for it", ggml_op_desc(p.node),
+                                ggml_backend_dev_name(p.dev)));
+        }
+    }
+    return {lines.begin(), lines.end()};
+}
+
+size_t compute::buffer_bytes(const slot & s) const {
+    size_t n = 0;
+    for (const ggml_backend_ptr & backend : backends_) {
+        n += ggml_backend_sched_get_buffer_size(s.sched.get(), backend.get());
+    }
+    return n;
+}
+
+segment_graph & compute::prepare(int segment, const segment_tensors & seg, uint64_t generation,
+                                 const graph_shape & shape) {
+    slot & s = shape.n_rows <= SMALL_ROWS ? small_[segment] : large_;
+    current_ = &s;
+    const bool same = s.graph && s.segment == segment && s.generation == generation && s.graph->shape() == shape &&
+                      s.n_freed == rpc_buffers_freed();
+    if (same) {
+        return *s.graph;
+    }
+    if (!s.sched) {
+        s.sched = new_sched();
+    }
+    ggml_backend_sched_reset(s.sched.get());
+    s.graph = std::make_unique<segment_graph>(mdl_, seg, shape);
+    s.segment = segment;
+    s.generation = generation;
+    allocate(s, seg);
+    return *s.graph;
+}
+
+void compute::allocate(slot & s, const segment_tensors & seg) const {
+    const size_t n_before = buffer_bytes(s);
+    const bool can_cross = backends_.size() > 1;
+    const std::vector<edge> edges = can_cross ? edges_of(s.graph->gf()) : std::vector<edge>();
+    place(s);
+    if (!ggml_backend_sched_alloc_graph(s.sched.get(), s.graph->gf())) {
+        const std::string need = need_of(s, seg);
+        s.graph.reset();
+        s.sched.reset(); // what it holds after a failure is not to be built on
+        fail(status::no_memory, need);
+    }
+    s.per_run = crossing(edges);
+    if (!mdl_.links.empty() && buffer_bytes(s) != n_before) {
+        note_rpc_buffer_freed();
+    }
+    s.n_freed = rpc_buffers_freed();
+}
+
+// Why there is no room for the slot's graph, with the bytes that each device was to give.
+std::string compute::need_of(slot & s, const segment_tensors & seg) const {
+    const graph_shape shape = s.graph->shape();
+    s.graph = std::make_unique<segment_graph>(mdl_, seg, shape); // the failed one has been cut into pieces
+    s.sched = new_sched();
+    place(s);
+    std::vector<size_t> sizes(backends_.size());
+    ggml_backend_sched_reserve_size(s.sched.get(), s.graph->gf(), sizes.data());
+    std::string text;
+    for (size_t i = 0; i < sizes.size(); ++i) {
+        text += format("%s%zu bytes on %s", i == 0 ? "" : " and ", sizes[i], ggml_backend_name(backends_[i].get()));
+    }
+    return format("cannot allocate the compute buffers of %d rows over %d K/V rows, %s; a smaller n_ubatch or n_ctx "
+                  "needs less",
+                  shape.n_rows, shape.n_kv, text.c_str());
+}
+
+void compute::run() {
+    mdl_.links.check();
+    set_n_threads(current_->graph->shape().n_rows == 1 ? n_threads_.decode : n_threads_.prefill);
+    const ggml_status code = ggml_backend_sched_graph_compute(current_->sched.get(), current_->graph->gf());
+    if (code == GGML_STATUS_ABORTED) {
+        fail(status::cancelled, "cancelled");
+    }
+    if (code != GGML_STATUS_SUCCESS) {
+        fail(status::failed, format("the backend failed with status %d (%s)", code, ggml_status_to_string(code)));
+    }
+    moved_.to_devices += current_->per_run.to_devices;
+    moved_.to_host += current_->per_run.to_host;
+}
+
+void compute::read(const ggml_tensor * output, float * out) {
+    const size_t n_bytes = ggml_nbytes(output);
+    ggml_backend_tensor_get(output, out, 0, n_bytes);
+    moved_.to_host += is_host(output) ? 0 : n_bytes;
+}
+
+void compute::forget() {
+    large_.graph.reset();
+    for (auto & [segment, s] : small_) {
+        s.graph.reset();
+    }
+}
+
+} // namespace lazygguf

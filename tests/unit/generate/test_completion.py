@@ -1,0 +1,337 @@
+"""The generation loop and the OpenAI shapes, with a scripted engine."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any, Optional
+
+import numpy as np
+import pytest
+from fakes import EOG, ByteTokenizer, ScriptedSession
+
+from lazygguf.errors import Cancelled, ContextFullError
+from lazygguf.generate.loop import Piece, Request, generate, token_logprob
+from lazygguf.generate.openai import (
+    CompletionOptions,
+    Envelope,
+    chat_chunks,
+    chat_result,
+    text_chunks,
+    text_result,
+)
+from lazygguf.generate.sampling import SamplingParams
+from lazygguf.read.context import TokenContext
+
+GREEDY = SamplingParams(temperature=0)
+PROMPT = [1, 2, 3]
+
+
+def run(script: bytes, n_ctx: int = 64, **request: Any) -> tuple[list[Piece], TokenContext, ScriptedSession]:
+    session = ScriptedSession(script, n_ctx)
+    context = TokenContext(session)
+    asked = Request(PROMPT, sampling=GREEDY, **request)
+    return list(generate(context, ByteTokenizer(), asked)), context, session  # type: ignore[arg-type]
+
+
+def text_of(pieces: list[Piece]) -> tuple[str, Optional[str]]:
+    return "".join(piece.text for piece in pieces), pieces[-1].finish_reason
+
+
+def test_a_generation_ends_with_the_end_token() -> None:
+    pieces, _, session = run(b"hello")
+    assert text_of(pieces) == ("hello", "stop")
+    assert [piece.counts for piece in pieces] == [True] * 5 + [False]
+    assert session.ids == [*PROMPT, *b"hello"]  # the end token is not read
+
+
+def test_a_generation_ends_at_max_tokens() -> None:
+    pieces, _, session = run(b"hello", max_tokens=3)
+    assert text_of(pieces) == ("hel", "length")
+    assert session.ids == [*PROMPT, *b"he"]  # the last token is not read: nothing comes after it
+
+
+def test_a_generation_ends_when_the_context_is_full() -> None:
+    pieces, context, _ = run(b"x" * 100, n_ctx=10)
+    assert text_of(pieces) == ("x" * 7, "length")
+    assert context.n_tokens == 9
+
+
+def test_a_generation_ends_before_a_stop_string() -> None:
+    pieces, _, _ = run(b"one two three", stops=["two"])
+    assert text_of(pieces) == ("one ", "stop")
+
+
+def test_a_character_that_the_limit_cuts_becomes_a_replacement() -> None:
+    assert text_of(run("a世".encode(), max_tokens=3)[0]) == ("a\ufffd", "length")
+
+
+def test_a_stopping_criterion_sees_the_ids_and_ends_the_generation() -> None:
+    seen: list[int] = []
+
+    def criterion(ids: np.ndarray, logits: np.ndarray) -> bool:
+        seen.append(len(ids))
+        return len(ids) == 5
+
+    assert text_of(run(b"hello", stopping_criteria=[criterion])[0]) == ("he", "stop")
+    assert seen == [4, 5]
+
+
+def test_a_logits_processor_changes_what_is_sampled() -> None:
+    def only_z(ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        scores[ord("z")] = 99
+        return scores
+
+    assert text_of(run(b"hello", max_tokens=2, logits_processors=[only_z])[0]) == ("zz", "length")
+
+
+def test_stats_tell_the_share_of_work_and_the_revived_tokens() -> None:
+    _, context, _ = run(b"hello")
+    stats = context.stats
+    assert (stats.n_prompt, stats.n_reused, stats.n_decoded, stats.revived) == (3, 0, 6, 5)
+    assert stats.kept == [3, 1]
+    assert stats.token_share == pytest.approx((2 * 3 + 2 * 1) / (4 * 3))
+    assert stats.kv_bytes == 800
+    assert stats.ttft_s > 0 and stats.decode_tps > 0
+
+
+def test_a_prompt_with_a_common_prefix_is_read_from_there() -> None:
+    session = ScriptedSession(b"ab")
+    context = TokenContext(session)
+    context.read_prompt([1, 2, 3, 4], (1, 3))
+    context.read_prompt([1, 2, 9, 9], (1, 3))
+    assert session.evals == [([1, 2, 3, 4], (1, 3)), ([9, 9], (2, 3))]  # only new tokens can ask
+    assert (context.stats.n_prompt, context.stats.n_reused) == (4, 2)
+
+
+def test_the_same_prompt_again_is_not_read() -> None:
+    session = ScriptedSession(b"ab")
+    context = TokenContext(session)
+    for _ in range(2):
+        context.read_prompt([1, 2, 3])
+    assert len(session.evals) == 1
+    assert (context.stats.n_reused, context.stats.token_share) == (3, 0.0)
+
+
+def test_a_prompt_that_the_context_goes_beyond_is_read_again_from_its_last_token() -> None:
+    session = ScriptedSession(b"ab")
+    context = TokenContext(session)
+    context.read_prompt([1, 2, 3, 4])
+    context.read_prompt([1, 2])
+    assert session.evals[-1] == ([2], None) and session.ids == [1, 2]
+
+
+def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers_and_the_option() -> None:
+    context = TokenContext(ScriptedSession(b"", n_ctx=8))
+    for call in (context.read_prompt, context.append):
+        with pytest.raises(ContextFullError, match=r"Requested tokens \(9\) exceed context window of 8.*--ctx-size"):
+            call(list(range(9)))
+    assert context.n_tokens == 0
+
+
+def test_a_failed_step_leaves_the_ids_at_the_last_whole_step() -> None:
+    session = ScriptedSession(b"ab")
+    context = TokenContext(session)
+    context.append([1, 2])
+
+    def fail() -> None:
+        raise KeyboardInterrupt
+
+    session.on_eval = fail
+    with pytest.raises(KeyboardInterrupt):
+        context.append([3])
+    session.on_eval = lambda: None
+    assert context.ids == [1, 2]
+    context.read_prompt([1, 2, 3])
+    assert session.ids == [1, 2, 3] and session.evals[-1][0] == [3]
+
+
+def test_another_use_of_the_model_ends_a_generation_under_way() -> None:
+    session = ScriptedSession(b"abcdef")
+    context = TokenContext(session)
+    old = generate(context, ByteTokenizer(), Request(PROMPT, sampling=GREEDY))  # type: ignore[arg-type]
+    assert next(old).text == "a"
+    session.n_prompt = None
+    new = generate(context, ByteTokenizer(), Request([1, 2, 9], sampling=GREEDY))  # type: ignore[arg-type]
+    assert "".join(piece.text for piece in new) == "abcdef"
+    with pytest.raises(RuntimeError, match="used for something else"):
+        next(old)
+
+
+def test_a_closed_generator_leaves_the_context_ready() -> None:
+    session = ScriptedSession(b"abcdef")
+    context = TokenContext(session)
+    pieces = generate(context, ByteTokenizer(), Request(PROMPT, sampling=GREEDY))  # type: ignore[arg-type]
+    next(pieces)
+    next(pieces)
+    pieces.close()
+    assert context.ids == [*PROMPT, ord("a")]
+    context.append([7])
+    assert session.ids == [*PROMPT, ord("a"), 7]
+
+
+def test_cancel_ends_a_generation_between_two_tokens() -> None:
+    context = TokenContext(ScriptedSession(b"abcdef"))
+    pieces = generate(context, ByteTokenizer(), Request(PROMPT, sampling=GREEDY))  # type: ignore[arg-type]
+    next(pieces)
+    context.cancel()
+    with pytest.raises(Cancelled):
+        next(pieces)
+    context.begin()
+    context.read_prompt([1, 2, 3, 4])  # the next generation is not cancelled
+
+
+def test_using_the_context_from_its_own_callback_is_refused() -> None:
+    context = TokenContext(ScriptedSession(b""))
+    context.progress = lambda n_done, n_total: context.reset()
+    with pytest.raises(RuntimeError, match="in use"):
+        context.append([1])
+    assert context.n_tokens == 0
+
+
+def test_log_probabilities_are_those_of_the_softmax() -> None:
+    logits = np.array([0.0, 1.0, 2.0, *[-50.0] * (EOG - 2)], np.float32)
+    found = token_logprob(ByteTokenizer(), logits, 1, 2)  # type: ignore[arg-type]
+    total = np.log(np.exp([0.0, 1.0, 2.0]).sum())
+    assert found.logprob == pytest.approx(1 - total)
+    assert [data for data, _ in found.top] == [b"\x02", b"\x01"]
+    assert [logprob for _, logprob in found.top] == pytest.approx([2 - total, 1 - total])
+
+
+# ---- shapes
+
+
+def envelope(**changes: Any) -> Envelope:
+    return Envelope(model="m", n_prompt=3, **changes)
+
+
+def pieces_of(script: bytes, **request: Any) -> Any:
+    context = TokenContext(ScriptedSession(script))
+    return generate(context, ByteTokenizer(), Request(PROMPT, sampling=GREEDY, **request))  # type: ignore[arg-type]
+
+
+def test_a_text_completion_has_the_shape_of_llama_cpps() -> None:
+    result = text_result(envelope(), pieces_of(b"hi"))
+    assert result["id"].startswith("cmpl-")
+    assert result == {
+        "id": result["id"],
+        "object": "text_completion",
+        "created": result["created"],
+        "model": "m",
+        "choices": [{"text": "hi", "index": 0, "logprobs": None, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5},
+    }
+
+
+def test_text_chunks_join_to_the_text_and_end_with_the_reason() -> None:
+    chunks = list(text_chunks(envelope(prompt="P:"), pieces_of("h世!".encode())))
+    choices = [chunk["choices"][0] for chunk in chunks]
+    assert [choice["text"] for choice in choices] == ["P:", "h", "世", "!", ""]
+    assert [choice["finish_reason"] for choice in choices] == [None] * 4 + ["stop"]
+    assert {chunk["object"] for chunk in chunks} == {"text_completion"}
+    assert len({chunk["id"] for chunk in chunks}) == 1
+
+
+def test_a_chat_completion_has_the_shape_of_llama_cpps() -> None:
+    result = chat_result(envelope(), pieces_of(b"hi", max_tokens=1))
+    assert result["id"].startswith("chatcmpl-") and result["object"] == "chat.completion"
+    assert result["choices"] == [
+        {
+            "index": 0,
+            "message": {"role": "assistant", "content": "h"},
+            "logprobs": None,
+            "finish_reason": "length",
+        }
+    ]
+    assert result["usage"] == {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
+
+
+def test_chat_chunks_are_the_role_the_text_and_an_empty_delta() -> None:
+    chunks = list(chat_chunks(envelope(), pieces_of(b"hi")))
+    choices = [chunk["choices"][0] for chunk in chunks]
+    assert [choice["delta"] for choice in choices] == [
+        {"role": "assistant"},
+        {"content": "h"},
+        {"content": "i"},
+        {},
+    ]
+    assert choices[-1]["finish_reason"] == "stop"
+    assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
+
+
+def test_log_probabilities_come_in_both_shapes() -> None:
+    text = text_result(envelope(offset=10), pieces_of(b"hi", n_logprobs=2))["choices"][0]["logprobs"]
+    assert (text["tokens"], text["text_offset"]) == (["h", "i"], [10, 11])
+    assert len(text["token_logprobs"]) == 2 and text["top_logprobs"][0]["h"] == text["token_logprobs"][0]
+    chat = chat_result(envelope(), pieces_of(b"hi", n_logprobs=2))["choices"][0]["logprobs"]
+    assert [entry["token"] for entry in chat["content"]] == ["h", "i"]
+    assert chat["content"][0]["bytes"] == [104] and len(chat["content"][0]["top_logprobs"]) == 2
+
+
+def test_streamed_log_probabilities_are_the_unstreamed_ones() -> None:
+    whole = text_result(envelope(), pieces_of(b"hi", n_logprobs=1))["choices"][0]["logprobs"]
+    chunks = [c["choices"][0]["logprobs"] for c in text_chunks(envelope(), pieces_of(b"hi", n_logprobs=1))]
+    for key in whole:
+        assert [value for chunk in chunks if chunk for value in chunk[key]] == whole[key]
+
+
+def test_closing_a_stream_ends_its_generation() -> None:
+    pieces = pieces_of(b"hello")
+    with contextlib.closing(text_chunks(envelope(), pieces)) as chunks:
+        next(chunks)
+    assert next(pieces, None) is None
+
+
+# ---- options
+
+
+def test_defaults_are_those_of_llama_cpp() -> None:
+    text, chat = CompletionOptions.of_text({}), CompletionOptions.of_chat({})
+    assert (text.max_tokens, text.sampling.temperature, text.n_logprobs) == (16, 0.8, None)
+    assert (chat.max_tokens, chat.sampling.temperature, chat.n_logprobs) == (None, 0.2, None)
+
+
+def test_no_limit_can_be_said_in_three_ways() -> None:
+    assert [CompletionOptions.of_text({"max_tokens": n}).max_tokens for n in (None, 0, -1)] == [None] * 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"suffix": "x"}, "suffix is not supported: lazygguf does not fill in the middle"),
+        ({"tools": []}, "tools is not supported"),
+        ({"functions": []}, "functions is not supported"),
+        ({"tfs_z": 0.5}, "tfs_z is 0.5, expected 1.0"),
+        ({"temprature": 1}, "'temprature', did you mean 'temperature'"),
+        ({"max_tokens": 1.5}, "max_tokens is 1.5"),
+        ({"max_tokens": True}, "max_tokens is True"),
+        ({"logprobs": -1}, "logprobs is -1"),
+        ({"logprobs": 1, "echo": True}, "a lazy read computes no logits of prompt tokens"),
+        ({"stop": ""}, "stop string has 0 characters"),
+        ({"grammar": 'root ::= "a"', "response_format": {"type": "json_object"}}, "both given"),
+        ({"top_p": 2}, "top_p is 2"),
+    ],
+)
+def test_a_wrong_text_option_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        CompletionOptions.of_text(options)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"echo": True}, "unknown completion option 'echo'"),
+        ({"top_logprobs": 3}, "top_logprobs needs logprobs=True"),
+        ({"logprobs": True, "top_logprobs": -1}, "top_logprobs is -1"),
+        ({"tool_choice": "auto"}, "tool_choice is not supported"),
+    ],
+)
+def test_a_wrong_chat_option_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        CompletionOptions.of_chat(options)
+    assert message in str(caught.value)
+
+
+def test_options_that_say_nothing_are_accepted() -> None:
+    CompletionOptions.of_chat({"tools": None, "functions": None, "stop": None, "seed": None, "logit_bias": None})
+    CompletionOptions.of_text({"suffix": None, "tfs_z": 1.0, "grammar": None, "logits_processor": None})

@@ -1,0 +1,1 @@
+"""``lazygguf convert``: a Hugging Face or Meta checkpoint becomes a GGUF file."""

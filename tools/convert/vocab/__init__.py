@@ -1,0 +1,1 @@
+"""Vocabularies of a checkpoint: SentencePiece, BPE of tokenizer.json, tiktoken."""

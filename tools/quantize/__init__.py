@@ -1,0 +1,1 @@
+"""``lazygguf quantize``: a GGUF file becomes a smaller one."""
