@@ -11,7 +11,7 @@ from lazygguf._ffi import NativeFile
 from lazygguf.files.shipped_profiles import fingerprint, shipped_profile
 
 from ..keep_options import ModelShape
-from .command import ggml_calls
+from . import ggml_calls
 from .contenders import LLAMA_CPP
 from .engines import Settings
 

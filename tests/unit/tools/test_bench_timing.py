@@ -13,7 +13,7 @@ from lazygguf import KeepSchedule
 
 pytest.importorskip("lazygguf.tools.bench.command", reason="lazygguf is not installed with its tools")
 
-from lazygguf.tools.bench.command import measuring
+from lazygguf.tools.bench import measuring
 from lazygguf.tools.bench.contenders import LAZYGGUF, LLAMA_CPP, Contender
 from lazygguf.tools.bench.engines import Counts, Settings
 from lazygguf.tools.bench.facts import Machine, ModelFacts
