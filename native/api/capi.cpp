@@ -2,12 +2,11 @@
 
 #include <algorithm>
 #include <memory>
-#include <new>
 #include <string>
 
+#include "api/boundary.h"
 #include "api/capi_params.h"
 #include "api/lazygguf.h"
-#include "base/error.h"
 #include "file/vocab.h"
 #include "run/session.h"
 
@@ -38,48 +37,6 @@ namespace {
 static_assert(LAZY_MAX_SEGMENTS == MAX_SEGMENTS && LAZY_DEFAULT_QUERY == DEFAULT_QUERY && LAZY_MAX_QUERY == MAX_QUERY &&
                   LAZY_GPU_LAYERS_AUTO == GPU_LAYERS_AUTO,
               "the header's numbers are the core's");
-
-thread_local std::string last_error;
-
-// Keeps the message, in one line whatever names it quotes from a file.
-lazy_status failed(lazy_status code, const char * message) noexcept {
-    try {
-        last_error = message;
-        std::replace_if(
-            last_error.begin(), last_error.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20; }, ' ');
-    } catch (...) {
-        last_error.clear();
-    }
-    return code;
-}
-
-lazy_status code_of(status code) {
-    switch (code) {
-        case status::invalid_argument: return LAZY_STATUS_INVALID_ARGUMENT;
-        case status::bad_file: return LAZY_STATUS_BAD_FILE;
-        case status::unsupported: return LAZY_STATUS_UNSUPPORTED;
-        case status::context_full: return LAZY_STATUS_CONTEXT_FULL;
-        case status::no_memory: return LAZY_STATUS_NO_MEMORY;
-        case status::cancelled: return LAZY_STATUS_CANCELLED;
-        case status::failed: break;
-    }
-    return LAZY_STATUS_FAILED;
-}
-
-template <typename F> lazy_status guarded(F && body) noexcept {
-    try {
-        body();
-        return LAZY_STATUS_OK;
-    } catch (const error & e) {
-        return failed(code_of(e.code), e.what());
-    } catch (const std::bad_alloc &) {
-        return failed(LAZY_STATUS_NO_MEMORY, "out of memory");
-    } catch (const std::exception & e) {
-        return failed(LAZY_STATUS_FAILED, e.what());
-    } catch (...) {
-        return failed(LAZY_STATUS_FAILED, "unknown failure");
-    }
-}
 
 // Runs `body` on a session that no other thread is inside of.
 template <typename F> lazy_status exclusive(lazy_session * session, F && body) noexcept {
@@ -126,7 +83,6 @@ using namespace lazygguf;
 
 extern "C" {
 
-const char * lazy_last_error(void) { return last_error.c_str(); }
 const char * lazy_ggml_version(void) { return ggml_version(); }
 const char * lazy_ggml_version_compiled(void) { return LAZY_GGML_VERSION; }
 

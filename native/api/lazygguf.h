@@ -191,6 +191,16 @@ typedef struct lazy_schedule {
     bool               dense_unasked; // a prompt for which no query span is given runs dense where one would ask
 } lazy_schedule;
 
+// ---- selection ---------------------------------------------------------------------------------------------------
+
+// How many of n_tokens a share allows: floor(keep * n_tokens), safe against 0.29 * 100 = 28.999...; keep in [0, 1].
+lazy_status  lazy_keep_count(int32_t * out, double keep, int32_t n_tokens);
+// How many tokens go on at a pruning point before layer 0, as a session counts them, pooling apart: the fewest that
+// hold `mass` of the scores, at least keep_min and at most keep of the n tokens. scores (n), by position: inf is read
+// in any case and counts among those that go on; NaN is a token of the context that does not go on. Where more than keep
+// allows are inf, more go on than this. Shares in [0, 1], keep_min at most keep.
+lazy_status  lazy_count_kept(int32_t * out, const float * scores, int32_t n, double keep, double keep_min, double mass);
+
 // ---- sessions ----------------------------------------------------------------------------------------------------
 
 typedef struct lazy_session_params {

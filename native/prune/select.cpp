@@ -44,13 +44,19 @@ void pool_scores(std::vector<candidate> & tokens, int pool) {
     }
 }
 
+candidate outside_candidate(int32_t pos, float score, bool is_protected) {
+    const bool is_weighed = std::isfinite(score);
+    return {pos, is_weighed ? score : 0.0F, !is_weighed || is_protected};
+}
+
 int32_t keep_count(double keep, int32_t n_tokens) {
     return static_cast<int32_t>(std::floor(keep * static_cast<double>(n_tokens) + 1e-6));
 }
 
-int32_t count_mass(const std::vector<candidate> & tokens, double mass, count_range range) {
-    if (mass >= 1.0) {
-        return range.most;
+int32_t count_kept(const std::vector<candidate> & tokens, const keep_share & share, int32_t n_tokens) {
+    const int32_t most = keep_count(share.keep, n_tokens);
+    if (share.mass >= 1.0) {
+        return most;
     }
     std::vector<float> scores;
     for (const candidate & t : tokens) {
@@ -59,14 +65,14 @@ int32_t count_mass(const std::vector<candidate> & tokens, double mass, count_ran
         }
     }
     std::sort(scores.begin(), scores.end(), std::greater<float>());
-    const double wanted = mass * std::accumulate(scores.begin(), scores.end(), 0.0);
+    const double wanted = share.mass * std::accumulate(scores.begin(), scores.end(), 0.0);
     auto n_kept = static_cast<int32_t>(tokens.size() - scores.size());
     double held = 0.0;
     for (size_t i = 0; i < scores.size() && held < wanted; ++i) {
         held += scores[i];
         ++n_kept;
     }
-    return std::clamp(n_kept, range.least, range.most);
+    return std::clamp(n_kept, keep_count(share.keep_min, n_tokens), most);
 }
 
 float worst_score(const std::vector<candidate> & tokens) {

@@ -20,18 +20,22 @@ struct candidate {
 // `tokens` ascends by position; pool is odd.
 void pool_scores(std::vector<candidate> & tokens, int pool);
 
-// The least and the most that may be chosen.
-struct count_range {
-    int32_t least;
-    int32_t most;
-};
-
-// How many are to be kept, protected ones included, so that the best of the others hold `mass` of the others' scores;
-// within the range. A mass of 1 is the most.
-int32_t count_mass(const std::vector<candidate> & tokens, double mass, count_range range);
+// A token that is scored from outside, before layer 0. One whose score is not finite is not weighed: it is protected.
+candidate outside_candidate(int32_t pos, float score, bool is_protected);
 
 // How many of n_tokens may go on: floor(keep * n_tokens), safe against 0.29 * 100 = 28.999...
 int32_t keep_count(double keep, int32_t n_tokens);
+
+// How much goes on at a pruning point.
+struct keep_share {
+    double keep;     // of the tokens in the context, at most
+    double keep_min; // of the tokens in the context, at least
+    double mass;     // of the candidates' scores; 1: as many as `keep` allows
+};
+
+// How many of the candidates go on, protected ones included, in a context of n_tokens: the fewest so that the best of
+// the others hold `mass` of the others' scores; at least keep_min, at most keep.
+int32_t count_kept(const std::vector<candidate> & tokens, const keep_share & share, int32_t n_tokens);
 
 // Keeps the protected candidates and the best of the rest, n_keep in all (more where more are protected).
 // Ascends by position, as the input does.

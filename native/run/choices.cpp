@@ -113,16 +113,15 @@ std::vector<int32_t> session::select_entering(const step & st) const {
     for (int32_t pos = 0; pos < st.n_tokens; ++pos) {
         const float score = st.params.scores[pos];
         const bool stays = std::isnan(score); // as it is: a new token goes on, an old one if it did
-        const bool is_safe = !std::isfinite(score) || st.is_protected(pos, schedule_.n_sink);
         if (!stays || pos >= st.n_past || contains(entered_, pos)) {
-            tokens.push_back({pos, std::isfinite(score) ? score : 0.0F, is_safe});
+            tokens.push_back(outside_candidate(pos, score, st.is_protected(pos, schedule_.n_sink)));
         }
     }
     const pruning_point & point = *schedule_.entry;
     pool_scores(tokens, point.pool);
-    const count_range range = {keep_count(point.keep_min, st.n_tokens), keep_count(point.keep, st.n_tokens)};
+    const int32_t n_keep = count_kept(tokens, {point.keep, point.keep_min, point.mass}, st.n_tokens);
     std::vector<int32_t> entering;
-    for (const candidate & c : select(tokens, count_mass(tokens, point.mass, range))) {
+    for (const candidate & c : select(tokens, n_keep)) {
         entering.push_back(c.pos);
     }
     return entering;
@@ -157,8 +156,7 @@ std::vector<candidate> session::select_live(const step & st, int s) const {
         return live;
     }
     pool_scores(live, point.pool);
-    const int32_t n_most = keep_count(point.keep, st.n_tokens);
-    return select(live, count_mass(live, point.mass, {keep_count(point.keep_min, st.n_tokens), n_most}));
+    return select(live, count_kept(live, {point.keep, point.keep_min, point.mass}, st.n_tokens));
 }
 
 // How many a decode step may revive at the end of segment s: an even part of what is left of the step's budget for this
