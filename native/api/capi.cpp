@@ -71,7 +71,7 @@ int32_t copy_positions(const std::vector<int32_t> & positions, int32_t * out) {
 
 // The report of a segment in the last eval, or null.
 const segment_report * report_of(const lazy_session * session, int32_t segment) {
-    const auto & reports = session->sess.reports();
+    const auto & reports = session->sess.result().segments;
     const bool known = segment >= 0 && static_cast<size_t>(segment) < reports.size();
     return known ? &reports[static_cast<size_t>(segment)] : nullptr;
 }
@@ -229,7 +229,10 @@ lazy_status lazy_session_eval(lazy_session * session, const int32_t * tokens, in
                               const lazy_eval_params * params) {
     return exclusive(session, [&] { session->sess.eval(tokens, n, read_params(params)); });
 }
-const float * lazy_session_logits(const lazy_session * session) { return session->sess.logits(); }
+const float * lazy_session_logits(const lazy_session * session) {
+    const std::vector<float> & logits = session->sess.result().logits;
+    return logits.empty() ? nullptr : logits.data();
+}
 int32_t lazy_session_n_tokens(const lazy_session * session) { return session->sess.n_tokens(); }
 int32_t lazy_session_n_ctx(const lazy_session * session) { return session->sess.n_ctx(); }
 const char * lazy_session_notes(const lazy_session * session) { return session->sess.notes().c_str(); }
@@ -249,10 +252,10 @@ void lazy_session_stats(const lazy_session * session, lazy_stats * out) {
     *out = {};
     out->n_segments = s.n_segments();
     out->n_tokens = s.n_tokens();
-    out->n_new = s.n_new();
-    out->n_revived = s.n_revived();
-    out->h2d_bytes = static_cast<int64_t>(s.moved().to_devices);
-    out->d2h_bytes = static_cast<int64_t>(s.moved().to_host);
+    out->n_new = s.result().n_new;
+    out->n_revived = s.result().n_revived;
+    out->h2d_bytes = static_cast<int64_t>(s.result().moved.to_devices);
+    out->d2h_bytes = static_cast<int64_t>(s.result().moved.to_host);
     for (int i = 0; i < s.n_segments(); ++i) {
         const segment_report * report = report_of(session, i);
         out->n_computed[i] = report ? report->n_computed : 0;

@@ -181,12 +181,11 @@ eval_params read_params(const lazy_eval_params * in) {
     }
     check_version("lazy_eval_params", in->version);
     check_at_least("n_protect", in->n_protect, 0);
-    out.query_begin = in->query_begin;
-    out.query_end = in->query_end;
-    out.scores = in->scores;
-    out.n_scores = in->n_scores;
+    out.hints.question = {in->query_begin, in->query_end};
+    out.hints.protect.assign(in->protect, in->protect + in->n_protect);
+    out.hints.scores = in->scores;
+    out.hints.n_scores = in->n_scores;
     out.attention = read_attention(in->attention);
-    out.protect.assign(in->protect, in->protect + in->n_protect);
     if (in->progress != nullptr) {
         out.progress = [in](int32_t done, int32_t total) { return in->progress(in->user_data, done, total); };
     }

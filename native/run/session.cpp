@@ -8,6 +8,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "run/progress.h"
 #include "run/step.h"
 
 namespace lazygguf {
@@ -32,7 +33,7 @@ session::session(const model & mdl, const session_params & params, keep_schedule
     if (params_.n_layer == 0) {
         params_.n_layer = mdl.hp.n_layer;
     }
-    if (!gives_logits() && (schedule_.entry || !schedule_.points.empty())) {
+    if (!gives_logits() && !schedule_.is_dense()) {
         fail(status::invalid_argument,
              format("n_layer is %d with a keep schedule, which needs all %d layers", params_.n_layer, mdl.hp.n_layer));
     }
@@ -51,18 +52,17 @@ session::session(const model & mdl, const session_params & params, keep_schedule
 // Asks the devices for every node of the graphs to come, a full ubatch and a decode step of each segment.
 void session::note_fallbacks(const cache_devices & devices) {
     std::set<std::string> notes(devices.notes.begin(), devices.notes.end());
-    for (int s = 0; mdl_.devices().size() > 1 && s < n_segments(); ++s) {
-        const segment_cache * next = is_last(s) ? nullptr : &segments_[static_cast<size_t>(s) + 1];
+    for (size_t s = 0; mdl_.devices().size() > 1 && s < segments_.size(); ++s) {
         graph_shape shape;
         shape.n_kv = 512;
         shape.want_logits = is_last(s) && gives_logits();
         if (!is_last(s)) {
             shape.n_query = 1;
-            shape.scored = schedule_.points[static_cast<size_t>(s)].scored;
+            shape.scored = schedule_.points[s].scored;
         }
         for (const int n_rows : {1, params_.n_ubatch}) {
             shape.n_rows = n_rows;
-            for (const std::string & line : compute_.lacking(segment(s).blank_tensors(next, shape.n_kv), shape)) {
+            for (const std::string & line : compute_.lacking(segments_[s].blank_tensors(after(s), shape.n_kv), shape)) {
                 notes.insert(line);
             }
         }
@@ -72,77 +72,30 @@ void session::note_fallbacks(const cache_devices & devices) {
     }
 }
 
-void session::check_arguments(const int32_t * tokens, int32_t n, const eval_params & params) const {
-    if (n < 1) {
-        fail(status::invalid_argument, format("%d tokens to read, expected at least 1", n));
-    }
-    for (int32_t i = 0; i < n; ++i) {
-        if (tokens[i] < 0 || tokens[i] >= mdl_.hp.n_vocab) {
-            fail(status::invalid_argument,
-                 format("token id at index %d is %d, expected a value in [0, %d]", i, tokens[i], mdl_.hp.n_vocab - 1));
-        }
-    }
-    if (static_cast<int64_t>(n_tokens_) + n > params_.n_ctx) {
-        fail(status::context_full, format("%lld tokens do not fit into a context of n_ctx %d (%d held, %d new)",
-                                          static_cast<long long>(n_tokens_) + n, params_.n_ctx, n_tokens_, n));
-    }
-    check_attention(params, n);
-    check_protected(params, n);
-    if (params.scores == nullptr) {
-        return;
-    }
-    if (!schedule_.entry) {
-        fail(status::invalid_argument, "scores are given, but the keep schedule has no pruning point before layer 0 "
-                                       "(il -1) that would use them");
-    }
-    if (params.n_scores != n_tokens_ + n) {
-        fail(status::invalid_argument, format("%d scores, expected one for each of the %d tokens in the context",
-                                              params.n_scores, n_tokens_ + n));
-    }
-    for (int32_t i = 0; i < params.n_scores; ++i) {
-        if (std::isinf(params.scores[i]) && params.scores[i] < 0) {
-            fail(status::invalid_argument, format("the score at position %d is -inf, expected a number, inf for a "
-                                                  "token that is read, or NaN for one that stays as it is",
-                                                  i));
-        }
-        if (schedule_.entry->mass < 1.0 && params.scores[i] < 0) {
-            fail(status::invalid_argument,
-                 format("the score at position %d is %g, expected none below 0 where the point before layer 0 has a "
-                        "mass below 1",
-                        i, params.scores[i]));
-        }
-    }
-}
-
-void session::check_protected(const eval_params & params, int32_t n) const {
-    for (size_t i = 0; i < params.protect.size(); ++i) {
-        const int32_t pos = params.protect[i];
-        if (pos < (i == 0 ? 0 : params.protect[i - 1] + 1) || pos >= n_tokens_ + n) {
-            fail(status::invalid_argument, format("protected position %d at index %zu, expected ascending positions "
-                                                  "in [0, %d]",
-                                                  pos, i, n_tokens_ + n - 1));
-        }
-    }
-}
-
 void session::eval(const int32_t * tokens, int32_t n, const eval_params & params) {
-    check_arguments(tokens, n, params);
+    check_eval(tokens, n, params,
+               {schedule_, n_tokens_, params_.n_ctx, mdl_.hp.n_vocab, mdl_.hp.n_head, params_.n_layer});
     mdl_.links.check();
     cancel_.store(false);
-
-    step st(params);
-    st.n_past = n_tokens_;
-    st.n_tokens = n_tokens_ + n;
-    st.is_dense = st.n_tokens < schedule_.min_prompt || is_unasked(st);
-    st.question = question_of(st);
-    find_asking(st);
-    begin_recording(st);
-    st.added.resize(segments_.size());
-    tokens_.insert(tokens_.end(), tokens, tokens + n);
     compute_.reset_moved();
+
+    const step_extent extent = {n_tokens_, n_tokens_ + n};
+    step st(params, plan_step(schedule_, extent, params.hints, memory_, windows_), segments_.size(), mdl_.hp.n_head);
+    tokens_.insert(tokens_.end(), tokens, tokens + n);
     try {
-        run(st);
-        finish_recording(st);
+        st.now = choose_entering(schedule_, st.plan, params.hints.scores, memory_.entered, segments_.front().cells);
+        st.entered = st.now.live;
+        for (size_t s = 0; s < segments_.size(); ++s) {
+            segment_report & report = st.result.segments[s];
+            run_segment(st, s);
+            report.live = st.now.live;
+            report.n_computed = static_cast<int32_t>(st.now.rows.size());
+            if (!is_last(s)) {
+                report.scores = score(st, s);
+                st.now = choose_going_on(schedule_, st.plan, {s, report.scores, segments_[s + 1].cells}, st.now);
+            }
+        }
+        st.record.hand_out();
     } catch (...) {
         roll_back(st);
         throw;
@@ -150,51 +103,38 @@ void session::eval(const int32_t * tokens, int32_t n, const eval_params & params
     commit(st);
 }
 
-void session::run(step & st) {
-    enter(st);
-    for (int s = 0; s < n_segments(); ++s) {
-        run_segment(st, s);
-        st.reports.push_back({static_cast<int32_t>(st.rows.size()), st.live, {}});
-        if (!is_last(s)) {
-            if (st.prunes(schedule_, s)) {
-                st.reports.back().scores = score(st, s);
-            }
-            choose(st, s);
-        }
-    }
-}
-
-// Runs the segment's layers over st.rows, in ubatches and in position order.
-void session::run_segment(step & st, int s) {
-    segment_cache & seg = segments_[static_cast<size_t>(s)];
-    seg.reserve_rows(seg.cells.n_used() + static_cast<int64_t>(st.rows.size()), params_.n_ctx);
+// Runs the segment's layers over st.now.rows, in ubatches and in position order.
+void session::run_segment(step & st, size_t s) {
+    const size_t n_rows = st.now.rows.size();
+    segments_[s].reserve_rows(segments_[s].cells.n_used() + static_cast<int64_t>(n_rows), params_.n_ctx);
     if (!is_last(s)) {
-        segments_[static_cast<size_t>(s) + 1].reserve_aux(st.n_tokens, params_.n_ctx);
+        segments_[s + 1].reserve_aux(st.plan.extent.n_tokens, params_.n_ctx);
     }
     const auto n_ubatch = static_cast<size_t>(params_.n_ubatch);
-    for (size_t begin = 0; begin < st.rows.size(); begin += n_ubatch) {
-        run_ubatch(st, s, begin, std::min(begin + n_ubatch, st.rows.size()));
+    for (size_t begin = 0; begin < n_rows; begin += n_ubatch) {
+        run_ubatch(st, s, begin, std::min(begin + n_ubatch, n_rows));
     }
 }
 
-void session::run_ubatch(step & st, int s, size_t begin, size_t end) {
-    segment_cache & seg = segments_[static_cast<size_t>(s)];
-    for (size_t i = begin; i < end; ++i) {
-        st.added[static_cast<size_t>(s)].push_back(st.rows[i]);
-        seg.cells.add(st.rows[i]);
+void session::run_ubatch(step & st, size_t s, size_t begin, size_t end) {
+    segment_cache & seg = segments_[s];
+    const auto first = st.now.rows.begin();
+    const std::vector<int32_t> rows(first + static_cast<std::ptrdiff_t>(begin),
+                                    first + static_cast<std::ptrdiff_t>(end));
+    for (const int32_t pos : rows) {
+        st.added[s].push_back(pos);
+        seg.cells.add(pos);
     }
-    const auto first = st.rows.begin() + static_cast<std::ptrdiff_t>(begin);
-    const ubatch u = {seg.cells, tokens_, st.live, st.query[static_cast<size_t>(s)],
-                      std::vector<int32_t>(first, first + static_cast<std::ptrdiff_t>(end - begin))};
-    const graph_shape shape = shape_of(st, s, u, end == st.rows.size());
-    const segment_cache * next = is_last(s) ? nullptr : &segments_[static_cast<size_t>(s) + 1];
+    const ubatch u = {seg.cells, tokens_, st.now.live, st.query(s), rows};
+    const graph_shape shape = shape_of(st, s, u, end == st.now.rows.size());
+    const segment_cache * next = after(s);
     const uint64_t generation = seg.generation() + (next ? next->generation() : 0); // both only ever rise
-    segment_graph & graph = compute_.prepare(s, seg.tensors(next), generation, shape);
+    segment_graph & graph = compute_.prepare(static_cast<int>(s), seg.tensors(next), generation, shape);
     const graph_inputs in = inputs_of(u, shape);
     graph.set_inputs(in);
     compute_.run();
     if (shape.n_query > 0 && is_last(s)) {
-        read_attention(st, s, graph, in);
+        st.record.add(compute_, graph, in, seg.cells);
     } else if (shape.n_query > 0) {
         read_scores(st, s, graph, in);
     }
@@ -204,33 +144,27 @@ void session::run_ubatch(step & st, int s, size_t begin, size_t end) {
     report_progress(st, s, end);
 }
 
-graph_shape session::shape_of(const step & st, int s, const ubatch & u, bool is_last_ubatch) const {
+graph_shape session::shape_of(const step & st, size_t s, const ubatch & u, bool is_last_ubatch) const {
     graph_shape shape;
     shape.n_rows = static_cast<int>(u.pos.size());
-    shape.n_kv = segments_[static_cast<size_t>(s)].n_kv_padded();
+    shape.n_kv = segments_[s].n_kv_padded();
     if (is_last(s)) {
         shape.want_logits = is_last_ubatch && gives_logits();
-        if (const attention_request & wanted = st.params.attention; !wanted.layers.empty()) {
-            shape.n_query = count_queries(u);
-            shape.form = wanted.by_head    ? score_form::every_head
-                         : wanted.by_query ? score_form::by_query
-                                           : score_form::sum;
-            for (const int il : wanted.layers) {
-                shape.scored.push_back({il, {}});
-            }
-        }
-    } else if (st.is_dense || st.prunes(schedule_, s)) { // short contexts ask for the steps to come
+        st.record.ask(shape, count_queries(u));
+        return shape;
+    }
+    const pruning_point & point = schedule_.points[s];
+    if (st.plan.is_dense || may_prune(point, st.plan, st.now.live.size())) { // short contexts ask for steps to come
         shape.n_query = count_queries(u);
-        const pruning_point & point = schedule_.points[static_cast<size_t>(s)];
         shape.scored = point.scored;
     }
     return shape;
 }
 
 // Remembers what each asking row of the ubatch looked at, rows of the cache turned into positions.
-void session::read_scores(const step & st, int s, const segment_graph & graph, const graph_inputs & in) {
+void session::read_scores(const step & st, size_t s, const segment_graph & graph, const graph_inputs & in) {
     const auto n_kv = static_cast<size_t>(graph.shape().n_kv);
-    const cell_map & cells = segments_[static_cast<size_t>(s)].cells;
+    const cell_map & cells = segments_[s].cells;
     std::vector<std::vector<float>> heads; // (n_kv * n_query) each
     for (ggml_tensor * t : graph.scores()) {
         heads.emplace_back(n_kv * in.query_rows.size());
@@ -241,65 +175,83 @@ void session::read_scores(const step & st, int s, const segment_graph & graph, c
         std::vector<std::vector<float>> by_head;
         for (const std::vector<float> & rows : heads) {
             std::vector<float> by_pos(static_cast<size_t>(pos) + 1, 0.0F);
-            for (auto it = st.live.begin(); it != st.live.end() && *it <= pos; ++it) {
+            for (auto it = st.now.live.begin(); it != st.now.live.end() && *it <= pos; ++it) {
                 by_pos[static_cast<size_t>(*it)] = rows[q * n_kv + static_cast<size_t>(cells.row_of(*it))];
             }
             by_head.push_back(std::move(by_pos));
         }
-        windows_[static_cast<size_t>(s)].add(pos, std::move(by_head));
+        windows_[s].add(pos, std::move(by_head));
     }
 }
 
 void session::read_logits(step & st, const segment_graph & graph) {
-    st.logits.resize(static_cast<size_t>(mdl_.hp.n_vocab));
-    compute_.read(graph.logits(), st.logits.data());
-    if (!std::all_of(st.logits.begin(), st.logits.end(), [](float x) { return std::isfinite(x); })) {
+    std::vector<float> & logits = st.result.logits;
+    logits.resize(static_cast<size_t>(mdl_.hp.n_vocab));
+    compute_.read(graph.logits(), logits.data());
+    if (!std::all_of(logits.begin(), logits.end(), [](float x) { return std::isfinite(x); })) {
         fail(status::failed, "the model's logits are not finite: its weights hold NaN or Inf, "
                              "or are too large for its type");
     }
 }
 
-// Work is counted in rows * layers; what later segments will compute is estimated from their keep.
-void session::report_progress(step & st, int s, size_t n_done) const {
+// What later segments will compute is estimated from their keep.
+void session::report_progress(const step & st, size_t s, size_t n_done) const {
     if (cancel_.load()) {
         fail(status::cancelled, "cancelled");
     }
     if (!st.params.progress) {
         return;
     }
-    const double n_new = st.n_tokens - st.n_past;
-    double done = static_cast<double>(n_done) * segment(s).n_layers();
-    double total = static_cast<double>(st.rows.size()) * segment(s).n_layers();
-    for (int i = 0; i < n_segments(); ++i) {
-        const size_t u = static_cast<size_t>(i);
+    const int32_t n_new = st.plan.extent.n_tokens - st.plan.extent.n_past;
+    std::vector<segment_work> work;
+    for (size_t i = 0; i < segments_.size(); ++i) {
+        const int n_layers = segments_[i].n_layers();
+        const auto n_ran = static_cast<double>(st.added[i].size());
         if (i < s) {
-            done += static_cast<double>(st.added[u].size()) * segment(i).n_layers();
-            total += static_cast<double>(st.added[u].size()) * segment(i).n_layers();
-        } else if (i > s) {
-            total += n_new * (st.is_dense ? 1.0 : schedule_.points[u - 1].keep) * segment(i).n_layers();
+            work.push_back({n_ran, n_ran, n_layers});
+        } else if (i == s) {
+            work.push_back({static_cast<double>(st.now.rows.size()), static_cast<double>(n_done), n_layers});
+        } else {
+            work.push_back({n_new * (st.plan.is_dense ? 1.0 : schedule_.points[i - 1].keep), 0.0, n_layers});
         }
     }
-    const bool finished = is_last(s) && n_done == st.rows.size();
-    const int32_t n = finished ? static_cast<int32_t>(n_new) : static_cast<int32_t>(n_new * done / total);
-    if (!st.params.progress(n, static_cast<int32_t>(n_new))) {
+    if (!st.params.progress(tokens_done(work, n_new), n_new)) {
         fail(status::cancelled, "cancelled by the progress callback");
     }
 }
 
-void session::commit(step & st) {
-    for (size_t s = 0; s < windows_.size(); ++s) {
-        windows_[s].keep_only(st.query[s]);
+// The scores at the end of the segment, by position, NaN where not live; none where its point does not prune.
+std::vector<float> session::score(const step & st, size_t s) const {
+    if (!may_prune(schedule_.points[s], st.plan, st.now.live.size())) {
+        return {};
     }
-    moved_ = compute_.moved();
-    saved_ = saved_after(st);
-    n_new_ = st.n_tokens - st.n_past;
-    n_tokens_ = st.n_tokens;
-    n_revived_ = static_cast<int32_t>(st.revived.size());
-    question_ = st.question;
-    entered_ = std::move(st.entered);
-    protected_ = std::move(st.kept_out);
-    logits_ = std::move(st.logits);
-    reports_ = std::move(st.reports);
+    const std::vector<float> all = windows_[s].combine(st.plan.query[s], st.plan.extent.n_tokens);
+    std::vector<float> scores(all.size(), std::numeric_limits<float>::quiet_NaN());
+    for (const int32_t pos : st.now.live) {
+        const float value = all[static_cast<size_t>(pos)];
+        if (!std::isfinite(value)) {
+            fail(status::failed, "the model's attention is not finite: its weights hold NaN or Inf, "
+                                 "or are too large for its type");
+        }
+        scores[static_cast<size_t>(pos)] = value;
+    }
+    return scores;
+}
+
+void session::commit(step & st) {
+    for (size_t i = 0; i < windows_.size(); ++i) {
+        windows_[i].keep_only(st.plan.query[i]);
+    }
+    const step_extent & extent = st.plan.extent;
+    n_tokens_ = extent.n_tokens;
+    memory_.n_saved = saved_after(schedule_, extent, memory_.n_saved, st.now.revived.size());
+    memory_.question = st.plan.question;
+    memory_.entered = std::move(st.entered);
+    memory_.protect = std::move(st.plan.protect);
+    result_ = std::move(st.result);
+    result_.n_new = extent.n_tokens - extent.n_past;
+    result_.n_revived = static_cast<int32_t>(st.now.revived.size());
+    result_.moved = compute_.moved();
 }
 
 void session::roll_back(const step & st) {
@@ -310,9 +262,9 @@ void session::roll_back(const step & st) {
         }
     }
     for (score_window & window : windows_) {
-        window.trim(st.n_past);
+        window.trim(st.plan.extent.n_past);
     }
-    tokens_.resize(static_cast<size_t>(st.n_past));
+    tokens_.resize(static_cast<size_t>(st.plan.extent.n_past));
 }
 
 void session::reset() {
@@ -326,14 +278,8 @@ void session::reset() {
     }
     n_tokens_ = 0;
     tokens_.clear();
-    entered_.clear();
-    protected_.clear();
-    question_ = {};
-    logits_.clear();
-    reports_.clear();
-    moved_ = {};
-    n_new_ = 0;
-    n_revived_ = 0;
+    memory_ = {};
+    result_ = {};
 }
 
 void session::trim(int32_t n_tokens) {
@@ -350,12 +296,10 @@ void session::trim(int32_t n_tokens) {
         window.trim(n_tokens);
     }
     n_tokens_ = n_tokens;
-    saved_ = std::max(schedule_.max_revive, 0); // as after a prompt: the same prompt again is to give the same
     tokens_.resize(static_cast<size_t>(n_tokens));
-    entered_.erase(std::lower_bound(entered_.begin(), entered_.end(), n_tokens), entered_.end());
-    protected_.erase(std::lower_bound(protected_.begin(), protected_.end(), n_tokens), protected_.end());
-    logits_.clear();
-    reports_.clear();
+    memory_ = trimmed(schedule_, memory_, n_tokens);
+    result_.logits.clear();
+    result_.segments.clear();
 }
 
 // A token that was read beside a gap knows nothing of what stood there: once the gap is read, it is read again.
@@ -375,7 +319,8 @@ void session::forget(const int32_t * positions, int32_t n) {
     }
     const std::set<int32_t> gone(positions, positions + n);
     const auto is_gone = [&](int32_t pos) { return gone.count(pos) > 0; };
-    entered_.erase(std::remove_if(entered_.begin(), entered_.end(), is_gone), entered_.end());
+    std::vector<int32_t> & entered = memory_.entered;
+    entered.erase(std::remove_if(entered.begin(), entered.end(), is_gone), entered.end());
 }
 
 } // namespace lazygguf

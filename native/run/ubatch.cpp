@@ -24,10 +24,6 @@ std::vector<int32_t> visible_rows(const ubatch & u, int32_t n_kv) {
 
 } // namespace
 
-bool contains(const std::vector<int32_t> & positions, int32_t pos) {
-    return std::binary_search(positions.begin(), positions.end(), pos);
-}
-
 int count_queries(const ubatch & u) {
     return static_cast<int>(
         std::count_if(u.pos.begin(), u.pos.end(), [&](int32_t pos) { return contains(u.query, pos); }));

@@ -8,6 +8,7 @@
 
 #include "graph/segment_graph.h"
 #include "prune/cells.h"
+#include "prune/positions.h"
 
 namespace lazygguf {
 
@@ -22,9 +23,6 @@ struct ubatch {
 
 // The positions of a ubatch that ask.
 int count_queries(const ubatch & u);
-
-// Is the position one of these? They ascend.
-bool contains(const std::vector<int32_t> & positions, int32_t pos);
 
 graph_inputs inputs_of(const ubatch & u, const graph_shape & shape);
 

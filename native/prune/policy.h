@@ -1,0 +1,126 @@
+// policy.h: what a step decides: who asks, what enters before layer 0, what lives on, what is revived.
+//
+// Owns the rules of LazyLLM (arXiv 2407.14057) and those added to them. Each function takes values and returns one; a
+// session calls them in the order in which they stand here and does what they say. No ggml, no model, no cache.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "prune/cells.h"
+#include "prune/positions.h"
+#include "prune/schedule.h"
+#include "prune/scores.h"
+#include "prune/select.h"
+
+namespace lazygguf {
+
+// How a step grows the context.
+struct step_extent {
+    int32_t n_past = 0;   // tokens in the context before it
+    int32_t n_tokens = 0; // with it
+
+    bool is_decode() const { return n_past > 0 && n_tokens - n_past == 1; }
+};
+
+// What the caller says about the tokens of a step.
+struct step_hints {
+    position_span question = {-1, -1}; // who asks where a point's n_query is 0; a negative begin: not known
+    std::vector<int32_t> protect;      // never pruned, in this step and later ones; ascending
+    const float * scores = nullptr;    // F32 (n_scores) by position, for the point before layer 0; null: none
+    int32_t n_scores = 0;
+};
+
+// What a step leaves to the next one.
+struct step_memory {
+    std::vector<int32_t> entered; // positions that lived before layer 0, ascending
+    std::vector<int32_t> protect; // never pruned, by the caller's word in any step; ascending
+    position_span question;       // who asked where a point's n_query is 0
+    double n_saved = 0;           // tokens that the next decode step may revive, where mean_revive limits them
+};
+
+// Who asks in a step, and what no point of it prunes. Known before layer 0.
+struct step_plan {
+    step_extent extent;
+    bool is_dense = false;                   // nothing is pruned
+    position_span question;                  // who asks where a point's n_query is 0
+    std::vector<std::vector<int32_t>> query; // by point: the positions that ask there, ascending
+    std::vector<int32_t> asking;             // all of them and the newest; ascending
+    std::vector<int32_t> protect;            // never pruned, by the caller's word in any step; ascending
+    int32_t n_sink = 0;                      // the first tokens, never pruned
+    int32_t n_revive = -1;                   // old tokens that the points may revive in all; -1: any number
+
+    bool is_protected(int32_t pos) const { return pos < n_sink || contains(asking, pos) || contains(protect, pos); }
+    // A prompt revives what it wants, and so does a step that prunes nothing.
+    bool limits_revival() const { return extent.is_decode() && !is_dense; }
+};
+
+// What lives in a segment of layers. All lists ascend.
+struct choice {
+    std::vector<int32_t> live;    // positions that its layers attend to
+    std::vector<int32_t> rows;    // those of them that it computes, having no K/V rows there yet
+    std::vector<int32_t> revived; // old positions computed by the step so far, in this segment or before, each once
+};
+
+// ---- who asks ----
+
+// Does the step run without pruning? Short contexts do, and prompts whose question is not known where one would ask.
+bool runs_dense(const keep_schedule & schedule, const step_extent & extent, position_span given);
+
+// Who asks where a point's n_query is 0: the span given, if any of it is new, at most its last MAX_QUERY tokens; else
+// the last new tokens of a prompt. A decode step without a span goes on with the question of the step before.
+position_span find_question(const step_extent & extent, position_span given, position_span before);
+
+// Who asks at a point: the newest n_query positions, or the question and the newest one; those that the step computes
+// or that `remembered` has from an earlier step. Nobody where all go on anyway.
+std::vector<int32_t> find_query(const pruning_point & point, const step_extent & extent, position_span question,
+                                const score_window & remembered);
+
+// The plan of a step. `remembered`: by point, what earlier askers looked at.
+step_plan plan_step(const keep_schedule & schedule, const step_extent & extent, const step_hints & hints,
+                    const step_memory & before, const std::vector<score_window> & remembered);
+
+// How many old tokens the points of a decode step may revive in all; -1: any number.
+int32_t revive_limit(const keep_schedule & schedule, double n_saved);
+
+// ---- what enters ----
+
+// What lives before layer 0: the best by the scores from outside, if any; else all new tokens and what lived there in
+// the step before. What the first segment has not read yet is read now: a token that waits there has its embedding as
+// aux row. scores: F32 (n_tokens) or null; NaN: a new token goes on, an old one if it did. first: the first segment's
+// cells.
+choice choose_entering(const keep_schedule & schedule, const step_plan & plan, const float * scores,
+                       const std::vector<int32_t> & entered_before, const cell_map & first);
+
+// ---- what lives on ----
+
+// May fewer than n_live go on at the point? Known before the segment runs: where all stay nobody need ask.
+bool may_prune(const pruning_point & point, const step_plan & plan, size_t n_live);
+
+// What is selected at a point, with its score (after pooling). scores: by position; empty: the point does not prune.
+std::vector<candidate> select_live(const pruning_point & point, const step_plan & plan,
+                                   const std::vector<int32_t> & live, const std::vector<float> & scores);
+
+// Where a segment ends: the number of its point, the scores there and the next segment's cells.
+struct segment_end {
+    size_t point;
+    const std::vector<float> & scores; // by position; empty: the point does not prune
+    const cell_map & next;
+};
+
+// From what lives in a segment, what lives in the next one and is computed there. A decode step revives within its
+// budget, of which each point has an even part of what those before it left, so that the later ones, which see best,
+// have theirs; and only what is clearly above the worst of what was selected.
+choice choose_going_on(const keep_schedule & schedule, const step_plan & plan, const segment_end & end,
+                       const choice & now);
+
+// ---- what the next step may do ----
+
+// What the next decode step may revive: all of max_revive after a prompt, what was saved since after a decode step.
+double saved_after(const keep_schedule & schedule, const step_extent & extent, double n_saved, size_t n_revived);
+
+// What is left of it when the context is cut to n_tokens. The next step may revive as after a prompt: the same prompt
+// again is to give the same.
+step_memory trimmed(const keep_schedule & schedule, step_memory memory, int32_t n_tokens);
+
+} // namespace lazygguf
