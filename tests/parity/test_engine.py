@@ -10,7 +10,7 @@ import llama_cpp
 import numpy as np
 import pytest
 from reference import Reference, nmse
-from tiny_gguf import TinyConfig
+from tiny_gguf import ARCHS, TinyConfig
 
 from lazygguf import KeepSchedule, PruningPoint
 from lazygguf._ffi import NativeModel, NativeSession
@@ -93,7 +93,10 @@ def assert_same_step(session: NativeSession, reference: Reference, ids: list[int
     assert nmse(logits_of(session), expected) <= EXACT
 
 
-@pytest.mark.parametrize(("arch", "kernels"), [("llama", "as-is"), ("qwen2", "as-is"), ("llama", "fast")])
+@pytest.mark.parametrize(
+    ("arch", "kernels"),
+    [("llama", "as-is"), ("qwen2", "as-is"), ("qwen3", "as-is"), ("llama", "fast"), ("qwen3", "fast")],
+)
 @pytest.mark.parametrize("name", list(SCHEDULES))
 def test_a_session_keeps_computes_and_answers_as_the_reference_does(
     tiny_model: Write, name: str, arch: str, kernels: str
@@ -229,7 +232,7 @@ def test_our_own_attention_is_the_references(tiny_model: Write, config: TinyConf
 
 
 @pytest.mark.parametrize("weight_type", ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K"])
-@pytest.mark.parametrize("arch", ["llama", "qwen2"])
+@pytest.mark.parametrize("arch", ARCHS)
 def test_faster_weights_are_no_less_exact_than_the_files_own(tiny_model: Write, arch: str, weight_type: str) -> None:
     errors = dict.fromkeys(("as-is", "fast", "force-bf16", "force-matmul"), 0.0)
     for seed in range(3):
@@ -358,7 +361,7 @@ def assert_dense_parity(path: Path, ids: list[int], n_decode: int, tolerance: fl
 
 
 @pytest.mark.parametrize("weight_type", list(LLAMA_NMSE))
-@pytest.mark.parametrize("arch", ["llama", "qwen2"])
+@pytest.mark.parametrize("arch", ARCHS)
 def test_dense_logits_are_llama_cpps(tiny_model: Write, arch: str, weight_type: str) -> None:
     path, _ = tiny_model(TinyConfig.for_type(weight_type, arch=arch, n_ctx_train=1024))
     assert_dense_parity(path, prompt(608), 8, LLAMA_NMSE[weight_type], 1024)
