@@ -249,7 +249,9 @@ class Reference:
         return out.reshape(len(pos), -1), attention
 
     def _heads(self, cur: np.ndarray, name: str, n_head: int) -> np.ndarray:
-        return self._linear(cur, name).reshape(len(cur), n_head, -1)
+        """Rows as heads, each normed where the architecture does so (qwen3)."""
+        heads = self._linear(cur, name).reshape(len(cur), n_head, -1)
+        return self._norm(heads, name + "_norm") if name + "_norm.weight" in self.weights else heads
 
     def _linear(self, cur: np.ndarray, name: str) -> np.ndarray:
         out: np.ndarray = cur @ self.weights[name + ".weight"].T
@@ -400,13 +402,13 @@ def select(scores: Mapping[int, float], protected: set[int], keep: float, n_toke
 
 
 def rope(heads: np.ndarray, pos: np.ndarray, config: Any, factors: np.ndarray | None) -> np.ndarray:
-    """Rotates (n_rows, n_head, n_rot) to positions pos; pairs (2i, 2i+1), or (i, i + n_rot/2) for qwen2."""
+    """Rotates (n_rows, n_head, n_rot) to positions pos; pairs (2i, 2i+1), or (i, i + n_rot/2) where not llama."""
     n_rot = heads.shape[-1]
     angles, magnitude = _rope_angles(pos, n_rot, config, factors)
     cos = (np.cos(angles) * magnitude).astype(np.float32)[:, None, :]
     sin = (np.sin(angles) * magnitude).astype(np.float32)[:, None, :]
     half = n_rot // 2
-    neox = config.arch == "qwen2"
+    neox = config.arch != "llama"
     first = slice(0, half) if neox else slice(0, None, 2)
     second = slice(half, None) if neox else slice(1, None, 2)
     out = np.empty_like(heads)

@@ -25,6 +25,7 @@ CHATML = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 BPE_SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+ARCHS = ("llama", "qwen2", "qwen3")  # every architecture that runs
 # What every tokenizer needs before text pieces come: specials and 256 bytes.
 N_VOCAB_MIN = 3 + 256
 
@@ -86,13 +87,14 @@ Overrides = Callable[[dict[str, Kv], dict[str, Tensor]], None]
 class TinyConfig:
     """Hyper-parameters of a tiny model. Defaults make a GQA ``llama`` with an SPM tokenizer."""
 
-    arch: str = "llama"  # or "qwen2": NEOX rope, QKV biases
+    arch: str = "llama"  # or "qwen2": NEOX rope, QKV biases; or "qwen3": NEOX rope, norms of Q and K
     n_vocab: int = 320  # at least N_VOCAB_MIN
     n_ctx_train: int = 512
     n_embd: int = 64
     n_layer: int = 6
     n_head: int = 4
     n_head_kv: int = 2
+    head_dim: int = 0  # 0: n_embd / n_head
     n_ff: int = 96
     weight_type: str = "F32"
     tied: bool = False  # no output.weight
@@ -112,11 +114,17 @@ class TinyConfig:
         """The defaults, with rows that are whole blocks of ``weight_type``, and ``changes``."""
         block = GGML_QUANT_SIZES[GGMLQuantizationType[weight_type]][0]
         shape = {"n_embd": 256, "n_ff": 512, "n_layer": 4} if block > 32 else {}
+        if changes.get("arch") == "qwen3":
+            shape["head_dim"] = 128 if block > 32 else 32  # twice what n_embd / n_head gives
         return cls(**{"weight_type": weight_type, **shape, **changes})
 
     @property
     def n_embd_head(self) -> int:
-        return self.n_embd // self.n_head
+        return self.head_dim or self.n_embd // self.n_head
+
+    @property
+    def n_embd_q(self) -> int:
+        return self.n_embd_head * self.n_head
 
     @property
     def n_embd_kv(self) -> int:
@@ -191,6 +199,8 @@ def tiny_kv(config: TinyConfig) -> dict[str, Kv]:
         "rope.dimension_count": config.n_embd_head,
         "vocab_size": config.n_vocab,
     }
+    if config.head_dim:
+        counts.update({"attention.key_length": config.head_dim, "attention.value_length": config.head_dim})
     kv = {"general.architecture": _str(config.arch), "general.name": _str("tiny")}
     kv.update({f"{config.arch}.{key}": _u32(count) for key, count in counts.items()})
     kv[f"{config.arch}.attention.layer_norm_rms_epsilon"] = _f32(config.rms_eps)
@@ -216,7 +226,7 @@ def tiny_weights(config: TinyConfig) -> dict[str, np.ndarray]:
     for il in range(config.n_layer):
         block = _block_weights(config, rng)
         weights.update({f"blk.{il}.{name}": values for name, values in block.items()})
-    weights["output_norm.weight"] = _norm_weight(config, rng)
+    weights["output_norm.weight"] = _norm_weight(rng, config.n_embd)
     if not config.tied:
         weights["output.weight"] = _matrix(rng, config.n_vocab, config.n_embd, 2.0)
     return weights
@@ -225,18 +235,22 @@ def tiny_weights(config: TinyConfig) -> dict[str, np.ndarray]:
 def _block_weights(config: TinyConfig, rng: np.random.Generator) -> dict[str, np.ndarray]:
     n_embd, n_embd_kv, n_ff = config.n_embd, config.n_embd_kv, config.n_ff
     block = {
-        "attn_norm.weight": _norm_weight(config, rng),
-        "attn_q.weight": _matrix(rng, n_embd, n_embd, 1.2),
+        "attn_norm.weight": _norm_weight(rng, n_embd),
+        "attn_q.weight": _matrix(rng, config.n_embd_q, n_embd, 1.2),
         "attn_k.weight": _matrix(rng, n_embd_kv, n_embd, 1.2),
         "attn_v.weight": _matrix(rng, n_embd_kv, n_embd, 1.0),
-        "attn_output.weight": _matrix(rng, n_embd, n_embd, 0.5),
-        "ffn_norm.weight": _norm_weight(config, rng),
+        "attn_output.weight": _matrix(rng, n_embd, config.n_embd_q, 0.5),
+        "ffn_norm.weight": _norm_weight(rng, n_embd),
         "ffn_gate.weight": _matrix(rng, n_ff, n_embd, 1.0),
         "ffn_up.weight": _matrix(rng, n_ff, n_embd, 1.0),
         "ffn_down.weight": _matrix(rng, n_embd, n_ff, 0.5),
     }
     if config.arch == "qwen2":
         block.update(_qkv_biases(config, rng))
+    if config.arch == "qwen3":
+        # after its norm a head is about as large as the weights: these make attention as peaked as elsewhere
+        norms = {name: _norm_weight(rng, config.n_embd_head) for name in ("attn_q_norm.weight", "attn_k_norm.weight")}
+        block.update({name: np.float32(1.2) * values for name, values in norms.items()})
     return block
 
 
@@ -244,8 +258,8 @@ def _matrix(rng: np.random.Generator, n_out: int, n_in: int, gain: float) -> np.
     return rng.normal(0.0, gain / np.sqrt(n_in), (n_out, n_in)).astype(np.float32)
 
 
-def _norm_weight(config: TinyConfig, rng: np.random.Generator) -> np.ndarray:
-    return rng.uniform(0.5, 1.5, config.n_embd).astype(np.float32)
+def _norm_weight(rng: np.random.Generator, n: int) -> np.ndarray:
+    return rng.uniform(0.5, 1.5, n).astype(np.float32)
 
 
 def _qkv_biases(config: TinyConfig, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -300,7 +314,7 @@ def _bpe_kv(config: TinyConfig) -> dict[str, Kv]:
     bos = "<|im_start|>" if config.arch == "llama" else "<|endoftext|>"
     return {
         "tokenizer.ggml.model": _str("gpt2"),
-        "tokenizer.ggml.pre": _str("smollm" if config.arch == "llama" else config.arch),
+        "tokenizer.ggml.pre": _str("smollm" if config.arch == "llama" else "qwen2"),
         "tokenizer.ggml.tokens": _array(tokens, GGUFValueType.STRING),
         "tokenizer.ggml.token_type": _array(types, GGUFValueType.INT32),
         "tokenizer.ggml.merges": _array(merges, GGUFValueType.STRING),

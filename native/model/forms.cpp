@@ -39,10 +39,10 @@ void to_16_bit(const float * x, void * y, int64_t n, ggml_type type) {
 
 bool may_hold_twice(size_t n_bytes) { return n_bytes <= second_memory(); }
 
-large_weights::large_weights(ggml_backend_dev_t cpu_dev, weight_mode mode)
+weight_forms::weight_forms(ggml_backend_dev_t cpu_dev, weight_mode mode)
     : dev_(cpu_dev), plain_(ggml_backend_dev_buffer_type(cpu_dev)), mode_(mode), budget_(second_memory()) {}
 
-large_weights::choice large_weights::choose(const ggml_tensor * small, ggml_backend_buffer_type_t buft) {
+weight_forms::choice weight_forms::choose(const ggml_tensor * small, ggml_backend_buffer_type_t buft) {
     if (mode_ == weight_mode::force_bf16) {
         return {GGML_TYPE_BF16, false};
     }
@@ -57,7 +57,7 @@ large_weights::choice large_weights::choose(const ggml_tensor * small, ggml_back
     return it->second.is_ours && !has_ours ? choice{} : it->second;
 }
 
-large_weights::choice large_weights::fastest(const kernel & small) const {
+weight_forms::choice weight_forms::fastest(const kernel & small) const {
     const double as_is = kernel_speed(dev_, small);
     const double mapped = small.buft == plain_ ? as_is : kernel_speed(dev_, {small.type, plain_});
     const double ours = kernel_speed(dev_, {small.type, plain_, true});
@@ -79,7 +79,7 @@ large_weights::choice large_weights::fastest(const kernel & small) const {
     return small.buft != plain_ && mapped >= MIN_GAIN_MAPPED * as_is ? choice{small.type, false} : choice{};
 }
 
-void large_weights::add(ggml_tensor * small, ggml_backend_buffer_type_t small_buft, size_t offset) {
+void weight_forms::add(ggml_tensor * small, ggml_backend_buffer_type_t small_buft, size_t offset) {
     if (mode_ == weight_mode::as_is || !ggml_is_quantized(small->type)) {
         return;
     }
@@ -98,7 +98,7 @@ void large_weights::add(ggml_tensor * small, ggml_backend_buffer_type_t small_bu
 }
 
 // Null where the budget is spent: the first layers come first, they see the most tokens.
-ggml_tensor * large_weights::new_form(const ggml_tensor * small, ggml_type type, size_t offset, int64_t min_rows) {
+ggml_tensor * weight_forms::new_form(const ggml_tensor * small, ggml_type type, size_t offset, int64_t min_rows) {
     const size_t n_bytes = ggml_row_size(type, small->ne[0]) * static_cast<size_t>(small->ne[1]);
     if (n_bytes > budget_) {
         return nullptr;
@@ -108,24 +108,22 @@ ggml_tensor * large_weights::new_form(const ggml_tensor * small, ggml_type type,
     ctxs_.emplace_back(ggml_init(params));
     ggml_tensor * large = ggml_new_tensor_2d(ctxs_.back().get(), type, small->ne[0], small->ne[1]);
     ggml_set_name(large, small->name);
+    of_[small] = forms_.size();
     forms_.push_back({small, large, offset, min_rows});
     return large;
 }
 
-ggml_tensor * large_weights::at(ggml_tensor * small, int64_t n_rows) const {
-    for (const form & f : forms_) {
-        if (f.small == small && f.min_rows <= n_rows) {
-            return f.large;
-        }
-    }
-    return small;
+ggml_tensor * weight_forms::at(ggml_tensor * small, int64_t n_rows) const {
+    const auto it = of_.find(small);
+    return it != of_.end() && forms_[it->second].min_rows <= n_rows ? forms_[it->second].large : small;
 }
 
-bool large_weights::maps(const ggml_tensor * small) const {
-    return std::any_of(forms_.begin(), forms_.end(), [&](const form & f) { return f.small == small && f.is_copy(); });
+bool weight_forms::maps(const ggml_tensor * small) const {
+    const auto it = of_.find(small);
+    return it != of_.end() && forms_[it->second].is_copy();
 }
 
-void large_weights::load(const mapped_file & map, bool map_plain) {
+void weight_forms::load(const mapped_file & map, bool map_plain) {
     ggml_backend_buffer_ptr mapping(ggml_backend_cpu_buffer_from_ptr(map.data(), map.size()));
     ggml_backend_buffer_set_usage(mapping.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
     for (size_t i = 0; i < forms_.size(); ++i) {
@@ -155,7 +153,7 @@ void large_weights::load(const mapped_file & map, bool map_plain) {
 }
 
 // Dequantises the matrix row by row, on every core.
-void large_weights::convert(const form & f, const char * data) const {
+void weight_forms::convert(const form & f, const char * data) const {
     const int64_t n_in = f.large->ne[0];
     const int64_t n_out = f.large->ne[1];
     const size_t row_size = ggml_row_size(f.small->type, n_in);
@@ -179,7 +177,7 @@ void large_weights::convert(const form & f, const char * data) const {
     }
 }
 
-std::string large_weights::describe() const {
+std::string weight_forms::describe() const {
     std::map<std::string, size_t> bytes;
     for (const auto & [type, n] : ours_bytes_) {
         bytes[ggml_type_name(type) + std::string(" by our kernel")] += n;

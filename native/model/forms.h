@@ -9,6 +9,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include <ggml-cpp.h>
@@ -29,7 +30,7 @@ enum class weight_mode {
 // May so many bytes of weights be held a second time? A quarter of the machine's memory is given to that.
 bool may_hold_twice(size_t n_bytes);
 
-class large_weights {
+class weight_forms {
   public:
     // The row counts at which a form for more rows may take over, ascending: the file's bytes by our kernel as soon as
     // there are two rows; 16-bit copies soon after, since no row is quantized for them; ggml's kernels for batches
@@ -37,11 +38,11 @@ class large_weights {
     static constexpr int64_t LEVELS[] = {2, 4, 16};
 
     // Measures nothing and adds nothing with weight_mode::as_is.
-    large_weights(ggml_backend_dev_t cpu_dev, weight_mode mode);
+    weight_forms(ggml_backend_dev_t cpu_dev, weight_mode mode);
 
     // A matrix of the file in the buffer type it has for few rows: chooses how it is multiplied with more.
     void add(ggml_tensor * small, ggml_backend_buffer_type_t small_buft, size_t offset);
-    // What stands for a matrix from so many rows on, one of LEVELS: its second form or itself.
+    // What stands for a matrix where so many rows are multiplied: its second form or itself.
     ggml_tensor * at(ggml_tensor * small, int64_t n_rows) const;
     // Are so many rows multiplied with this form of a matrix by our kernel?
     bool is_ours(const ggml_tensor * weights, int64_t n_rows) const {
@@ -77,7 +78,8 @@ class large_weights {
     weight_mode mode_;
     size_t budget_; // bytes that may still be taken
     std::vector<form> forms_;
-    std::map<const ggml_tensor *, int64_t> ours_; // from how many rows on
+    std::unordered_map<const ggml_tensor *, size_t> of_; // where in forms_ a matrix has its second form
+    std::map<const ggml_tensor *, int64_t> ours_;        // from how many rows on
     std::map<ggml_type, size_t> ours_bytes_;
     std::map<std::pair<ggml_type, ggml_backend_buffer_type_t>, choice> chosen_;
     std::vector<ggml_context_ptr> ctxs_;

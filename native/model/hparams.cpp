@@ -5,13 +5,10 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "model/architecture.h"
 
 namespace lazygguf {
 namespace {
-
-const char * const SUPPORTED =
-    "supported are 'llama' (Llama 1/2/3, SmolLM2, TinyLlama, Mistral without sliding window) "
-    "and 'qwen2' files, dense models only";
 
 void check_range(const gguf_file & file, const char * what, double value, double low, double high) {
     if (!(value >= low && value <= high)) {
@@ -20,24 +17,39 @@ void check_range(const gguf_file & file, const char * what, double value, double
     }
 }
 
-void refuse(const gguf_file & file, const std::string & what) {
-    fail(status::unsupported, format("%s: %s; %s", file.path().c_str(), what.c_str(), SUPPORTED));
+// "supported are 'llama' (Llama 1 to 3, ...) and 'qwen2' (...) files, dense models only"
+std::string supported() {
+    const std::vector<const architecture *> & all = architectures();
+    std::string text = "supported are ";
+    for (size_t i = 0; i < all.size(); ++i) {
+        text += i == 0 ? "" : i + 1 == all.size() ? " and " : ", ";
+        text += format("'%s' (%s)", all[i]->name, all[i]->models);
+    }
+    return text + " files, dense models only";
 }
 
-void check_family(const gguf_file & file, const hparams & hp) {
-    if (hp.arch != "llama" && hp.arch != "qwen2") {
-        refuse(file, format("architecture '%s'", hp.arch.c_str()));
+void refuse(const gguf_file & file, const std::string & what) {
+    fail(status::unsupported, format("%s: %s; %s", file.path().c_str(), what.c_str(), supported().c_str()));
+}
+
+std::string prefix_of(const gguf_file & file) { return file.get_str("general.architecture") + "."; }
+
+const architecture * find_architecture(const gguf_file & file) {
+    const std::string name = file.get_str("general.architecture");
+    for (const architecture * arch : architectures()) {
+        if (name == arch->name) {
+            return arch;
+        }
     }
+    refuse(file, format("architecture '%s'", name.c_str()));
+    return nullptr;
+}
+
+void refuse_split(const gguf_file & file) {
     if (const uint32_t n = file.get_u32("split.count", 0); n > 1) {
         fail(status::unsupported, format("%s: is part of a model split into %u files; merge them into one file first "
                                          "(llama-gguf-split --merge)",
                                          file.path().c_str(), n));
-    }
-    if (const uint32_t n = file.get_u32(hp.arch + ".expert_count", 0); n > 0) {
-        refuse(file, format("mixture of %u experts", n));
-    }
-    if (const uint32_t n = file.get_u32(hp.arch + ".attention.sliding_window", 0); n > 0) {
-        refuse(file, format("sliding-window attention (%u tokens)", n));
     }
 }
 
@@ -62,8 +74,45 @@ int read_head_count(const gguf_file & file, const std::string & key, int fallbac
     return static_cast<int>(value);
 }
 
+// Yarn scales the attention by 1 + 0.1 ln(factor) inside ggml's rope; the file's own factor comes on top.
+void read_rope_scaling(const gguf_file & file, const std::string & prefix, rope_params & rope) {
+    const std::string type = file.get_str(prefix + "scaling.type", "linear"); // llama.cpp's default
+    float factor = file.get_f32(prefix + "scaling.factor", 0.0F);
+    if (factor == 0.0F) {
+        factor = file.get_f32(prefix + "scale_linear", 0.0F); // the name in old files
+    }
+    factor = factor == 0.0F ? 1.0F : factor;
+    check_range(file, "rope.scaling.factor", factor, 1e-3, 1e6);
+    rope.attn_factor = file.get_f32(prefix + "scaling.attn_factor", 1.0F);
+    check_range(file, "rope.scaling.attn_factor", rope.attn_factor, 1e-3, 1e3);
+    if (type == "yarn") {
+        rope.ext_factor = 1.0F;
+        rope.beta_fast = file.get_f32(prefix + "scaling.yarn_beta_fast", 32.0F);
+        rope.beta_slow = file.get_f32(prefix + "scaling.yarn_beta_slow", 1.0F);
+        check_range(file, "rope.scaling.yarn_beta_fast", rope.beta_fast, 1e-3, 1e6);
+        check_range(file, "rope.scaling.yarn_beta_slow", rope.beta_slow, 1e-3, 1e6);
+    } else if (type != "none" && type != "linear") {
+        refuse(file, format("rope scaling '%s'", type.c_str()));
+    }
+    rope.freq_scale = type == "none" ? 1.0F : 1.0F / factor;
+}
+
+} // namespace
+
+void refuse_experts(const gguf_file & file) {
+    if (const uint32_t n = file.get_u32(prefix_of(file) + "expert_count", 0); n > 0) {
+        refuse(file, format("mixture of %u experts", n));
+    }
+}
+
+void refuse_windows(const gguf_file & file) {
+    if (const uint32_t n = file.get_u32(prefix_of(file) + "attention.sliding_window", 0); n > 0) {
+        refuse(file, format("sliding-window attention (%u tokens)", n));
+    }
+}
+
 void read_shape(const gguf_file & file, hparams & hp) {
-    const std::string a = hp.arch + ".";
+    const std::string a = prefix_of(file);
     hp.n_ctx_train = static_cast<int>(file.get_u32(a + "context_length"));
     hp.n_embd = static_cast<int>(file.get_u32(a + "embedding_length"));
     hp.n_layer = static_cast<int>(file.get_u32(a + "block_count"));
@@ -91,37 +140,17 @@ void read_shape(const gguf_file & file, hparams & hp) {
     }
     hp.n_embd_head = key_length > 0 ? static_cast<int>(key_length) : hp.n_embd / hp.n_head;
     check_range(file, "attention.key_length", hp.n_embd_head, 1, 4096);
-    hp.rms_eps = file.get_f32(a + "attention.layer_norm_rms_epsilon");
-    check_range(file, "attention.layer_norm_rms_epsilon", hp.rms_eps, 1e-12, 1.0);
+    layer_params layer;
+    layer.rms_eps = file.get_f32(a + "attention.layer_norm_rms_epsilon");
+    check_range(file, "attention.layer_norm_rms_epsilon", layer.rms_eps, 1e-12, 1.0);
+    layer.attn_scale = 1.0F / std::sqrt(static_cast<float>(hp.n_embd_head));
+    hp.layers.assign(static_cast<size_t>(hp.n_layer), layer);
 }
 
-// Yarn scales the attention by 1 + 0.1 ln(factor) inside ggml's rope; the file's own factor comes on top.
-void read_rope_scaling(const gguf_file & file, const std::string & prefix, rope_params & rope) {
-    const std::string type = file.get_str(prefix + "scaling.type", "linear"); // llama.cpp's default
-    float factor = file.get_f32(prefix + "scaling.factor", 0.0F);
-    if (factor == 0.0F) {
-        factor = file.get_f32(prefix + "scale_linear", 0.0F); // the name in old files
-    }
-    factor = factor == 0.0F ? 1.0F : factor;
-    check_range(file, "rope.scaling.factor", factor, 1e-3, 1e6);
-    rope.attn_factor = file.get_f32(prefix + "scaling.attn_factor", 1.0F);
-    check_range(file, "rope.scaling.attn_factor", rope.attn_factor, 1e-3, 1e3);
-    if (type == "yarn") {
-        rope.ext_factor = 1.0F;
-        rope.beta_fast = file.get_f32(prefix + "scaling.yarn_beta_fast", 32.0F);
-        rope.beta_slow = file.get_f32(prefix + "scaling.yarn_beta_slow", 1.0F);
-        check_range(file, "rope.scaling.yarn_beta_fast", rope.beta_fast, 1e-3, 1e6);
-        check_range(file, "rope.scaling.yarn_beta_slow", rope.beta_slow, 1e-3, 1e6);
-    } else if (type != "none" && type != "linear") {
-        refuse(file, format("rope scaling '%s'", type.c_str()));
-    }
-    rope.freq_scale = type == "none" ? 1.0F : 1.0F / factor;
-}
-
-void read_rope(const gguf_file & file, hparams & hp) {
-    const std::string prefix = hp.arch + ".rope.";
-    rope_params & rope = hp.rope;
-    rope.mode = hp.arch == "qwen2" ? GGML_ROPE_TYPE_NEOX : GGML_ROPE_TYPE_NORMAL;
+void read_rope(const gguf_file & file, hparams & hp, int mode) {
+    const std::string prefix = prefix_of(file) + "rope.";
+    rope_params rope;
+    rope.mode = mode;
     rope.n_rot = static_cast<int>(file.get_u32(prefix + "dimension_count", static_cast<uint32_t>(hp.n_embd_head)));
     check_range(file, "rope.dimension_count", rope.n_rot, 2, hp.n_embd_head);
     if (rope.n_rot % 2 != 0) {
@@ -134,16 +163,16 @@ void read_rope(const gguf_file & file, hparams & hp) {
     rope.n_ctx_orig = static_cast<int>(file.get_u32(prefix + "scaling.original_context_length", n_ctx_train));
     check_range(file, "rope.scaling.original_context_length", rope.n_ctx_orig, 1, 1 << 30);
     read_rope_scaling(file, prefix, rope);
+    for (layer_params & layer : hp.layers) {
+        layer.rope = rope;
+    }
 }
-
-} // namespace
 
 hparams read_hparams(const gguf_file & file) {
     hparams hp;
-    hp.arch = file.get_str("general.architecture");
-    check_family(file, hp);
-    read_shape(file, hp);
-    read_rope(file, hp);
+    hp.arch = find_architecture(file);
+    refuse_split(file);
+    hp.arch->keys(file, hp);
 
     const int64_t i = gguf_find_tensor(file.gguf(), "token_embd.weight");
     if (i < 0) {

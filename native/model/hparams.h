@@ -1,17 +1,20 @@
 // hparams.h: the numbers that say what a model looks like, read from a GGUF file and checked.
 //
 // Owns the meaning and the limits of the `<arch>.*` keys. After read_hparams() every number is safe to build tensors
-// and graphs from. Knows nothing about weights.
+// and graphs from. Which keys an architecture has is its file's business (arch/), with the pieces below.
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "file/gguf_file.h"
 
 namespace lazygguf {
 
+struct architecture; // model/architecture.h
+
 struct rope_params {
-    int n_rot = 0; // rotated dimensions of a head
+    int n_rot = 0; // rotated dimensions of a head; 0: the layer does not rotate
     int mode = 0;  // GGML_ROPE_TYPE_NORMAL (pairs 2i, 2i+1) or GGML_ROPE_TYPE_NEOX (pairs i, i + n_rot/2)
     int n_ctx_orig = 0;
     float freq_base = 10000.0F;
@@ -22,8 +25,17 @@ struct rope_params {
     float beta_slow = 1.0F;
 };
 
+// What may differ between the layers of one model.
+struct layer_params {
+    rope_params rope;
+    float rms_eps = 0.0F;
+    float attn_scale = 0.0F;   // of Q * K before softmax
+    float attn_softcap = 0.0F; // products go through cap * tanh(x / cap); 0: as they are
+    int n_window = 0;          // a row sees so many positions up to its own; 0: all
+};
+
 struct hparams {
-    std::string arch;
+    const architecture * arch = nullptr;
     int n_vocab = 0; // rows of token_embd
     int n_ctx_train = 0;
     int n_embd = 0;
@@ -32,14 +44,24 @@ struct hparams {
     int n_head_kv = 0;
     int n_embd_head = 0;
     int n_ff = 0;
-    float rms_eps = 0.0F;
-    rope_params rope;
+    std::vector<layer_params> layers; // (n_layer)
 
     int n_embd_q() const { return n_embd_head * n_head; }
     int n_embd_kv() const { return n_embd_head * n_head_kv; }
+    const layer_params & layer(int il) const { return layers[static_cast<size_t>(il)]; }
 };
 
-// Fails with BAD_FILE where a number is missing or impossible, with UNSUPPORTED where the model is of another kind.
+// Fails with bad_file where a number is missing or impossible, with unsupported where the model is of another kind.
 hparams read_hparams(const gguf_file & file);
+
+// ---- for the files in arch/: each reads and checks some keys, alike for all layers ----
+
+// Sizes and head counts, the norms' epsilon, and 1 / sqrt(n_embd_head) as the scale of attention.
+void read_shape(const gguf_file & file, hparams & hp);
+// The rotation, in one of ggml's two orders of pairs, with linear or yarn scaling. After read_shape.
+void read_rope(const gguf_file & file, hparams & hp, int mode);
+// Fails with unsupported where the file has what is no part of a dense model that sees its whole context.
+void refuse_experts(const gguf_file & file);
+void refuse_windows(const gguf_file & file);
 
 } // namespace lazygguf

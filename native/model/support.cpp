@@ -98,7 +98,8 @@ std::string lacking_kernels(const gguf_file & file, const std::string & device) 
     ggml_backend_dev_t dev = find_devices(request).front();
     const hparams hp = read_hparams(file);
     std::map<std::string, int> kinds;
-    for (const tensor_spec & spec : list_tensors(hp)) {
+    model_weights unused;
+    for (const tensor_spec & spec : list_tensors(hp, unused)) {
         const int64_t i = gguf_find_tensor(file.gguf(), spec.name.c_str());
         if (i >= 0 && !has_kernel(dev, spec, gguf_get_tensor_type(file.gguf(), i))) {
             const char * type = ggml_type_name(gguf_get_tensor_type(file.gguf(), i));

@@ -3,30 +3,10 @@
 #include "model/tensors.h"
 
 #include "base/error.h"
+#include "model/architecture.h"
 
 namespace lazygguf {
 namespace {
-
-void list_layer(const hparams & hp, int il, std::vector<tensor_spec> & list) {
-    const std::string blk = "blk." + std::to_string(il) + ".";
-    const int64_t n_embd = hp.n_embd;
-    const int64_t n_q = hp.n_embd_q();
-    const int64_t n_kv = hp.n_embd_kv();
-    const bool qkv_bias = hp.arch == "qwen2";
-    list.push_back({blk + "attn_norm.weight", tensor_use::vector, n_embd, 1, true, il});
-    list.push_back({blk + "attn_q.weight", tensor_use::matmul, n_embd, n_q, true, il});
-    list.push_back({blk + "attn_k.weight", tensor_use::matmul, n_embd, n_kv, true, il});
-    list.push_back({blk + "attn_v.weight", tensor_use::matmul, n_embd, n_kv, true, il});
-    list.push_back({blk + "attn_q.bias", tensor_use::vector, n_q, 1, qkv_bias, il});
-    list.push_back({blk + "attn_k.bias", tensor_use::vector, n_kv, 1, qkv_bias, il});
-    list.push_back({blk + "attn_v.bias", tensor_use::vector, n_kv, 1, qkv_bias, il});
-    list.push_back({blk + "attn_output.weight", tensor_use::matmul, n_q, n_embd, true, il});
-    list.push_back({blk + "attn_output.bias", tensor_use::vector, n_embd, 1, false, il});
-    list.push_back({blk + "ffn_norm.weight", tensor_use::vector, n_embd, 1, true, il});
-    list.push_back({blk + "ffn_gate.weight", tensor_use::matmul, n_embd, hp.n_ff, true, il});
-    list.push_back({blk + "ffn_up.weight", tensor_use::matmul, n_embd, hp.n_ff, true, il});
-    list.push_back({blk + "ffn_down.weight", tensor_use::matmul, hp.n_ff, n_embd, true, il});
-}
 
 bool has_kernels(ggml_type type) {
     if (type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16) {
@@ -61,22 +41,43 @@ void check_tensor(const gguf_file & file, const tensor_spec & spec, int64_t i) {
 
 } // namespace
 
-std::vector<tensor_spec> list_tensors(const hparams & hp) {
+std::string tensor_list::name_of(const char * name, const char * part) const {
+    return format("blk.%d.%s.%s", il_, name, part);
+}
+
+void tensor_list::vector(const char * name, ggml_tensor *& slot, int64_t n) {
+    out_.push_back({name_of(name, "weight"), tensor_use::vector, n, 1, true, il_, &slot});
+}
+
+void tensor_list::matrix(const char * name, linear_weights & slot, int64_t n_in, int64_t n_out, bias b) {
+    out_.push_back({name_of(name, "weight"), tensor_use::matmul, n_in, n_out, true, il_, &slot.weight});
+    if (b != bias::none) {
+        out_.push_back({name_of(name, "bias"), tensor_use::vector, n_out, 1, b == bias::required, il_, &slot.bias});
+    }
+}
+
+void tensor_list::rope_freqs(int64_t n) {
+    if (il_ == 0) {
+        out_.push_back({ROPE_FREQS, tensor_use::vector, n, 1, false, -1, nullptr});
+    }
+}
+
+std::vector<tensor_spec> list_tensors(const hparams & hp, model_weights & weights) {
+    weights.layers.resize(static_cast<size_t>(hp.n_layer));
     std::vector<tensor_spec> list;
-    list.push_back({"token_embd.weight", tensor_use::rows, hp.n_embd, hp.n_vocab, true, -1});
-    if (hp.arch == "llama") { // llama.cpp reads it for this architecture only
-        list.push_back({"rope_freqs.weight", tensor_use::vector, hp.rope.n_rot / 2, 1, false, -1});
-    }
+    list.push_back({"token_embd.weight", tensor_use::rows, hp.n_embd, hp.n_vocab, true, -1, &weights.tok_embd});
     for (int il = 0; il < hp.n_layer; ++il) {
-        list_layer(hp, il, list);
+        tensor_list layer(list, il);
+        hp.arch->tensors(layer, weights.layers[static_cast<size_t>(il)], hp);
     }
-    list.push_back({"output_norm.weight", tensor_use::vector, hp.n_embd, 1, true, -1});
-    list.push_back({"output.weight", tensor_use::matmul, hp.n_embd, hp.n_vocab, false, -1});
+    list.push_back({"output_norm.weight", tensor_use::vector, hp.n_embd, 1, true, -1, &weights.output_norm});
+    list.push_back({"output.weight", tensor_use::matmul, hp.n_embd, hp.n_vocab, false, -1, &weights.output});
     return list;
 }
 
 void check_tensors(const gguf_file & file, const hparams & hp) {
-    for (const tensor_spec & spec : list_tensors(hp)) {
+    model_weights unused;
+    for (const tensor_spec & spec : list_tensors(hp, unused)) {
         const int64_t i = gguf_find_tensor(file.gguf(), spec.name.c_str());
         if (i >= 0) {
             check_tensor(file, spec, i);

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from reference import Reference
-from tiny_gguf import TinyConfig, write_tiny_gguf
+from tiny_gguf import ARCHS, TinyConfig, write_tiny_gguf
 
 from lazygguf import KeepSchedule, PruningPoint
 from lazygguf._ffi import AttentionRequest, NativeModel, NativeSession
@@ -35,7 +35,7 @@ def expected_rows(
     return np.stack([layer[:, span[0] : span[1]].transpose(1, 0, 2) for layer in reference.attention])
 
 
-@pytest.mark.parametrize("arch", ["llama", "qwen2"])
+@pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize(("span", "n_ubatch"), [((89, 90), 512), ((40, 90), 512), ((40, 88), 16), ((10, 12), 32)])
 def test_every_head_of_every_layer_looks_where_the_reference_looks(
     tiny_model: Write, arch: str, span: tuple[int, int], n_ubatch: int

@@ -12,7 +12,7 @@ import reference
 import tiny_gguf
 from gguf import GGMLQuantizationType
 from reference import Point, Reference, Schedule
-from tiny_gguf import TinyConfig
+from tiny_gguf import ARCHS, TinyConfig
 
 # NMSE of the last token's logits with an f16 KV cache. Beside each: the worst of eight seeds with flash
 # attention on and off, measured for llama / qwen2. Below F32 ggml also rounds the activations, which the
@@ -67,7 +67,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 @pytest.mark.parametrize("flash_attn", [False, True])
 @pytest.mark.parametrize("weight_type", list(TOLERANCE))
-@pytest.mark.parametrize("arch", ["llama", "qwen2"])
+@pytest.mark.parametrize("arch", ARCHS)
 def test_dense_logits_are_llama_cpps(tmp_path: Path, arch: str, weight_type: str, flash_attn: bool) -> None:
     config = TinyConfig.for_type(weight_type, arch=arch)
     weights = tiny_gguf.write_tiny_gguf(tmp_path / "tiny.gguf", config)
@@ -83,6 +83,8 @@ def test_dense_logits_are_llama_cpps(tmp_path: Path, arch: str, weight_type: str
     [
         {},
         {"arch": "qwen2", "tokenizer": "bpe"},
+        {"arch": "qwen3", "head_dim": 24},
+        {"arch": "qwen3", "head_dim": 32, "rope_scaling": "yarn", "tied": True, "rope_freq_base": 1e6},
         {"tied": True},
         {"n_head_kv": 4},
         {"n_head_kv": 1},

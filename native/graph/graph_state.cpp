@@ -1,0 +1,72 @@
+// graph_state.cpp: inputs, and which device runs which node.
+
+#include "graph/graph_state.h"
+
+#include <utility>
+
+namespace lazygguf {
+namespace {
+
+constexpr int NODES_PER_LAYER = 96; // twice what a layer has: the last one may build rows that are not wanted
+constexpr int NODES_PER_SCORED_HEAD = 16;
+
+size_t max_nodes(const segment_tensors & seg, const graph_shape & shape) {
+    int n_score_parts = 2;
+    for (const scored_layer & scored : shape.scored) {
+        n_score_parts += 2 + static_cast<int>(scored.heads.size());
+    }
+    return static_cast<size_t>(160 + (seg.il_end - seg.il_begin) * NODES_PER_LAYER +
+                               n_score_parts * NODES_PER_SCORED_HEAD);
+}
+
+bool is_view(const ggml_tensor * t) {
+    return t->op == GGML_OP_NONE || t->op == GGML_OP_VIEW || t->op == GGML_OP_RESHAPE || t->op == GGML_OP_PERMUTE ||
+           t->op == GGML_OP_TRANSPOSE;
+}
+
+// Rope reads its frequencies, but runs with its layer.
+bool follows_weights(const ggml_tensor * t) {
+    for (int i = 0; i < GGML_MAX_SRC && t->op != GGML_OP_ROPE; ++i) {
+        const ggml_tensor * src = t->src[i];
+        if (src != nullptr && src->buffer != nullptr &&
+            ggml_backend_buffer_get_usage(src->buffer) == GGML_BACKEND_BUFFER_USAGE_WEIGHTS) {
+            return true;
+        }
+    }
+    return false;
+}
+
+} // namespace
+
+graph_state::graph_state(const model & m, segment_tensors tensors, const graph_shape & s)
+    : mdl(m), seg(std::move(tensors)), shape(s) {
+    const size_t n_nodes = max_nodes(seg, shape);
+    ggml_init_params params = {ggml_tensor_overhead() * n_nodes + ggml_graph_overhead_custom(n_nodes, false), nullptr,
+                               /*no_alloc=*/true};
+    ctx.reset(ggml_init(params));
+    gf = ggml_new_graph_custom(ctx.get(), n_nodes, false);
+}
+
+ggml_tensor * graph_state::new_input(ggml_type type, int64_t ne0, int64_t ne1, const char * name) const {
+    ggml_tensor * t = ggml_new_tensor_2d(ctx.get(), type, ne0, ne1);
+    ggml_set_name(t, name);
+    ggml_set_input(t);
+    return t;
+}
+
+void graph_state::expand(ggml_tensor * t, ggml_backend_dev_t dev) {
+    ggml_build_forward_expand(gf, t);
+    for (; n_placed_ < ggml_graph_n_nodes(gf); ++n_placed_) {
+        ggml_tensor * node = ggml_graph_node(gf, n_placed_);
+        if (!is_view(node) && !follows_weights(node)) {
+            placed.push_back({node, dev});
+        }
+    }
+}
+
+ggml_tensor * last_rows(ggml_context * ctx, ggml_tensor * t, int64_t n) {
+    return t->ne[1] <= n ? t
+                         : ggml_view_2d(ctx, t, t->ne[0], n, t->nb[1], static_cast<size_t>(t->ne[1] - n) * t->nb[1]);
+}
+
+} // namespace lazygguf

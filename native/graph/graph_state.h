@@ -1,0 +1,71 @@
+// graph_state.h: what all layers of one graph share while it is built.
+//
+// Filled by segment_graph; layer_builder, masks and scores add nodes through it.
+#pragma once
+
+#include <deque>
+#include <map>
+#include <vector>
+
+#include <ggml-cpp.h>
+
+#include "graph/graph_shape.h"
+#include "kernels/matmul.h"
+#include "model/model.h"
+
+namespace lazygguf {
+
+// A node and the device that runs it. Nodes that multiply with weights are not listed: they run where the weights lie.
+struct placed_node {
+    ggml_tensor * node;
+    ggml_backend_dev_t dev;
+};
+
+// Which mask a layer attends with: that of its device, for its window.
+struct mask_key {
+    ggml_backend_dev_t dev;
+    int n_window;
+
+    bool operator<(const mask_key & o) const { return dev != o.dev ? dev < o.dev : n_window < o.n_window; }
+};
+
+struct graph_state {
+    graph_state(const model & m, segment_tensors tensors, const graph_shape & s);
+
+    const model & mdl;
+    const segment_tensors seg;
+    const graph_shape shape;
+    ggml_context_ptr ctx;
+    ggml_cgraph * gf = nullptr;
+    std::vector<placed_node> placed;
+
+    // inputs
+    ggml_tensor * tokens = nullptr;     // I32 [n_rows]; null where the segment starts from aux rows
+    ggml_tensor * pos = nullptr;        // I32 [n_rows]
+    ggml_tensor * aux_rows = nullptr;   // I64 [n_rows], the positions once more: set_rows wants I64
+    ggml_tensor * kv_rows = nullptr;    // I64 [n_rows]
+    ggml_tensor * kv_pos = nullptr;     // F32 [n_kv] for masks made on a device, as is the next one
+    ggml_tensor * row_pos = nullptr;    // F32 [1, n_rows]
+    ggml_tensor * query_rows = nullptr; // I32 [n_query]; null where every row asks
+
+    std::map<mask_key, ggml_tensor *> masks; // F16 [n_kv, n_rows] 0 or -inf; the CPU's come from the host
+    std::map<const ggml_tensor *, ggml_tensor *>
+        packed;                    // rows that our kernel multiplies, packed once for all matrices
+    std::deque<work_queue> queues; // one per op of our kernel
+
+    // outputs
+    ggml_tensor * logits = nullptr;    // F32 [n_vocab, 1]
+    std::vector<ggml_tensor *> scores; // by layer, then by head: see score_form
+
+    ggml_tensor * new_input(ggml_type type, int64_t ne0, int64_t ne1, const char * name) const;
+    // Adds a node with all that it needs; what is new runs on `dev`.
+    void expand(ggml_tensor * t, ggml_backend_dev_t dev);
+
+  private:
+    int n_placed_ = 0; // nodes of gf that have their device
+};
+
+// The last n rows of a 2-D tensor, or all where it has fewer.
+ggml_tensor * last_rows(ggml_context * ctx, ggml_tensor * t, int64_t n);
+
+} // namespace lazygguf

@@ -1,0 +1,238 @@
+// loader.cpp: which tensor goes into which memory (repacked for fast CPU kernels, mapped from the file, or a GPU's),
+// and how it gets there.
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+
+#include "base/error.h"
+#include "devices/device_proc.h"
+#include "kernels/matmul.h"
+#include "model/architecture.h"
+#include "model/model.h"
+
+namespace lazygguf {
+
+bool has_kernel(ggml_backend_dev_t dev, const tensor_spec & spec, ggml_type type) {
+    if (spec.use == tensor_use::matmul) {
+        return is_supported(dev, {type, ggml_backend_dev_buffer_type(dev)}, spec.ne0, spec.ne1);
+    }
+    ggml_context_ptr ctx(ggml_init({ggml_tensor_overhead() * 4, nullptr, /*no_alloc=*/true}));
+    ggml_tensor * w = ggml_new_tensor_2d(ctx.get(), type, spec.ne0, spec.ne1);
+    ggml_tensor * op = spec.use == tensor_use::rows
+                           ? ggml_get_rows(ctx.get(), w, ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I32, 512))
+                           : ggml_mul(ctx.get(), ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, spec.ne0, 512), w);
+    return ggml_backend_dev_supports_op(dev, op);
+}
+
+namespace {
+
+// Buffer types with faster kernels than the plain one (CPU_REPACK, KleidiAI), best first. Not AMX: compiled by GCC 12,
+// those kernels of ggml 0.25.3 end the process with an illegal instruction (findings/gcc12-amx-tile-config.sh), and
+// nothing tells beforehand.
+std::vector<ggml_backend_buffer_type_t> extra_bufts(ggml_backend_dev_t dev) {
+    std::vector<ggml_backend_buffer_type_t> bufts;
+    auto get = device_proc<ggml_backend_dev_get_extra_bufts_t>(dev, "ggml_backend_dev_get_extra_bufts");
+    for (ggml_backend_buffer_type_t * b = get ? get(dev) : nullptr; b && *b; ++b) {
+        if (std::strcmp(ggml_backend_buft_name(*b), "AMX") != 0) {
+            bufts.push_back(*b);
+        }
+    }
+    return bufts;
+}
+
+ggml_backend_buffer_type_t choose_buft(ggml_backend_dev_t dev, const tensor_spec & spec, ggml_type type) {
+    if (spec.use == tensor_use::matmul) {
+        for (ggml_backend_buffer_type_t buft : extra_bufts(dev)) {
+            if (is_supported(dev, {type, buft}, spec.ne0, spec.ne1)) {
+                return buft;
+            }
+        }
+    }
+    return ggml_backend_dev_buffer_type(dev);
+}
+
+// One tensor of the model and where its bytes lie in the file.
+struct planned_tensor {
+    const tensor_spec & spec;
+    ggml_tensor * tensor;
+    ggml_backend_buffer_type_t buft;
+    size_t offset;
+};
+
+// Creates the tensors' metadata, one ggml context per buffer type, and remembers what each one needs.
+class load_plan {
+  public:
+    // Repacked weights are a copy of the file. Our kernels, which `mode` may allow, read the file itself: where it is
+    // large for this machine's memory, what they can multiply stays as it lies there, a few percent slower in decode.
+    load_plan(const gguf_file & file, size_t n_max, weight_mode mode)
+        : file_(file), n_max_(n_max), repacks_(mode == weight_mode::as_is || may_hold_twice(file.size())) {}
+
+    ggml_tensor * add(const tensor_spec & spec, const char * stored_as, ggml_backend_dev_t dev) {
+        const int64_t i = gguf_find_tensor(file_.gguf(), stored_as);
+        if (i < 0) {
+            return nullptr;
+        }
+        const ggml_type type = gguf_get_tensor_type(file_.gguf(), i);
+        ggml_backend_buffer_type_t buft = buft_for(spec, type, dev);
+        if (dev != cpu_device() && ggml_backend_buft_get_device(buft) != dev) {
+            ++lacking[format("%s has no kernel for %s%s", ggml_backend_dev_name(dev), ggml_type_name(type),
+                             spec.use == tensor_use::rows ? " embeddings" : "")];
+        }
+        ggml_context * ctx = context(buft);
+        ggml_tensor * t =
+            spec.ne1 == 1 ? ggml_new_tensor_1d(ctx, type, spec.ne0) : ggml_new_tensor_2d(ctx, type, spec.ne0, spec.ne1);
+        ggml_set_name(t, spec.name.c_str());
+        tensors.push_back({spec, t, buft, file_.tensor_offset(i)});
+        return t;
+    }
+
+    // On `dev`, or on the CPU where it has no kernel.
+    ggml_backend_buffer_type_t buft_for(const tensor_spec & spec, ggml_type type, ggml_backend_dev_t dev) const {
+        ggml_backend_dev_t runs = dev == cpu_device() || has_kernel(dev, spec, type) ? dev : cpu_device();
+        if (runs == cpu_device() && !repacks_ && has_matmul(type, spec.ne0, spec.ne1)) {
+            return ggml_backend_dev_buffer_type(runs);
+        }
+        return choose_buft(runs, spec, type);
+    }
+
+    std::vector<planned_tensor> tensors;
+    std::map<ggml_backend_buffer_type_t, ggml_context_ptr> ctxs;
+    std::map<std::string, int> lacking; // why tensors are on the CPU though their layer is not, and how many
+
+  private:
+    const gguf_file & file_;
+    size_t n_max_;
+    bool repacks_;
+
+    ggml_context * context(ggml_backend_buffer_type_t buft) {
+        ggml_context_ptr & ctx = ctxs[buft];
+        if (!ctx) {
+            ggml_init_params params = {ggml_tensor_overhead() * n_max_, nullptr, /*no_alloc=*/true};
+            ctx.reset(ggml_init(params));
+        }
+        return ctx.get();
+    }
+};
+
+// Once on each device that rotates with them: a graph would copy them there every time.
+void add_rope_freqs(load_plan & plan, const tensor_spec & spec, const std::vector<ggml_backend_dev_t> & devs,
+                    std::vector<layer_weights> & layers) {
+    std::map<ggml_backend_dev_t, ggml_tensor *> by_device;
+    for (size_t il = 0; il < layers.size(); ++il) {
+        if (by_device.count(devs[il]) == 0) {
+            by_device[devs[il]] = plan.add(spec, spec.name.c_str(), devs[il]);
+        }
+        layers[il].rope_freqs = by_device[devs[il]];
+    }
+}
+
+// Tied embeddings serve as output too where they lie already and multiply as fast; else they are there twice.
+ggml_tensor * add_output(load_plan & plan, const tensor_spec & spec, const model & mdl) {
+    if (ggml_tensor * t = plan.add(spec, spec.name.c_str(), mdl.output_dev)) {
+        return t;
+    }
+    ggml_tensor * embd = mdl.weights.tok_embd;
+    const bool same = plan.buft_for(spec, embd->type, mdl.output_dev) == plan.tensors.front().buft;
+    return same ? embd : plan.add(spec, "token_embd.weight", mdl.output_dev);
+}
+
+void allocate(ggml_backend_buffer_type_t buft, ggml_context * ctx, std::vector<ggml_backend_buffer_ptr> & buffers) {
+    const size_t n_bytes = ggml_backend_alloc_ctx_tensors_from_buft_size(ctx, buft);
+    ggml_backend_buffer_ptr buffer(ggml_backend_alloc_ctx_tensors_from_buft(ctx, buft));
+    if (!buffer) {
+        fail(status::no_memory,
+             format("cannot allocate %zu bytes of %s memory for the weights%s", n_bytes, ggml_backend_buft_name(buft),
+                    ggml_backend_buft_is_host(buft) ? "" : "; fewer n_gpu_layers need less there"));
+    }
+    ggml_backend_buffer_set_usage(buffer.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    buffers.push_back(std::move(buffer));
+}
+
+// Lets the tensors of `ctx` point into the mapping. The buffer spans the whole file.
+void map_tensors(const load_plan & plan, ggml_backend_buffer_type_t buft, const mapped_file & map,
+                 std::vector<ggml_backend_buffer_ptr> & buffers) {
+    ggml_backend_buffer_ptr buffer(ggml_backend_cpu_buffer_from_ptr(map.data(), map.size()));
+    ggml_backend_buffer_set_usage(buffer.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    for (const planned_tensor & p : plan.tensors) {
+        if (p.buft == buft) {
+            ggml_backend_tensor_alloc(buffer.get(), p.tensor, map.data() + p.offset);
+        }
+    }
+    buffers.push_back(std::move(buffer));
+}
+
+std::string describe(const hparams & hp, const load_plan & plan) {
+    std::map<std::string, size_t> bytes;
+    for (const planned_tensor & p : plan.tensors) {
+        bytes[ggml_backend_buft_name(p.buft)] += ggml_nbytes(p.tensor);
+    }
+    std::string text =
+        format("%s, %d layers, %d/%d heads of %d", hp.arch->name, hp.n_layer, hp.n_head, hp.n_head_kv, hp.n_embd_head);
+    for (const auto & [name, n] : bytes) {
+        text += format(", %s %.1f MiB", name.c_str(), static_cast<double>(n) / (1024.0 * 1024.0));
+    }
+    for (const auto & [why, n] : plan.lacking) {
+        text += format(", %d tensors on the CPU since %s", n, why.c_str());
+    }
+    return text;
+}
+
+} // namespace
+
+// Says what the model is and what its weights take.
+std::string model::load_weights(const gguf_file & file, const model_params & params) {
+    const std::vector<tensor_spec> specs = list_tensors(hp, weights);
+    ggml_backend_buffer_type_t plain = ggml_backend_dev_buffer_type(cpu_dev);
+    load_plan plan(file, specs.size() + devices().size(), mode_);
+    for (const tensor_spec & spec : specs) {
+        if (spec.name == ROPE_FREQS) {
+            add_rope_freqs(plan, spec, layer_devs, weights.layers);
+        } else if (spec.slot == &weights.output) {
+            weights.output = add_output(plan, spec, *this);
+        } else {
+            ggml_backend_dev_t dev = spec.slot == &weights.tok_embd ? layer_devs.front()
+                                     : spec.il < 0                  ? output_dev
+                                                                    : layer_devs[static_cast<size_t>(spec.il)];
+            *spec.slot = plan.add(spec, spec.name.c_str(), dev);
+        }
+    }
+    forms_ = std::make_unique<weight_forms>(cpu_dev, mode_);
+    for (const planned_tensor & p : plan.tensors) {
+        const bool on_cpu = p.spec.il >= 0 && layer_devs[static_cast<size_t>(p.spec.il)] == cpu_dev;
+        const bool is_read = params.n_layer == 0 || p.spec.il < params.n_layer;
+        if (on_cpu && is_read && p.spec.use == tensor_use::matmul) {
+            forms_->add(p.tensor, p.buft, p.offset);
+        }
+    }
+
+    map_ = std::make_unique<mapped_file>(file.path(), file.size());
+    const bool aligned = gguf_get_alignment(file.gguf()) % ggml_backend_buft_get_alignment(plain) == 0;
+    const bool map_plain = params.use_mmap && aligned;
+    for (auto & [buft, ctx] : plan.ctxs) {
+        if (buft == plain && map_plain) {
+            map_tensors(plan, buft, *map_, buffers_);
+        } else {
+            allocate(buft, ctx.get(), buffers_);
+        }
+        ctxs_.push_back(std::move(ctx));
+    }
+    for (const planned_tensor & p : plan.tensors) {
+        if (p.buft == plain && map_plain) {
+            continue;
+        }
+        const size_t n_bytes = ggml_nbytes(p.tensor);
+        ggml_backend_tensor_set(p.tensor, map_->data() + p.offset, 0, n_bytes);
+        if (!map_plain || !forms_->maps(p.tensor)) {
+            map_->drop(p.offset, n_bytes);
+        }
+    }
+    forms_->load(*map_, map_plain);
+    if (!map_plain) {
+        map_.reset();
+    }
+    const std::string forms = forms_->describe();
+    return describe(hp, plan) + (forms.empty() ? "" : "; for prompts: " + forms);
+}
+
+} // namespace lazygguf
