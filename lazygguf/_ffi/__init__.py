@@ -4,7 +4,7 @@ Owns every call into ``lazygguf._native``; nothing outside imports that. Knows n
 """
 
 from .devices import Device, has_rpc, list_devices, serve_rpc
-from .file import NativeFile, TensorInfo
+from .file import NativeFile, TensorInfo, TensorRule, shape_tensors
 from .library import check, ggml_version
 from .model import GPU_LAYERS_AUTO, NativeModel, Placement
 from .session import AttentionRequest, NativeSession, ProgressCallback, StepStats
@@ -20,9 +20,11 @@ __all__ = [
     "ProgressCallback",
     "StepStats",
     "TensorInfo",
+    "TensorRule",
     "check",
     "ggml_version",
     "has_rpc",
     "list_devices",
     "serve_rpc",
+    "shape_tensors",
 ]

@@ -18,6 +18,34 @@ class TensorInfo(NamedTuple):
     n_bytes: int
 
 
+class TensorRule(NamedTuple):
+    """A tensor that a model may have, or must have. ``ne`` is in ggml order."""
+
+    name: str
+    ne: tuple[int, ...]
+    required: bool
+
+
+def shape_tensors(arch: str, **shape: int) -> list[TensorRule]:
+    """The tensors of an architecture, in file order.
+
+    Args:
+        arch: ``general.architecture``.
+        **shape: ``n_vocab``, ``n_embd``, ``n_layer``, ``n_head``, ``n_head_kv``, ``n_embd_head``, ``n_ff``.
+
+    Raises:
+        UnsupportedModelError: lazygguf does not run this architecture.
+        ValueError: a number is below 1.
+    """
+    name = ffi.new("char[]", arch.encode())
+    wanted = ffi.new("lazy_shape *", {"arch": name, **shape})
+    n_max = 16 + 32 * shape["n_layer"]
+    out, required, n = ffi.new("lazy_tensor_info[]", n_max), ffi.new("bool[]", n_max), ffi.new("int32_t *")
+    check(lib.lazy_shape_tensors(out, required, n_max, n, wanted))
+    assert n[0] <= n_max, "an architecture has more tensors than room was made for"
+    return [TensorRule(text(out[i].name), tuple(out[i].ne), bool(required[i])) for i in range(n[0])]
+
+
 class NativeFile:
     """A GGUF file whose container has been checked: metadata and tensor list, no weights.
 

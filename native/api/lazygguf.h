@@ -82,6 +82,25 @@ int64_t      lazy_file_i64(const lazy_file * file, int64_t i, int64_t j); // 0 f
 int64_t      lazy_file_n_tensors(const lazy_file * file);
 void         lazy_file_tensor(const lazy_file * file, int64_t i, lazy_tensor_info * out);
 
+// ---- architectures -----------------------------------------------------------------------------------------------
+
+// A model that is about to be written.
+typedef struct lazy_shape {
+    const char * arch; // general.architecture
+    int32_t n_vocab;
+    int32_t n_embd;
+    int32_t n_layer;
+    int32_t n_head;
+    int32_t n_head_kv;
+    int32_t n_embd_head;
+    int32_t n_ff;
+} lazy_shape;
+
+// The tensors that a model of this shape may have, in file order; offset, n_bytes and type_name mean nothing. out and
+// required have room for n_max of them; *n is how many there are. Names are valid until the next call on this thread.
+lazy_status lazy_shape_tensors(lazy_tensor_info * out, bool * required, int32_t n_max, int32_t * n,
+                               const lazy_shape * shape);
+
 // ---- devices -----------------------------------------------------------------------------------------------------
 
 typedef struct lazy_device_info {

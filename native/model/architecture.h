@@ -28,5 +28,9 @@ struct architecture {
 
 // Every architecture that runs (arch/arch.cpp).
 const std::vector<const architecture *> & architectures();
+// The one of this name, null where there is none.
+const architecture * find_architecture(const std::string & name);
+// "supported are 'llama' (Llama 1/2/3, ...) and 'qwen2' (...) files, dense models only"
+std::string supported_architectures();
 
 } // namespace lazygguf

@@ -17,33 +17,12 @@ void check_range(const gguf_file & file, const char * what, double value, double
     }
 }
 
-// "supported are 'llama' (Llama 1 to 3, ...) and 'qwen2' (...) files, dense models only"
-std::string supported() {
-    const std::vector<const architecture *> & all = architectures();
-    std::string text = "supported are ";
-    for (size_t i = 0; i < all.size(); ++i) {
-        text += i == 0 ? "" : i + 1 == all.size() ? " and " : ", ";
-        text += format("'%s' (%s)", all[i]->name, all[i]->models);
-    }
-    return text + " files, dense models only";
-}
-
 void refuse(const gguf_file & file, const std::string & what) {
-    fail(status::unsupported, format("%s: %s; %s", file.path().c_str(), what.c_str(), supported().c_str()));
+    fail(status::unsupported,
+         format("%s: %s; %s", file.path().c_str(), what.c_str(), supported_architectures().c_str()));
 }
 
 std::string prefix_of(const gguf_file & file) { return file.get_str("general.architecture") + "."; }
-
-const architecture * find_architecture(const gguf_file & file) {
-    const std::string name = file.get_str("general.architecture");
-    for (const architecture * arch : architectures()) {
-        if (name == arch->name) {
-            return arch;
-        }
-    }
-    refuse(file, format("architecture '%s'", name.c_str()));
-    return nullptr;
-}
 
 void refuse_split(const gguf_file & file) {
     if (const uint32_t n = file.get_u32("split.count", 0); n > 1) {
@@ -170,7 +149,11 @@ void read_rope(const gguf_file & file, hparams & hp, int mode) {
 
 hparams read_hparams(const gguf_file & file) {
     hparams hp;
-    hp.arch = find_architecture(file);
+    const std::string name = file.get_str("general.architecture");
+    hp.arch = find_architecture(name);
+    if (hp.arch == nullptr) {
+        refuse(file, format("architecture '%s'", name.c_str()));
+    }
     refuse_split(file);
     hp.arch->keys(file, hp);
 

@@ -14,7 +14,7 @@ def parse_and_run(module: str, *arguments: object) -> int:
     """Runs ``lazygguf.tools.<module>`` as the command line does, without catching its exceptions."""
     import importlib
 
-    tool = importlib.import_module(f"lazygguf.tools.{module}")
+    tool = importlib.import_module(f"lazygguf.tools.{module}.command")
     parser = argparse.ArgumentParser()
     tool.add_arguments(parser)
     return int(tool.run(parser.parse_args([str(argument) for argument in arguments])))

@@ -56,7 +56,9 @@ def write_hf_folder(path: Path, folder: Path) -> None:
 def _write_config(kv: dict[str, Any], names: set[str], folder: Path) -> None:
     arch = kv["general.architecture"]
     config = {
-        "architectures": [{"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}[arch]],
+        "architectures": [
+            {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}[arch]
+        ],
         "model_type": arch,
         "hidden_act": "silu",
         "vocab_size": len(kv["tokenizer.ggml.tokens"]),

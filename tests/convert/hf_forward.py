@@ -39,7 +39,9 @@ def attention(
 
     def project(part: str, n_head: int) -> np.ndarray:  # (n_head, n_tokens, n_embd_head)
         y = x @ w[f"{p}{part}_proj.weight"].T + w.get(f"{p}{part}_proj.bias", 0.0)
-        return y.reshape(n, n_head, spec.n_embd_head).swapaxes(0, 1)
+        heads = y.reshape(n, n_head, spec.n_embd_head).swapaxes(0, 1)
+        weight = w.get(f"{p}{part}_norm.weight")  # qwen3
+        return heads if weight is None else rms_norm(heads, weight, spec)
 
     q = rotate(project("q", spec.n_head), cos, sin)
     k = rotate(project("k", spec.n_head_kv), cos, sin)

@@ -40,6 +40,8 @@ SPECS = {
     "llama, attention biases": Spec(config={"attention_bias": True}, seed=11),
     "mistral": Spec(config={"architectures": ["MistralForCausalLM"], "sliding_window": None}, seed=8),
     "qwen2": Spec(arch="qwen2", config={"use_sliding_window": False, "sliding_window": 32}, seed=9),
+    "qwen3": Spec(arch="qwen3", config={"head_dim": 32, "use_sliding_window": False, "sliding_window": 32}, seed=12),
+    "qwen3, tied": Spec(arch="qwen3", config={"head_dim": 16}, tied=True, rms_eps=1e-6, rope_theta=1e6, seed=13),
     "qwen2, tied": Spec(arch="qwen2", tied=True, rms_eps=1e-6, seed=10),
 }
 
@@ -51,7 +53,7 @@ def nmse(found: np.ndarray, expected: np.ndarray) -> float:
 @pytest.fixture(params=list(SPECS))
 def checkpoint(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Spec, Path]:
     spec = SPECS[request.param]
-    return spec, write_hf(tmp_path / "hf", spec, tokenizer="qwen2" if spec.arch == "qwen2" else "spm")
+    return spec, write_hf(tmp_path / "hf", spec, tokenizer="spm" if spec.arch == "llama" else "qwen2")
 
 
 def test_both_runtimes_compute_the_logits_of_the_checkpoint(

@@ -59,8 +59,8 @@ def hf_weights(spec: Spec) -> dict[str, np.ndarray]:
     def matrix(n_out: int, n_in: int) -> np.ndarray:
         return (rng.standard_normal((n_out, n_in)) / np.sqrt(n_in)).astype(np.float32)
 
-    def norm() -> np.ndarray:
-        return (1 + 0.1 * rng.standard_normal(spec.n_embd)).astype(np.float32)
+    def norm(n: int = spec.n_embd) -> np.ndarray:
+        return (1 + 0.1 * rng.standard_normal(n)).astype(np.float32)
 
     n_q, n_kv = spec.n_head * spec.n_embd_head, spec.n_head_kv * spec.n_embd_head
     weights = {"model.embed_tokens.weight": rng.standard_normal((spec.n_vocab, spec.n_embd)).astype(np.float32)}
@@ -70,6 +70,8 @@ def hf_weights(spec: Spec) -> dict[str, np.ndarray]:
             weights[f"{p}self_attn.{part}_proj.weight"] = matrix(n_out, spec.n_embd)
             if spec.arch == "qwen2" or spec.config.get("attention_bias"):
                 weights[f"{p}self_attn.{part}_proj.bias"] = rng.standard_normal(n_out).astype(np.float32)
+            if spec.arch == "qwen3" and part != "v":
+                weights[f"{p}self_attn.{part}_norm.weight"] = norm(spec.n_embd_head)
         weights[p + "self_attn.o_proj.weight"] = matrix(spec.n_embd, n_q)
         if spec.config.get("attention_bias"):
             weights[p + "self_attn.o_proj.bias"] = rng.standard_normal(spec.n_embd).astype(np.float32)
@@ -86,7 +88,7 @@ def hf_weights(spec: Spec) -> dict[str, np.ndarray]:
 
 def hf_config(spec: Spec) -> dict[str, Any]:
     """config.json of a spec."""
-    name = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM"}[spec.arch]
+    name = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}[spec.arch]
     config = {
         "architectures": [name], "model_type": spec.arch, "hidden_act": "silu", "vocab_size": spec.n_vocab,
         "max_position_embeddings": spec.n_ctx, "hidden_size": spec.n_embd, "intermediate_size": spec.n_ff,

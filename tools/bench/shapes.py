@@ -105,7 +105,8 @@ def shape_file(name: str, hparams: Hparams, kind: QuantType, folder: Path) -> Pa
 
 def tensor_shapes(hparams: Hparams) -> Shapes:
     """Name and NumPy shape of every tensor, in file order, with an output matrix of its own."""
-    return {**dict(expected_tensors(hparams)), "output.weight": (hparams.n_vocab, hparams.n_embd)}
+    rules = expected_tensors(hparams).items()
+    return {name: shape for name, (shape, required) in rules if required or name == "output.weight"}
 
 
 def make_vocab(n_vocab: int) -> Vocab:

@@ -25,8 +25,8 @@ from .vocab.spm import is_spm_json, read_spm, read_spm_json
 from .vocab.tiktoken import is_tiktoken
 
 ARCHS = {"LlamaForCausalLM": "llama", "LLaMAForCausalLM": "llama", "MistralForCausalLM": "llama",
-         "Qwen2ForCausalLM": "qwen2"}  # fmt: skip
-SUPPORTED = "LlamaForCausalLM, MistralForCausalLM without sliding window and Qwen2ForCausalLM"
+         "Qwen2ForCausalLM": "qwen2", "Qwen3ForCausalLM": "qwen3"}  # fmt: skip
+SUPPORTED = "LlamaForCausalLM, MistralForCausalLM without sliding window, Qwen2ForCausalLM and Qwen3ForCausalLM"
 
 _TOP = {
     "model.embed_tokens.weight": "token_embd.weight",
@@ -36,9 +36,10 @@ _TOP = {
 _BLOCK = {
     "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
     "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
+    "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
     "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
 }  # fmt: skip
+_HEAD_DIM = {"qwen3": 128}
 _COMPUTED = (".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")  # buffers, not weights
 
 
@@ -101,9 +102,10 @@ def _gguf_names(folder: Path, tensors: dict[str, Source], arch: str) -> dict[str
 
 def _hparams(config: Config, arch: str, tensors: dict[str, Source], n_ctx: Optional[int], notes: list[str]) -> Hparams:
     n_embd, n_head = config.integer("hidden_size"), config.integer("num_attention_heads")
-    if n_head <= 0 or (not config.has("head_dim") and n_embd % n_head):
+    fixed = _HEAD_DIM.get(arch)  # transformers' own default where it is not hidden_size / num_attention_heads
+    if n_head <= 0 or (not config.has("head_dim") and fixed is None and n_embd % n_head):
         raise ModelFileError(f"{config.path}: hidden_size {n_embd} does not divide into {n_head} heads")
-    n_embd_head = config.integer("head_dim", n_embd // n_head)
+    n_embd_head = config.integer("head_dim", fixed or n_embd // n_head)
     n_vocab = config.integer("vocab_size")
     embedding = tensors.get("token_embd.weight")
     if embedding is not None and embedding.shape[0] != n_vocab:
@@ -145,7 +147,7 @@ def _n_head_kv(config: Config, tensors: dict[str, Source], n_head: int, n_embd_h
 def _refuse_sliding_window(config: Config, arch: str, n_ctx: int) -> None:
     """A window that the context never outgrows changes nothing; any other is refused."""
     window = config.values.get("sliding_window")
-    if window is None or (arch == "qwen2" and not config.flag("use_sliding_window", False)):
+    if window is None or (arch != "llama" and not config.flag("use_sliding_window", False)):
         return
     window = config.integer("sliding_window")
     if n_ctx > window:

@@ -7,7 +7,7 @@ the metadata keys of the hyper-parameters. It knows no checkpoint format.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -20,6 +20,7 @@ from lazygguf.errors import ModelFileError, UnsupportedModelError
 from .checkpoint import Concatenated, Constant, Source, Unreadable
 
 MAX_LAYERS = 4096
+ROPE_FREQS = "rope_freqs.weight"
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class RopeScaling:
 class Hparams:
     """Of a dense decoder of the Llama family."""
 
-    arch: str  # "llama" or "qwen2"
+    arch: str  # general.architecture
     n_vocab: int
     n_ctx: int
     n_embd: int
@@ -106,23 +107,17 @@ class ModelPlan:
         return sum(t.source.n_elements for t in self.tensors)
 
 
-def expected_tensors(hp: Hparams) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and NumPy shape of every tensor the model must have, in file order, without output.weight."""
-    n_q, n_kv = hp.n_head * hp.n_embd_head, hp.n_head_kv * hp.n_embd_head
-    yield "token_embd.weight", (hp.n_vocab, hp.n_embd)
-    for il in range(hp.n_layer):
-        blk = f"blk.{il}."
-        yield blk + "attn_norm.weight", (hp.n_embd,)
-        for part, n_rows in (("q", n_q), ("k", n_kv), ("v", n_kv)):
-            yield f"{blk}attn_{part}.weight", (n_rows, hp.n_embd)
-            if hp.arch == "qwen2":
-                yield f"{blk}attn_{part}.bias", (n_rows,)
-        yield blk + "attn_output.weight", (hp.n_embd, n_q)
-        yield blk + "ffn_norm.weight", (hp.n_embd,)
-        yield blk + "ffn_gate.weight", (hp.n_ff, hp.n_embd)
-        yield blk + "ffn_up.weight", (hp.n_ff, hp.n_embd)
-        yield blk + "ffn_down.weight", (hp.n_embd, hp.n_ff)
-    yield "output_norm.weight", (hp.n_embd,)
+def expected_tensors(hp: Hparams) -> dict[str, tuple[tuple[int, ...], bool]]:
+    """Every tensor that the model may have, in file order: its NumPy shape, and whether it must be there.
+
+    Raises:
+        UnsupportedModelError: lazygguf has no such architecture.
+    """
+    from lazygguf._ffi import shape_tensors  # late: the converter needs the native core only here
+
+    sizes = ("n_vocab", "n_embd", "n_layer", "n_head", "n_head_kv", "n_embd_head", "n_ff")
+    rules = shape_tensors(hp.arch, **{name: getattr(hp, name) for name in sizes})
+    return {rule.name: (rule.ne[:1] if rule.ne[1] == 1 else (rule.ne[1], rule.ne[0]), rule.required) for rule in rules}
 
 
 def ordered_tensors(hp: Hparams, found: Mapping[str, Source], tied: bool, origin: Path) -> list[OutTensor]:
@@ -134,16 +129,17 @@ def ordered_tensors(hp: Hparams, found: Mapping[str, Source], tied: bool, origin
         tied: Whether the output matrix is the embedding, so that output.weight is left out.
         origin: Named in errors.
     """
-    expected = dict(expected_tensors(hp))
-    if not tied:
-        expected["output.weight"] = (hp.n_vocab, hp.n_embd)
-    missing = [name for name in expected if name not in found]
+    rules = expected_tensors(hp)
+    rules.pop(ROPE_FREQS, None)  # computed below
+    must_be = {name for name, (_, required) in rules.items() if required} | (set() if tied else {"output.weight"})
+    missing = [name for name in rules if name in must_be and name not in found]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise ModelFileError(f"{origin}: the tensor for {missing[0]}{more} is missing; the checkpoint is not whole")
-    extra = [name for name in found if name not in expected]
-    for name in extra:  # biases of the llama architecture, which its loader takes when they are there
-        expected[name] = _bias_shape(hp, name, origin)
+    for name in found:
+        if name not in rules:
+            raise UnsupportedModelError(f"{origin}: {name} has no place in a {hp.arch} model of {hp.n_layer} layers")
+    expected = {name: shape for name, (shape, _) in rules.items() if name in found}
     for name, shape in expected.items():
         source = found[name]
         if source.shape != shape:
@@ -154,19 +150,8 @@ def ordered_tensors(hp: Hparams, found: Mapping[str, Source], tied: bool, origin
                 raise ModelFileError(part.why)
     tensors = [OutTensor(name, found[name]) for name in expected]
     if hp.rope_scaling is not None and hp.rope_scaling.kind == "llama3":
-        tensors.insert(0, OutTensor("rope_freqs.weight", Constant(llama3_rope_freqs(hp, hp.rope_scaling))))
+        tensors.insert(0, OutTensor(ROPE_FREQS, Constant(llama3_rope_freqs(hp, hp.rope_scaling))))
     return tensors
-
-
-def _bias_shape(hp: Hparams, name: str, origin: Path) -> tuple[int, ...]:
-    """The shape of an optional bias; any other tensor is refused."""
-    n_q, n_kv = hp.n_head * hp.n_embd_head, hp.n_head_kv * hp.n_embd_head
-    sizes = {"attn_q": n_q, "attn_k": n_kv, "attn_v": n_kv, "attn_output": hp.n_embd}
-    parts = name.split(".")
-    is_bias = parts[0] == "blk" and parts[-1] == "bias" and parts[2] in sizes
-    if hp.arch != "llama" or not is_bias or int(parts[1]) >= hp.n_layer:
-        raise UnsupportedModelError(f"{origin}: {name} has no place in a {hp.arch} model of {hp.n_layer} layers")
-    return (sizes[parts[2]],)
 
 
 def llama3_rope_freqs(hp: Hparams, scaling: RopeScaling) -> np.ndarray[Any, np.dtype[np.float32]]:
