@@ -94,7 +94,13 @@ def test_weights_that_are_missing_left_over_or_of_another_shape_are_named(tmp_pa
         Spec(),
         weights={**weights, "model.layers.0.self_attn.q_norm.weight": weights["model.norm.weight"]},
     )
-    failing(convert, tmp_path, r"q_norm\.weight' has no place in a llama model", UnsupportedModelError)
+    failing(convert, tmp_path, r"blk\.0\.attn_q_norm\.weight has no place in a llama model", UnsupportedModelError)
+    write_hf(
+        tmp_path,
+        Spec(),
+        weights={**weights, "model.layers.0.self_attn.gate.weight": weights["model.norm.weight"]},
+    )
+    failing(convert, tmp_path, r"gate\.weight' has no place in a llama model", UnsupportedModelError)
     write_hf(
         tmp_path,
         Spec(),
