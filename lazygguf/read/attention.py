@@ -16,7 +16,7 @@ import numpy.typing as npt
 from .._ffi import AttentionRequest, NativeModel, NativeSession, ProgressCallback
 from ..errors import ContextFullError
 from ..schedule.keep_schedule import MAX_QUERY
-from .context import common_prefix
+from .tokens import SessionTokens
 
 
 class AttentionReader:
@@ -58,7 +58,7 @@ class AttentionReader:
             weights, n_ctx, n_ubatch, n_threads, type_k=type_kv, type_v=type_kv, n_layer=self.n_layer
         )
         self.n_ctx = self._session.n_ctx
-        self._ids: list[int] = []
+        self._tokens = SessionTokens(self._session)
 
     def read(
         self,
@@ -95,12 +95,10 @@ class AttentionReader:
         session = self._open()
         self._check(ids, query_span)
         wanted = AttentionRequest(tuple(range(self.n_layer) if layers is None else layers), by_head, by_query)
-        del self._ids[session.n_tokens :]
-        n_common = min(common_prefix(self._ids, ids), query_span[0])
-        session.trim(n_common)
-        del self._ids[n_common:]
-        self._ids.extend(ids[n_common:])
-        out = session.eval(self._ids[n_common:], query_span, progress, attention=wanted)
+        n_common = min(self._tokens.n_common(ids), query_span[0])
+        self._tokens.trim(n_common)
+        self._tokens.extend(ids[n_common:])
+        out = session.eval(ids[n_common:], query_span, progress, attention=wanted)
         self.n_read = len(ids) - n_common
         assert out is not None
         return out
@@ -115,12 +113,13 @@ class AttentionReader:
     @property
     def ids(self) -> list[int]:
         """The tokens held, a copy."""
-        return self._ids[: self._open().n_tokens]
+        self._open()
+        return self._tokens.ids
 
     def reset(self) -> None:
         """Forgets all tokens and gives their memory back."""
         self._open().reset()
-        self._ids.clear()
+        self._tokens.trim(0)
 
     def cancel(self) -> None:
         """Stops the read under way, from any thread; it raises ``Cancelled`` and leaves what it had before."""

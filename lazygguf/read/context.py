@@ -1,10 +1,7 @@
 """The tokens of a session and the rules for touching it.
 
-Owns the native session, the list of ids in it, reuse of a common prefix, the stats of the last read, and the
-guards: closed, another thread, another process, another generation. It knows nothing of text or sampling.
-
-The list is never trusted over the session: a step that was interrupted anywhere leaves the session at its
-last whole step, and the list is cut to that before the next one.
+Owns the native session, the stats of the last read, and the guards: closed, another thread, another process, another
+generation. Which tokens are there already is ``tokens.py``'s. It knows nothing of text or sampling.
 """
 
 from __future__ import annotations
@@ -21,6 +18,7 @@ import numpy.typing as npt
 from ..errors import Cancelled, ContextFullError
 from .reading import ProgressCallback, PromptReader, QuerySpan, Reading, Session, Told
 from .stats import Stats, stats_of_steps
+from .tokens import SessionTokens
 
 
 class TokenContext:
@@ -48,7 +46,7 @@ class TokenContext:
         self.draft_note = draft_note
         self.n_ctx = session.n_ctx
         self._session: Optional[Session] = session
-        self._ids: list[int] = []
+        self._tokens = SessionTokens(session)
         self._holder: dict[str, object] = {}  # "step": who is inside the session; see _step
         self._pid = os.getpid()
         self._generation = 0
@@ -62,7 +60,8 @@ class TokenContext:
     @property
     def ids(self) -> list[int]:
         """The token ids in the context, a copy."""
-        return self._ids[: self.n_tokens]
+        self._open()
+        return self._tokens.ids
 
     def logits(self) -> Optional[npt.NDArray[np.float32]]:
         """Logits after the newest token, (n_vocab,); None where nothing was read since the last reset."""
@@ -119,22 +118,20 @@ class TokenContext:
         """
         self.check_room(len(ids))
         with self._step() as session:
-            n_common = common_prefix(self._ids, ids)
+            n_common = self._tokens.n_common(ids)
             whole = n_common == len(ids) == session.n_tokens
             if whole and session.logits() is not None:
                 self.stats = _all_reused(len(ids), session)
                 return
             n_common = min(n_common, len(ids) - 1)  # the last token is read again: it gives the logits
-            if n_common < session.n_tokens:
-                session.trim(n_common)
-            del self._ids[n_common:]
+            self._tokens.trim(n_common)
             self._read(session, ids[n_common:], _clip(query_span, n_common), recent, protect=protect)
 
     def step(self, token: int, generation: int) -> None:
         """Reads one sampled token."""
         self.check(generation)
         with self._step() as session:
-            self._ids.append(token)
+            self._tokens.extend([token])
             session.eval([token], None, None)
             step = session.stats()
             self.stats.revived += step.n_revived
@@ -155,7 +152,7 @@ class TokenContext:
         with self._step() as session:
             self._generation += 1
             session.reset()
-            self._ids.clear()
+            self._tokens.trim(0)
             if self.reader is not None:
                 self.reader.reset()
 
@@ -174,7 +171,6 @@ class TokenContext:
             return
         with self._step() as session:
             self._session = None
-            self._ids.clear()
             session.close()
             if self.reader is not None:
                 self.reader.close()
@@ -186,10 +182,10 @@ class TokenContext:
         if n_reused + len(ids) > self.n_ctx:
             self.check_room(n_reused + len(ids))
         begin = time.perf_counter()
-        self._ids.extend(ids)
+        held = self._tokens.extend(ids)
         told = Told(self._on_progress, self._on_skim, self._check_cancelled)
         if self.reader is not None and how.get("scores") is None and how.get("attention") is None:
-            reading = Reading(self._ids, n_reused, query_span, how.get("protect", ()), recent)
+            reading = Reading(held, n_reused, query_span, how.get("protect", ()), recent)
             self.stats = self.reader.read(session, reading, told)
             return None
         recorded = session.eval(np.asarray(ids, np.int32), query_span, told.read, **how)
@@ -221,10 +217,7 @@ class TokenContext:
             if self._holder.setdefault("step", me) is not me:
                 raise RuntimeError("the model is in use: by another thread, or by the call that runs this callback")
             session = self._open()
-            n_tokens = session.n_tokens
-            del self._ids[n_tokens:]
-            if len(self._ids) < n_tokens:  # interrupted between trimming both
-                session.trim(len(self._ids))
+            self._tokens.settle()
             yield session
         finally:
             try:
@@ -238,13 +231,6 @@ class TokenContext:
         if self._session is None:
             raise RuntimeError("the model is closed")
         return self._session
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens both begin with."""
-    n = min(len(a), len(b))
-    differ = np.flatnonzero(np.asarray(a[:n], np.int64) != np.asarray(b[:n], np.int64))
-    return int(differ[0]) if differ.size else n
 
 
 def _clip(query_span: QuerySpan, n_reused: int) -> QuerySpan:
