@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Optional
 
 from ..errors import LazyError
-from ..model.opening import ModelFile, draft_obstacle, draft_size
+from ..files.model_file import ModelFile
+from ..model.parts import draft_obstacle
 from ..schedule.keep_schedule import PROFILE_KEY
 from .main import UsageError
 
@@ -36,7 +37,7 @@ def demo_draft(model_path: str, keep: str) -> Optional[str]:
         return None
     with contextlib.suppress(OSError, LazyError):  # whoever opens the model says what is wrong with it
         target = ModelFile.read(model_path)
-        if PROFILE_KEY not in target.metadata and not draft_obstacle(draft_size(found), target.size):
+        if PROFILE_KEY not in target.metadata and not draft_obstacle(found, target):
             return str(found)
     return None
 

@@ -182,7 +182,7 @@ class ChatSession:
     def _stream(self, said: list[str]) -> str:
         turns = ([{"role": "system", "content": self.system}] if self.system else []) + self.messages
         with self._screen.reading() as bar:
-            self._model.progress_callback, self._model.skim_callback = bar.read, bar.skim
+            self._model.progress_callback, self._model.skim_callback = bar.read, bar.draft
             chunks = self._model.create_chat_completion(turns, stream=True, **self.settings)
             first = next(chunks)  # comes when the prompt has been read
         self._model.progress_callback = self._model.skim_callback = None

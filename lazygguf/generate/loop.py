@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..read.context import TokenContext
-from ..read.reading import QuerySpan
+from ..read.prompt import Prompt
 from ..text.grammar import GrammarLike
 from ..text.stream import TextStream
 from ..text.tokenizer import Tokenizer
@@ -32,10 +32,7 @@ class Request:
     """What to generate.
 
     Attributes:
-        ids: the prompt.
-        query_span: token positions [begin, end) of the question, None where nothing is known.
-        protect: positions that are never pruned, ascending.
-        recent: positions that a draft leaves none of unread, ascending.
+        prompt: what is read first.
         max_tokens: at most so many tokens; None is until the context is full.
         sampling: how tokens are chosen.
         grammar: what the text must match.
@@ -47,10 +44,7 @@ class Request:
         started: ``time.perf_counter()`` when the call began.
     """
 
-    ids: list[int]
-    query_span: QuerySpan = None
-    protect: Sequence[int] = ()
-    recent: Sequence[int] = ()
+    prompt: Prompt
     max_tokens: Optional[int] = None
     sampling: SamplingParams = field(default_factory=SamplingParams)
     grammar: Optional[GrammarLike] = None
@@ -99,7 +93,7 @@ def generate(context: TokenContext, tokenizer: Tokenizer, request: Request) -> G
         Cancelled: ``cancel()`` was called.
     """
     stream = TextStream(request.stops)
-    n_room = context.n_ctx - len(request.ids)
+    n_room = context.n_ctx - len(request.prompt.ids)
     n_most = n_room if request.max_tokens is None else min(request.max_tokens, n_room)
     with Sampler(tokenizer, request.sampling, request.grammar) as sampler:
         steps = sample_tokens(context, sampler, request)
@@ -133,7 +127,7 @@ def sample_tokens(
         return token
 
     generation = context.begin()
-    context.read_prompt(request.ids, request.query_span, request.protect, request.recent)
+    context.read_prompt(request.prompt)
     busy_s = 0.0
     begin = time.perf_counter()
     for token, logits in decode(context, choose, generation):

@@ -9,11 +9,12 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Optional
 
 from .._names import refuse_unknown
+from ..read.prompt import Prompt
 from ..text.grammar import GrammarLike, grammar_of_response_format
 from ..text.stream import check_stops
 from .loop import Piece, Request, TokenLogprob
@@ -95,10 +96,11 @@ class CompletionOptions:
         n_logprobs = _count("top_logprobs", top or 0, MAX_LOGPROBS) if options.get("logprobs") else None
         return cls(n_logprobs=n_logprobs, **_shared(options))
 
-    def request(self, ids: list[int], started: float, **more: Any) -> Request:
-        """The generation these options ask for, of a tokenized prompt."""
+    def request(self, prompt: Prompt, started: float, stops: Sequence[str] = ()) -> Request:
+        """The generation these options ask for; ``stops`` end the answer too."""
         return Request(
-            ids=ids,
+            prompt,
+            stops=[*self.stops, *stops],
             max_tokens=self.max_tokens,
             sampling=self.sampling,
             grammar=self.grammar,
@@ -106,7 +108,6 @@ class CompletionOptions:
             logits_processors=self.hooks.get("logits_processor", []),
             stopping_criteria=self.hooks.get("stopping_criteria", []),
             started=started,
-            **{"stops": self.stops, **more},
         )
 
 

@@ -18,22 +18,23 @@ from typing import Any, Optional, Union
 import numpy as np
 import numpy.typing as npt
 
+from .._ffi import ProgressCallback
 from .._names import refuse_unknown
 from ..draft.draft import DraftModel
 from ..generate.loop import Request, generate, sample_tokens
 from ..generate.openai import CompletionOptions, Envelope, chat_chunks, chat_result, text_chunks, text_result
 from ..generate.sampling import SEED_MAX, Sampler, SamplingParams
 from ..read.context import TokenContext
-from ..read.reading import ProgressCallback
+from ..read.prompt import Prompt
 from ..read.stats import Stats
 from ..schedule.keep import has_profile, resolve_keep
 from ..schedule.keep_schedule import KeepSchedule
 from ..schedule.scoring import ScoringProfile, resolve_scoring
 from ..text.llama_log import show_llama_log
 from ..text.templates import ChatTemplate
-from ..text.tokenizer import TokenIds, Tokenizer, encode_text
-from .opening import Drafting, ModelFile, load_weights, open_context
+from ..text.tokenizer import TokenIds, encode_text
 from .options import ModelOptions, model_options
+from .parts import ModelParts
 
 logger = logging.getLogger("lazygguf")
 
@@ -66,30 +67,17 @@ class LazyModel:
             LazyError: an RPC server does not answer.
         """
         self._context: Optional[TokenContext] = None
-        chosen = model_options(options)
+        self._options = chosen = model_options(options)
         self.model_path = os.fspath(model_path)
         if chosen.verbose:
             show_llama_log()
-        self._file = ModelFile.read(self.model_path)
-        self.metadata: dict[str, Any] = self._file.metadata
-        self._options = chosen
-        self._drafting = Drafting(self._file, chosen)
-        self.schedule: Optional[KeepSchedule] = resolve_keep(
-            chosen.keep,
-            n_layer=self._hparam("block_count"),
-            n_head=self._hparam("attention.head_count"),
-            metadata=self.metadata,
-            shipped=self._file.shipped,
-            max_revive=chosen.max_revive,
-            has_draft=self._drafting.can_run,
-        )
-        self._native = load_weights(self.model_path, chosen, schedule=self.schedule)
+        self._parts = ModelParts(self.model_path, chosen)
+        self.metadata: dict[str, Any] = self._parts.file.metadata
         try:
-            self._set_up(chosen)
+            self._open(chosen)
         except BaseException:
-            with contextlib.suppress(RuntimeError):  # a session that Ctrl-C left behind: both go with the exception
-                self._drafting.close()
-                self._native.close()
+            with contextlib.suppress(RuntimeError):  # a session that Ctrl-C left behind: it goes with the exception
+                self._parts.close()
             raise
 
     # what help() and editors show: the options by name
@@ -100,30 +88,41 @@ class LazyModel:
         ]
     )
 
-    def _set_up(self, chosen: ModelOptions) -> None:
-        native = self._native
-        known = has_profile(self.metadata, self._file.shipped) or self._drafting.can_run
-        if chosen.keep == "auto" and not known:
+    def _open(self, options: ModelOptions) -> None:
+        parts, file = self._parts, self._parts.file
+        can_draft = options.draft is not None and not parts.draft_obstacle
+        self.schedule: Optional[KeepSchedule] = resolve_keep(
+            options.keep,
+            n_layer=file.hparam("block_count"),
+            n_head=file.hparam("attention.head_count"),
+            metadata=file.metadata,
+            shipped=file.shipped,
+            max_revive=options.max_revive,
+            has_draft=can_draft,
+        )
+        parts.placed_for = self.schedule
+        weights = parts.weights
+        if options.keep == "auto" and not can_draft and not has_profile(file.metadata, file.shipped):
             logger.warning("no keep profile for this model, a careful default is used; lazygguf calibrate makes one")
-        self._tokenizer = Tokenizer(self.model_path)
-        self.chat_template = ChatTemplate(self._tokenizer, self.metadata, chosen.chat_template)
+        self._tokenizer = parts.tokenizer
+        self.chat_template = ChatTemplate(self._tokenizer, file.metadata, options.chat_template)
         for name in ("bos", "eos"):
-            token = self.metadata.get(f"tokenizer.ggml.{name}_token_id", 0)
-            if not 0 <= token < native.n_vocab:
+            token = file.metadata.get(f"tokenizer.ggml.{name}_token_id", 0)
+            if not 0 <= token < weights.n_vocab:
                 logger.warning("the file's %s_token_id is %d, outside the vocabulary: ignored", name, token)
-        if chosen.n_ctx > native.n_ctx_train:
-            logger.warning("n_ctx is %d, above the %d the model was trained with", chosen.n_ctx, native.n_ctx_train)
-        reader = self._drafting.open(self.schedule, self._tokenizer)
-        self._context = open_context(native, chosen, self.schedule, reader, self._drafting.note)
-        self._seeds = None if chosen.seed in (None, -1) else np.random.default_rng(chosen.seed)
-
-    def _hparam(self, name: str) -> int:
-        return int(self.metadata[f"{self.metadata['general.architecture']}.{name}"])
+        if options.n_ctx > weights.n_ctx_train:
+            logger.warning("n_ctx is %d, above the %d the model was trained with", options.n_ctx, weights.n_ctx_train)
+        self._context = parts.context(self.schedule, can_draft)
+        self._context.draft_note = parts.draft_obstacle
+        if can_draft and (self.schedule is None or self.schedule.entry is None):
+            self._context.draft_note = 'not run: the keep schedule has no pruning point before layer 0 such as "-1:0.2"'
+        self._seeds = None if options.seed in (None, -1) else np.random.default_rng(options.seed)
 
     def as_draft(self, scoring: Union[str, ScoringProfile, None] = None) -> DraftModel:
         """This model as another one's draft: on these weights, with a context of its own."""
-        profile = resolve_scoring(scoring, self.metadata, self._file.shipped_scoring)
-        return DraftModel(self._native, self._tokenizer, profile, self._file.size, self.n_ctx(), is_ours=False)
+        file, weights = self._parts.file, self._parts.weights
+        profile = resolve_scoring(scoring, file.metadata, file.shipped_scoring)
+        return DraftModel(weights, self._tokenizer, profile, file.size, self.n_ctx(), is_ours=False)
 
     # ---- tokens ----------------------------------------------------------------------------------
 
@@ -155,11 +154,11 @@ class LazyModel:
 
     def n_vocab(self) -> int:
         """Tokens in the vocabulary."""
-        return self._native.n_vocab
+        return self._parts.weights.n_vocab
 
     def n_embd(self) -> int:
         """Width of the hidden state."""
-        return self._native.n_embd
+        return self._parts.weights.n_embd
 
     def n_ctx(self) -> int:
         """Tokens the context can hold."""
@@ -191,7 +190,7 @@ class LazyModel:
         ids = self._tokenizer.check_ids(tokens)
         if ids.size == 0:
             raise ValueError("tokens is empty, expected at least one")
-        self._ready().append([int(token) for token in ids], query_span, scores=_score_array(scores))
+        self._ready().append(Prompt([int(token) for token in ids], query_span), _score_array(scores))
 
     @property
     def logits(self) -> Optional[npt.NDArray[np.float32]]:
@@ -221,11 +220,11 @@ class LazyModel:
     @property
     def skim_callback(self) -> Optional[ProgressCallback]:
         """Called while the draft reads a prompt, with its own tokens; may be set between calls."""
-        return self._ready().skim_progress
+        return self._ready().draft_progress
 
     @skim_callback.setter
     def skim_callback(self, callback: Optional[ProgressCallback]) -> None:
-        self._ready().skim_progress = callback
+        self._ready().draft_progress = callback
 
     def reset(self) -> None:
         """Forgets every token."""
@@ -268,7 +267,7 @@ class LazyModel:
             prompt=text if chosen.echo else "",
             offset=len(text),
         )
-        pieces = generate(context, self._tokenizer, self._seeded(chosen).request(ids, started))
+        pieces = generate(context, self._tokenizer, self._seeded(chosen).request(Prompt(ids), started))
         return text_chunks(envelope, pieces) if chosen.stream else text_result(envelope, pieces)
 
     __call__ = create_completion
@@ -294,13 +293,11 @@ class LazyModel:
         started = time.perf_counter()
         context, chosen = self._ready(), CompletionOptions.of_chat(options)
         self._check_scored()
-        prompt = self.chat_template.render(messages)
-        context.check_room(len(prompt.ids))
-        envelope = Envelope(model=chosen.model or self.model_path, n_prompt=len(prompt.ids), offset=len(prompt.text))
-        stops = [*chosen.stops, *prompt.stops]
-        marks = {"query_span": prompt.query_span, "protect": prompt.protect, "recent": prompt.recent}
-        request = self._seeded(chosen).request(prompt.ids, started, stops=stops, **marks)
-        pieces = generate(context, self._tokenizer, request)
+        chat = self.chat_template.render(messages)
+        n_prompt = len(chat.prompt.ids)
+        context.check_room(n_prompt)
+        envelope = Envelope(model=chosen.model or self.model_path, n_prompt=n_prompt, offset=len(chat.text))
+        pieces = generate(context, self._tokenizer, self._seeded(chosen).request(chat.prompt, started, chat.stops))
         return chat_chunks(envelope, pieces) if chosen.stream else chat_result(envelope, pieces)
 
     def generate(
@@ -320,7 +317,7 @@ class LazyModel:
         self._check_scored()
         ids = self._prompt_ids(tokens)
         context.check_room(len(ids))
-        return self._generate_ids(context, Request(ids, sampling=params, grammar=grammar))
+        return self._generate_ids(context, Request(Prompt(ids), sampling=params, grammar=grammar))
 
     def _generate_ids(self, context: TokenContext, request: Request) -> Generator[int, None, None]:
         with Sampler(self._tokenizer, request.sampling, request.grammar) as sampler:
@@ -331,14 +328,10 @@ class LazyModel:
 
     def close(self) -> None:
         """Frees the model; a second call does nothing. RuntimeError while another thread uses it."""
-        context = self._context
-        if context is None:
-            return
-        context.close()
-        self._context = None
-        self._drafting.close()
-        self._tokenizer.close()
-        self._native.close()
+        if self._context is not None:
+            self._context.close()
+            self._context = None
+            self._parts.close()
 
     def __enter__(self) -> LazyModel:
         return self

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Optional, Union
 
+from .._ffi import ProgressCallback
 from .._ffi.rpc import parse_servers
 from .._names import refuse_unknown
 from ..generate.sampling import SEED_MAX
-from ..read.reading import ProgressCallback
 from ..schedule.keep import KeepArgument
 from ..schedule.scoring import ScoringProfile
 from ..text.prompt_text import compile_headings

@@ -9,14 +9,18 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Optional
 
 import numpy as np
 import numpy.typing as npt
 
+from .._ffi import ProgressCallback
 from ..errors import Cancelled, ContextFullError
-from .reading import ProgressCallback, PromptReader, QuerySpan, Reading, Session, Told
+from .prompt import Prompt, Reading
+from .scores import Scores
+from .session import Progress, PromptReader, Session
 from .stats import Stats, stats_of_steps
 from .tokens import SessionTokens
 
@@ -27,7 +31,7 @@ class TokenContext:
     Attributes:
         stats: of the last read, and of the generation that goes on from it.
         progress: called while a prompt is read with tokens read and tokens to read; None is nobody.
-        skim_progress: the same while a draft reads it, before that.
+        draft_progress: the same while a draft reads it, before that.
         reader: reads prompts in its own way; None leaves that to the session.
         draft_note: why there is no reader though a draft was given.
     """
@@ -37,13 +41,12 @@ class TokenContext:
         session: Session,
         progress: Optional[ProgressCallback] = None,
         reader: Optional[PromptReader] = None,
-        draft_note: str = "",
     ) -> None:
         self.stats = Stats()
         self.progress = progress
-        self.skim_progress: Optional[ProgressCallback] = None
+        self.draft_progress: Optional[ProgressCallback] = None
         self.reader = reader
-        self.draft_note = draft_note
+        self.draft_note = ""
         self.n_ctx = session.n_ctx
         self._session: Optional[Session] = session
         self._tokens = SessionTokens(session)
@@ -82,17 +85,16 @@ class TokenContext:
         if self._cancelled:
             raise Cancelled("cancelled")
 
-    def append(self, ids: Sequence[int], query_span: QuerySpan = None, **how: Any) -> Any:
+    def append(self, new: Prompt, scores: Optional[Scores] = None, attention: Any = None) -> Any:
         """Reads tokens after what is there; generations under way are over.
 
         Args:
-            ids: the new tokens.
-            query_span: positions [begin, end) of the question.
-            **how: ``scores``, ``protect``, ``attention`` of ``_ffi.NativeSession.eval``; without scores and attention a
-                reader reads.
+            new: the new tokens.
+            scores: for every token in the context, see ``_ffi.NativeSession.eval``; no reader reads then.
+            attention: see ``_ffi.NativeSession.eval``; no reader reads then.
 
         Returns:
-            What ``_ffi.NativeSession.eval`` gives: the attention that was asked for, or None.
+            The attention that was asked for, or None.
 
         Raises:
             ContextFullError: they do not fit.
@@ -100,32 +102,24 @@ class TokenContext:
         with self._step() as session:
             self._generation += 1
             self._cancelled = False
-            return self._read(session, ids, query_span, **how)
+            return self._read(session, new, scores, attention)
 
-    def read_prompt(
-        self, ids: Sequence[int], query_span: QuerySpan = None, protect: Sequence[int] = (), recent: Sequence[int] = ()
-    ) -> None:
-        """Makes the context hold exactly these tokens, with logits, reading only what is not there already.
-
-        Args:
-            ids: all tokens.
-            query_span: positions [begin, end) of the question.
-            protect: positions that are never pruned, ascending.
-            recent: see ``reading.Reading``.
+    def read_prompt(self, prompt: Prompt) -> None:
+        """Makes the context hold exactly this prompt, with logits, reading only what is not there already.
 
         Raises:
-            ContextFullError: they do not fit.
+            ContextFullError: it does not fit.
         """
-        self.check_room(len(ids))
+        n_prompt = len(prompt.ids)
+        self.check_room(n_prompt)
         with self._step() as session:
-            n_common = self._tokens.n_common(ids)
-            whole = n_common == len(ids) == session.n_tokens
-            if whole and session.logits() is not None:
-                self.stats = _all_reused(len(ids), session)
+            n_common = self._tokens.n_common(prompt.ids)
+            if n_common == n_prompt == session.n_tokens and session.logits() is not None:
+                self.stats = _all_reused(n_prompt, session)
                 return
-            n_common = min(n_common, len(ids) - 1)  # the last token is read again: it gives the logits
+            n_common = min(n_common, n_prompt - 1)  # the last token is read again: it gives the logits
             self._tokens.trim(n_common)
-            self._read(session, ids[n_common:], _clip(query_span, n_common), recent, protect=protect)
+            self._read(session, prompt.after(n_common))
 
     def step(self, token: int, generation: int) -> None:
         """Reads one sampled token."""
@@ -175,33 +169,31 @@ class TokenContext:
             if self.reader is not None:
                 self.reader.close()
 
-    def _read(
-        self, session: Session, ids: Sequence[int], query_span: QuerySpan, recent: Sequence[int] = (), **how: Any
-    ) -> Any:
-        n_reused = session.n_tokens
-        if n_reused + len(ids) > self.n_ctx:
-            self.check_room(n_reused + len(ids))
+    def _read(self, session: Session, new: Prompt, scores: Optional[Scores] = None, attention: Any = None) -> Any:
+        n_past = session.n_tokens
+        if n_past + len(new.ids) > self.n_ctx:
+            self.check_room(n_past + len(new.ids))
         begin = time.perf_counter()
-        held = self._tokens.extend(ids)
-        told = Told(self._on_progress, self._on_skim, self._check_cancelled)
-        if self.reader is not None and how.get("scores") is None and how.get("attention") is None:
-            reading = Reading(held, n_reused, query_span, how.get("protect", ()), recent)
-            self.stats = self.reader.read(session, reading, told)
+        ids = self._tokens.extend(new.ids)
+        if self.reader is not None and scores is None and attention is None:
+            progress = Progress(self._on_progress, self._on_draft_progress, self._check_cancelled)
+            self.stats = self.reader.read(session, Reading(replace(new, ids=ids), n_past), progress)
             return None
-        recorded = session.eval(np.asarray(ids, np.int32), query_span, told.read, **how)
-        self.stats = stats_of_steps([session.stats()], n_reused, time.perf_counter() - begin)
+        tokens = np.asarray(new.ids, np.int32)
+        found = session.eval(tokens, new.query_span, self._on_progress, scores, attention, new.protect)
+        self.stats = stats_of_steps([session.stats()], n_past, time.perf_counter() - begin)
         self.stats.draft_note = self.draft_note
-        return recorded
+        return found
 
     def _on_progress(self, n_done: int, n_total: int) -> None:
         self._check_cancelled()
         if self.progress is not None:
             self.progress(n_done, n_total)
 
-    def _on_skim(self, n_done: int, n_total: int) -> None:
+    def _on_draft_progress(self, n_done: int, n_total: int) -> None:
         self._check_cancelled()
-        if self.skim_progress is not None:
-            self.skim_progress(n_done, n_total)
+        if self.draft_progress is not None:
+            self.draft_progress(n_done, n_total)
 
     def _check_cancelled(self) -> None:
         if self._cancelled:  # also a cancel() that came just before the native read began
@@ -231,13 +223,6 @@ class TokenContext:
         if self._session is None:
             raise RuntimeError("the model is closed")
         return self._session
-
-
-def _clip(query_span: QuerySpan, n_reused: int) -> QuerySpan:
-    """Only tokens that are read can ask; a question that was there already leaves the default window."""
-    if query_span is None or query_span[1] <= n_reused:
-        return None
-    return max(query_span[0], n_reused), query_span[1]
 
 
 def _all_reused(n_prompt: int, session: Session) -> Stats:

@@ -139,7 +139,7 @@ def resolve_scoring(
         given: a profile, or the path of one; None takes the one inside the model file, else the shipped one, else
             ``ScoringProfile.by_depth``.
         metadata: of the draft's checked file.
-        shipped: the profile that ships for this model (``shipped_profiles``), None where there is none.
+        shipped: the profile that ships for this model (``ModelFile.shipped_scoring``), None where there is none.
 
     Raises:
         ValueError: the profile is wrong or does not fit the draft.

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lazygguf import PruningPoint
-from lazygguf.draft.wanted import n_wanted, without_fragments
+from lazygguf.draft.rules import n_wanted, without_fragments
 
 FIFTH = PruningPoint(-1, 0.2)
 

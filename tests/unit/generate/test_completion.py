@@ -21,6 +21,7 @@ from lazygguf.generate.openai import (
 )
 from lazygguf.generate.sampling import SamplingParams
 from lazygguf.read.context import TokenContext
+from lazygguf.read.prompt import Prompt
 
 GREEDY = SamplingParams(temperature=0)
 PROMPT = [1, 2, 3]
@@ -29,7 +30,7 @@ PROMPT = [1, 2, 3]
 def run(script: bytes, n_ctx: int = 64, **request: Any) -> tuple[list[Piece], TokenContext, ScriptedSession]:
     session = ScriptedSession(script, n_ctx)
     context = TokenContext(session)
-    asked = Request(PROMPT, sampling=GREEDY, **request)
+    asked = Request(Prompt(PROMPT), sampling=GREEDY, **request)
     return list(generate(context, ByteTokenizer(), asked)), context, session  # type: ignore[arg-type]
 
 
@@ -97,8 +98,8 @@ def test_stats_tell_the_share_of_work_and_the_revived_tokens() -> None:
 def test_a_prompt_with_a_common_prefix_is_read_from_there() -> None:
     session = ScriptedSession(b"ab")
     context = TokenContext(session)
-    context.read_prompt([1, 2, 3, 4], (1, 3))
-    context.read_prompt([1, 2, 9, 9], (1, 3))
+    context.read_prompt(Prompt([1, 2, 3, 4], (1, 3)))
+    context.read_prompt(Prompt([1, 2, 9, 9], (1, 3)))
     assert session.evals == [([1, 2, 3, 4], (1, 3)), ([9, 9], (2, 3))]  # only new tokens can ask
     assert (context.stats.n_prompt, context.stats.n_reused) == (4, 2)
 
@@ -107,7 +108,7 @@ def test_the_same_prompt_again_is_not_read() -> None:
     session = ScriptedSession(b"ab")
     context = TokenContext(session)
     for _ in range(2):
-        context.read_prompt([1, 2, 3])
+        context.read_prompt(Prompt([1, 2, 3]))
     assert len(session.evals) == 1
     assert (context.stats.n_reused, context.stats.token_share) == (3, 0.0)
 
@@ -115,8 +116,8 @@ def test_the_same_prompt_again_is_not_read() -> None:
 def test_a_prompt_that_the_context_goes_beyond_is_read_again_from_its_last_token() -> None:
     session = ScriptedSession(b"ab")
     context = TokenContext(session)
-    context.read_prompt([1, 2, 3, 4])
-    context.read_prompt([1, 2])
+    context.read_prompt(Prompt([1, 2, 3, 4]))
+    context.read_prompt(Prompt([1, 2]))
     assert session.evals[-1] == ([2], None) and session.ids == [1, 2]
 
 
@@ -124,34 +125,34 @@ def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers_and_the_option(
     context = TokenContext(ScriptedSession(b"", n_ctx=8))
     for call in (context.read_prompt, context.append):
         with pytest.raises(ContextFullError, match=r"Requested tokens \(9\) exceed context window of 8.*--ctx-size"):
-            call(list(range(9)))
+            call(Prompt(range(9)))
     assert context.n_tokens == 0
 
 
 def test_a_failed_step_leaves_the_ids_at_the_last_whole_step() -> None:
     session = ScriptedSession(b"ab")
     context = TokenContext(session)
-    context.append([1, 2])
+    context.append(Prompt([1, 2]))
 
     def fail() -> None:
         raise KeyboardInterrupt
 
     session.on_eval = fail
     with pytest.raises(KeyboardInterrupt):
-        context.append([3])
+        context.append(Prompt([3]))
     session.on_eval = lambda: None
     assert context.ids == [1, 2]
-    context.read_prompt([1, 2, 3])
+    context.read_prompt(Prompt([1, 2, 3]))
     assert session.ids == [1, 2, 3] and session.evals[-1][0] == [3]
 
 
 def test_another_use_of_the_model_ends_a_generation_under_way() -> None:
     session = ScriptedSession(b"abcdef")
     context = TokenContext(session)
-    old = generate(context, ByteTokenizer(), Request(PROMPT, sampling=GREEDY))  # type: ignore[arg-type]
+    old = generate(context, ByteTokenizer(), Request(Prompt(PROMPT), sampling=GREEDY))  # type: ignore[arg-type]
     assert next(old).text == "a"
     session.n_prompt = None
-    new = generate(context, ByteTokenizer(), Request([1, 2, 9], sampling=GREEDY))  # type: ignore[arg-type]
+    new = generate(context, ByteTokenizer(), Request(Prompt([1, 2, 9]), sampling=GREEDY))  # type: ignore[arg-type]
     assert "".join(piece.text for piece in new) == "abcdef"
     with pytest.raises(RuntimeError, match="used for something else"):
         next(old)
@@ -160,31 +161,31 @@ def test_another_use_of_the_model_ends_a_generation_under_way() -> None:
 def test_a_closed_generator_leaves_the_context_ready() -> None:
     session = ScriptedSession(b"abcdef")
     context = TokenContext(session)
-    pieces = generate(context, ByteTokenizer(), Request(PROMPT, sampling=GREEDY))  # type: ignore[arg-type]
+    pieces = generate(context, ByteTokenizer(), Request(Prompt(PROMPT), sampling=GREEDY))  # type: ignore[arg-type]
     next(pieces)
     next(pieces)
     pieces.close()
     assert context.ids == [*PROMPT, ord("a")]
-    context.append([7])
+    context.append(Prompt([7]))
     assert session.ids == [*PROMPT, ord("a"), 7]
 
 
 def test_cancel_ends_a_generation_between_two_tokens() -> None:
     context = TokenContext(ScriptedSession(b"abcdef"))
-    pieces = generate(context, ByteTokenizer(), Request(PROMPT, sampling=GREEDY))  # type: ignore[arg-type]
+    pieces = generate(context, ByteTokenizer(), Request(Prompt(PROMPT), sampling=GREEDY))  # type: ignore[arg-type]
     next(pieces)
     context.cancel()
     with pytest.raises(Cancelled):
         next(pieces)
     context.begin()
-    context.read_prompt([1, 2, 3, 4])  # the next generation is not cancelled
+    context.read_prompt(Prompt([1, 2, 3, 4]))  # the next generation is not cancelled
 
 
 def test_using_the_context_from_its_own_callback_is_refused() -> None:
     context = TokenContext(ScriptedSession(b""))
     context.progress = lambda n_done, n_total: context.reset()
     with pytest.raises(RuntimeError, match="in use"):
-        context.append([1])
+        context.append(Prompt([1]))
     assert context.n_tokens == 0
 
 
@@ -206,7 +207,7 @@ def envelope(**changes: Any) -> Envelope:
 
 def pieces_of(script: bytes, **request: Any) -> Any:
     context = TokenContext(ScriptedSession(script))
-    return generate(context, ByteTokenizer(), Request(PROMPT, sampling=GREEDY, **request))  # type: ignore[arg-type]
+    return generate(context, ByteTokenizer(), Request(Prompt(PROMPT), sampling=GREEDY, **request))  # type: ignore[arg-type]
 
 
 def test_a_text_completion_has_the_shape_of_llama_cpps() -> None:

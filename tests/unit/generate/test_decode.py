@@ -7,12 +7,13 @@ from fakes import EOG, ScriptedSession
 
 from lazygguf.generate.loop import decode, greedy
 from lazygguf.read.context import TokenContext
+from lazygguf.read.prompt import Prompt
 
 
 def asked(script: bytes, n_ctx: int = 64) -> tuple[TokenContext, ScriptedSession]:
     session = ScriptedSession(script, n_ctx)
     context = TokenContext(session)
-    context.append([1, 2, 3])
+    context.append(Prompt([1, 2, 3]))
     return context, session
 
 
@@ -55,6 +56,6 @@ def test_decoding_ends_where_the_context_was_used_for_something_else() -> None:
     context, _ = asked(b"hello")
     tokens = greedy(context, 99, is_end)
     next(tokens)
-    context.append([4])
+    context.append(Prompt([4]))
     with pytest.raises(RuntimeError, match="used for something else"):
         next(tokens)

@@ -16,7 +16,7 @@ import pytest
 from tiny_gguf import TinyConfig
 
 from lazygguf import Cancelled, ContextFullError, KeepSchedule, LazyModel, PruningPoint, Stats
-from lazygguf.draft.wanted import n_wanted
+from lazygguf.draft.rules import n_wanted
 from lazygguf.errors import LazyError
 
 Llama: Any = vars(llama_cpp)["Llama"]  # its own annotations are partial

@@ -1,7 +1,6 @@
-"""What is about to be read, who reads it, and who is told.
+"""What a context needs of those it works with: a native session, a reader that chooses what is read, and who is told.
 
-Owns the interfaces between a context (``context.py``), its native session and whatever chooses what is read first
-(``draft_reader.py``).
+Owns the interfaces only; ``context.py`` uses them.
 """
 
 from __future__ import annotations
@@ -13,11 +12,10 @@ from typing import Any, Callable, Optional, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from .._ffi import ProgressCallback
+from .prompt import QuerySpan, Reading
+from .scores import Scores
 from .stats import Stats
-
-ProgressCallback = Callable[[int, int], Any]
-QuerySpan = Optional[tuple[int, int]]
-Scores = Optional[npt.NDArray[np.float32]]
 
 
 class Session(Protocol):
@@ -32,13 +30,13 @@ class Session(Protocol):
         ids: Any,
         query_span: QuerySpan = None,
         progress: Optional[ProgressCallback] = None,
-        scores: Scores = None,
+        scores: Optional[Scores] = None,
         attention: Any = None,
         protect: Sequence[int] = (),
     ) -> Any: ...
     def logits(self) -> Optional[npt.NDArray[np.float32]]: ...
     def live(self, segment: int) -> npt.NDArray[np.int32]: ...
-    def scores(self, segment: int) -> Scores: ...
+    def scores(self, segment: int) -> Optional[Scores]: ...
     def reset(self) -> None: ...
     def trim(self, n_tokens: int) -> None: ...
     def cached(self, segment: int) -> npt.NDArray[np.int32]: ...
@@ -49,48 +47,24 @@ class Session(Protocol):
 
 
 @dataclass(frozen=True)
-class Reading:
-    """Tokens to read after those that are there.
-
-    Attributes:
-        ids: the whole context, old tokens and new ones.
-        n_past: old ones.
-        query_span: positions [begin, end) of the question, None where nothing is known.
-        protect: positions that are never pruned, ascending.
-        recent: positions that are read whatever a draft thinks of them.
-    """
-
-    ids: Sequence[int]
-    n_past: int
-    query_span: QuerySpan = None
-    protect: Sequence[int] = ()
-    recent: Sequence[int] = ()
-
-    @property
-    def new(self) -> npt.NDArray[np.int32]:
-        """The tokens to read."""
-        return np.asarray(self.ids[self.n_past :], np.int32)
-
-
-@dataclass(frozen=True)
-class Told:
+class Progress:
     """Who is told while a prompt is read; what they raise stops the reading.
 
     Attributes:
         read: of the large model's progress, tokens read and tokens to read.
-        skim: of the draft's, in its own tokens.
+        draft: of the draft's, in its own tokens.
         check: called now and then where there is no progress to tell.
     """
 
     read: ProgressCallback
-    skim: ProgressCallback
+    draft: ProgressCallback
     check: Callable[[], None]
 
 
 class PromptReader(Protocol):
-    """Reads prompts into a session in its own way."""
+    """Reads prompts into a session in its own way (``draft.reader.DraftReader``)."""
 
-    def read(self, session: Session, reading: Reading, told: Told) -> Stats:
+    def read(self, session: Session, reading: Reading, progress: Progress) -> Stats:
         """Reads; on any failure the session holds the tokens of before, some of which may wait unread again."""
 
     def cancel(self) -> None:
