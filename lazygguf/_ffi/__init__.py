@@ -7,6 +7,7 @@ from .devices import Device, has_rpc, list_devices, serve_rpc
 from .file import NativeFile, TensorInfo
 from .library import check, ggml_version
 from .model import GPU_LAYERS_AUTO, NativeModel, Placement
+from .selection import count_kept, keep_count
 from .session import AttentionRequest, NativeSession, ProgressCallback, StepStats
 
 __all__ = [
@@ -21,8 +22,10 @@ __all__ = [
     "StepStats",
     "TensorInfo",
     "check",
+    "count_kept",
     "ggml_version",
     "has_rpc",
+    "keep_count",
     "list_devices",
     "serve_rpc",
 ]

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections.abc import Generator
 from dataclasses import dataclass
-from typing import Any, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Optional, Protocol
 
 from ..errors import Cancelled
-from ..generate.openai import CompletionOptions
+from ..generate.openai import ChatCompletionChunk
+from ..generate.options import ChatArguments, CompletionOptions
 from ..read.stats import Stats
 from ..text.grammar import grammar_of_schema
 from .terminal import Screen, interrupt_cancels
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Message = dict[str, Any]
 
@@ -40,7 +45,9 @@ class ChatModel(Protocol):
 
     @property
     def stats(self) -> Stats: ...
-    def create_chat_completion(self, messages: Any, **options: Any) -> Any: ...
+    def create_chat_completion(
+        self, messages: Any, *, stream: Literal[True], **options: Unpack[ChatArguments]
+    ) -> Generator[ChatCompletionChunk, None, None]: ...
     def cancel(self) -> None: ...
     def reset(self) -> None: ...
 

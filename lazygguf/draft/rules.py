@@ -11,6 +11,7 @@ from typing import Optional
 import numpy as np
 import numpy.typing as npt
 
+from .._ffi import count_kept, keep_count
 from ..schedule.keep_schedule import PruningPoint
 
 Floats = npt.NDArray[np.float32]
@@ -34,15 +35,7 @@ def n_wanted(scores: Floats, point: Optional[PruningPoint]) -> int:
         scores: (n_tokens,), inf for what is read in any case.
         point: None: all go on.
     """
-    if point is None:
-        return len(scores)
-    most = int(point.keep * len(scores))
-    others = np.sort(scores[np.isfinite(scores)])[::-1]
-    if point.mass >= 1.0 or not len(others):
-        return most
-    held = np.cumsum(others, dtype=np.float64)
-    n_best = int(np.isposinf(scores).sum()) + int(np.searchsorted(held, point.mass * held[-1])) + 1
-    return min(max(n_best, int(point.keep_min * len(scores))), most)
+    return len(scores) if point is None else count_kept(scores, point.keep, point.keep_min, point.mass)
 
 
 def wanted_tokens(scores: Floats, point: Optional[PruningPoint]) -> Mask:
@@ -133,7 +126,7 @@ class SecondLook:
 
     def n_most(self, n_tokens: int) -> int:
         """Tokens that may be read on top."""
-        return int(self.share * n_tokens + 1e-6)
+        return keep_count(self.share, n_tokens)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ import os
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import fields, replace
-from inspect import Parameter, Signature
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Optional, Union, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -22,21 +21,38 @@ from .._ffi import ProgressCallback
 from .._names import refuse_unknown
 from ..draft.draft import DraftModel
 from ..generate.loop import Request, generate, sample_tokens
-from ..generate.openai import CompletionOptions, Envelope, chat_chunks, chat_result, text_chunks, text_result
+from ..generate.openai import (
+    ChatCompletion,
+    ChatCompletionChunk,
+    Completion,
+    CompletionChunk,
+    Envelope,
+    chat_chunks,
+    chat_result,
+    text_chunks,
+    text_result,
+)
+from ..generate.options import ChatArguments, CompletionOptions, GenerateArguments, TextArguments
 from ..generate.sampling import SEED_MAX, Sampler, SamplingParams
 from ..read.context import TokenContext
 from ..read.prompt import Prompt
 from ..read.stats import Stats
-from ..schedule.keep import has_profile, resolve_keep
+from ..schedule.keep import KeepArgument, has_profile, resolve_keep
 from ..schedule.keep_schedule import KeepSchedule
 from ..schedule.scoring import ScoringProfile, resolve_scoring
+from ..text.grammar import GrammarLike
 from ..text.llama_log import show_llama_log
 from ..text.templates import ChatTemplate
 from ..text.tokenizer import TokenIds, encode_text
-from .options import ModelOptions, model_options
+from .options import ModelOptions, refuse_other
 from .parts import ModelParts
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # known to every type checker; nothing imports it when the program runs
+
 logger = logging.getLogger("lazygguf")
+
+Messages = Sequence[Mapping[str, Any]]
 
 
 class LazyModel:
@@ -51,13 +67,43 @@ class LazyModel:
         chat_template: renders chats.
     """
 
-    def __init__(self, model_path: Union[str, os.PathLike[str]], **options: Any) -> None:
+    def __init__(
+        self,
+        model_path: Union[str, os.PathLike[str]],
+        *,
+        n_ctx: int = 0,
+        n_batch: int = 512,
+        n_ubatch: int = 512,
+        n_threads: Optional[int] = None,
+        n_threads_batch: Optional[int] = None,
+        n_gpu_layers: Union[int, str] = 0,
+        n_gpu_layers_draft: Union[int, str, None] = None,
+        device: Union[str, Sequence[str], None] = None,
+        rpc_servers: Union[str, Sequence[str], None] = None,
+        placement: str = "work",
+        use_mmap: bool = True,
+        weights: str = "fast",
+        keep: KeepArgument = "auto",
+        max_revive: Optional[int] = None,
+        draft: Union[str, os.PathLike[str], LazyModel, None] = None,
+        scoring: Union[str, ScoringProfile, None] = None,
+        second_look: float = 0.05,
+        headings: Optional[str] = None,
+        seed: Optional[int] = None,
+        type_k: str = "f16",
+        type_v: str = "f16",
+        chat_template: Optional[str] = None,
+        verbose: bool = False,
+        progress_callback: Optional[ProgressCallback] = None,
+        **refused: NoReturn,
+    ) -> None:
         """Opens a model.
 
         Args:
             model_path: a GGUF file.
-            **options: see ``ModelOptions``: ``n_ctx``, ``n_ubatch``, ``n_threads``, ``n_gpu_layers``,
-                ``keep``, ``max_revive``, ``seed``, ``verbose``, ``progress_callback`` and more.
+            **refused: other arguments of ``llama_cpp.Llama``, accepted with the value that changes nothing.
+
+        The other arguments are described in ``lazygguf.model.options.ModelOptions``.
 
         Raises:
             FileNotFoundError, IsADirectoryError, PermissionError: the file cannot be opened.
@@ -66,8 +112,11 @@ class LazyModel:
             MemoryError: the weights or caches do not fit into memory.
             LazyError: an RPC server does not answer.
         """
+        given = locals()
+        refuse_other(refused)
+        chosen = ModelOptions(**{option.name: given[option.name] for option in fields(ModelOptions)})
         self._context: Optional[TokenContext] = None
-        self._options = chosen = model_options(options)
+        self._options = chosen
         self.model_path = os.fspath(model_path)
         if chosen.verbose:
             show_llama_log()
@@ -79,14 +128,6 @@ class LazyModel:
             with contextlib.suppress(RuntimeError):  # a session that Ctrl-C left behind: it goes with the exception
                 self._parts.close()
             raise
-
-    # what help() and editors show: the options by name
-    __signature__ = Signature(
-        [
-            Parameter("model_path", Parameter.POSITIONAL_OR_KEYWORD),
-            *(Parameter(f.name, Parameter.KEYWORD_ONLY, default=f.default) for f in fields(ModelOptions)),
-        ]
-    )
 
     def _open(self, options: ModelOptions) -> None:
         parts, file = self._parts, self._parts.file
@@ -237,16 +278,32 @@ class LazyModel:
 
     # ---- generating ------------------------------------------------------------------------------
 
-    def create_completion(self, prompt: Union[str, Sequence[int]], **options: Any) -> Any:
+    @overload
+    def create_completion(
+        self, prompt: Union[str, TokenIds], *, stream: Literal[False] = False, **options: Unpack[TextArguments]
+    ) -> Completion: ...
+    @overload
+    def create_completion(
+        self, prompt: Union[str, TokenIds], *, stream: Literal[True], **options: Unpack[TextArguments]
+    ) -> Generator[CompletionChunk, None, None]: ...
+    @overload
+    def create_completion(
+        self, prompt: Union[str, TokenIds], *, stream: bool, **options: Unpack[TextArguments]
+    ) -> Union[Completion, Generator[CompletionChunk, None, None]]: ...
+
+    def create_completion(
+        self, prompt: Union[str, TokenIds], *, stream: bool = False, **options: Unpack[TextArguments]
+    ) -> Union[Completion, Generator[CompletionChunk, None, None]]:
         """Goes on with a text.
 
         Args:
             prompt: text, or token ids. An empty text begins from the BOS token.
-            **options: ``max_tokens`` (16; None or <= 0 is until the context is full), ``temperature``,
+            stream: give the result in chunks while it is made.
+            **options: ``max_tokens`` (16; None or <= 0 is until the context is full), ``temperature`` (0.8),
                 ``top_p``, ``top_k``, ``min_p``, ``typical_p``, ``repeat_penalty``, ``frequency_penalty``,
                 ``presence_penalty``, ``mirostat_mode``, ``mirostat_tau``, ``mirostat_eta``, ``seed``,
-                ``logit_bias``, ``stop``, ``stream``, ``logprobs`` (how many alternatives), ``echo``,
-                ``grammar``, ``response_format``, ``logits_processor``, ``stopping_criteria``, ``model``.
+                ``logit_bias``, ``stop``, ``logprobs`` (how many alternatives), ``echo``, ``grammar``,
+                ``response_format``, ``logits_processor``, ``stopping_criteria``, ``model``.
 
         Returns:
             OpenAI's ``text_completion`` as a dictionary, or its chunks when ``stream`` is true.
@@ -268,11 +325,26 @@ class LazyModel:
             offset=len(text),
         )
         pieces = generate(context, self._tokenizer, self._seeded(chosen).request(Prompt(ids), started))
-        return text_chunks(envelope, pieces) if chosen.stream else text_result(envelope, pieces)
+        return text_chunks(envelope, pieces) if stream else text_result(envelope, pieces)
 
     __call__ = create_completion
 
-    def create_chat_completion(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> Any:
+    @overload
+    def create_chat_completion(
+        self, messages: Messages, *, stream: Literal[False] = False, **options: Unpack[ChatArguments]
+    ) -> ChatCompletion: ...
+    @overload
+    def create_chat_completion(
+        self, messages: Messages, *, stream: Literal[True], **options: Unpack[ChatArguments]
+    ) -> Generator[ChatCompletionChunk, None, None]: ...
+    @overload
+    def create_chat_completion(
+        self, messages: Messages, *, stream: bool, **options: Unpack[ChatArguments]
+    ) -> Union[ChatCompletion, Generator[ChatCompletionChunk, None, None]]: ...
+
+    def create_chat_completion(
+        self, messages: Messages, *, stream: bool = False, **options: Unpack[ChatArguments]
+    ) -> Union[ChatCompletion, Generator[ChatCompletionChunk, None, None]]:
         """Answers the last turn of a chat.
 
         What the context holds of the chat already is not read again, and pruned tokens come back as the new
@@ -280,6 +352,7 @@ class LazyModel:
 
         Args:
             messages: ``{"role": ..., "content": ...}``, oldest first.
+            stream: give the result in chunks while it is made.
             **options: as ``create_completion``, but ``temperature`` is 0.2, ``max_tokens`` None, ``logprobs``
                 true or false with ``top_logprobs`` alternatives, and there is no ``echo``.
 
@@ -298,10 +371,15 @@ class LazyModel:
         context.check_room(n_prompt)
         envelope = Envelope(model=chosen.model or self.model_path, n_prompt=n_prompt, offset=len(chat.text))
         pieces = generate(context, self._tokenizer, self._seeded(chosen).request(chat.prompt, started, chat.stops))
-        return chat_chunks(envelope, pieces) if chosen.stream else chat_result(envelope, pieces)
+        return chat_chunks(envelope, pieces) if stream else chat_result(envelope, pieces)
 
     def generate(
-        self, tokens: TokenIds, *, temp: float = 0.8, grammar: Any = None, **sampling: Any
+        self,
+        tokens: TokenIds,
+        *,
+        temp: float = 0.8,
+        grammar: Optional[GrammarLike] = None,
+        **sampling: Unpack[GenerateArguments],
     ) -> Generator[int, None, None]:
         """Yields sampled token ids until the context is full; the caller decides when to stop.
 
@@ -313,7 +391,8 @@ class LazyModel:
         """
         context = self._ready()
         refuse_unknown(sampling, [f.name for f in fields(SamplingParams)], "sampling option")
-        params = self._with_seed(SamplingParams(**{"temperature": temp, **sampling}))
+        given: dict[str, Any] = {"temperature": temp, **sampling}
+        params = self._with_seed(SamplingParams(**given))
         self._check_scored()
         ids = self._prompt_ids(tokens)
         context.check_room(len(ids))

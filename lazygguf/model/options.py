@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
 from .._ffi import ProgressCallback
 from .._ffi.rpc import parse_servers
@@ -18,6 +18,9 @@ from ..schedule.keep import KeepArgument
 from ..schedule.scoring import ScoringProfile
 from ..text.prompt_text import compile_headings
 from .devices import PLACEMENTS, check_request, device_names, layer_count
+
+if TYPE_CHECKING:
+    from .lazy_model import LazyModel
 
 _INT_RANGES = {
     "n_ctx": (0, 2**31 - 1),
@@ -107,7 +110,7 @@ class ModelOptions:
     weights: str = "fast"
     keep: KeepArgument = "auto"
     max_revive: Optional[int] = None
-    draft: Any = None
+    draft: Union[str, os.PathLike[str], LazyModel, None] = None
     scoring: Union[str, ScoringProfile, None] = None
     second_look: float = 0.05
     headings: Optional[str] = None
@@ -152,11 +155,10 @@ class ModelOptions:
         compile_headings(self.headings)
 
 
-def model_options(given: Mapping[str, Any]) -> ModelOptions:
-    """The options from keyword arguments; unknown and unsupported ones are refused by name."""
+def refuse_other(given: Mapping[str, Any]) -> None:
+    """Raises ValueError for an argument that ``LazyModel`` does not have, or for what it does not do."""
     for name, value in _FIXED.items():
         if name in given and given[name] != value:
             raise ValueError(f"{name} is {given[name]!r}, expected {value!r}: lazygguf does nothing else")
-    options = {name: value for name, value in given.items() if name not in _FIXED}
-    refuse_unknown(options, [f.name for f in fields(ModelOptions)], "LazyModel argument")
-    return ModelOptions(**options)
+    other = [name for name in given if name not in _FIXED]
+    refuse_unknown(other, [f.name for f in fields(ModelOptions)], "LazyModel argument")

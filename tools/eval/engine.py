@@ -222,7 +222,7 @@ class Engine:
         if self._options.draft is None:
             return ""
         profile = json.dumps(self._parts.draft.profile.to_dict(), sort_keys=True)
-        return f"{_identity(Path(self._options.draft))} {profile} {self._options.second_look:g}"
+        return f"{_identity(Path(str(self._options.draft)))} {profile} {self._options.second_look:g}"
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -12,13 +12,13 @@ from fakes import EOG, ByteTokenizer, ScriptedSession
 from lazygguf.errors import Cancelled, ContextFullError
 from lazygguf.generate.loop import Piece, Request, generate, token_logprob
 from lazygguf.generate.openai import (
-    CompletionOptions,
     Envelope,
     chat_chunks,
     chat_result,
     text_chunks,
     text_result,
 )
+from lazygguf.generate.options import CompletionOptions
 from lazygguf.generate.sampling import SamplingParams
 from lazygguf.read.context import TokenContext
 from lazygguf.read.prompt import Prompt
