@@ -65,7 +65,8 @@ def test_a_draft_finds_the_same_wherever_it_and_the_model_lie(
     with LazyModel(target, draft=draft, **options) as model:
         n_tokens = len(model.tokenize(TEXT.encode()))
         expected = read_two_questions(model)
-    placed = {"n_gpu_layers": n_gpu_layers, "n_gpu_layers_draft": n_gpu_layers_draft, "device": gpu, "verbose": True}
+    layers = {"n_gpu_layers": n_gpu_layers, "n_gpu_layers_draft": n_gpu_layers_draft}
+    placed: dict[str, Any] = {**layers, "device": gpu, "verbose": True}
     with LazyModel(target, draft=draft, **options, **placed) as model:
         found = read_two_questions(model)
         draft_is_on_gpu = gpu in model._parts.draft.weights.desc

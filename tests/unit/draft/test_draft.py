@@ -264,7 +264,7 @@ def test_a_wrong_draft_is_refused_in_one_line(target: str, small: str, tmp_path:
     with pytest.raises(FileNotFoundError):
         LazyModel(target, draft=tmp_path / "none.gguf")
     with pytest.raises(TypeError, match="draft is int, expected a path or a LazyModel"):
-        LazyModel(target, draft=3)
+        LazyModel(target, draft=3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="scoring profile: layer is 9, expected at most 3"):
         LazyModel(target, draft=small, scoring=ScoringProfile((9,)))
     short = "the draft's context is 256 tokens, expected at least 512"

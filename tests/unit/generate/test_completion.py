@@ -261,16 +261,18 @@ def test_chat_chunks_are_the_role_the_text_and_an_empty_delta() -> None:
 
 def test_log_probabilities_come_in_both_shapes() -> None:
     text = text_result(envelope(offset=10), pieces_of(b"hi", n_logprobs=2))["choices"][0]["logprobs"]
+    assert text is not None
     assert (text["tokens"], text["text_offset"]) == (["h", "i"], [10, 11])
     assert len(text["token_logprobs"]) == 2 and text["top_logprobs"][0]["h"] == text["token_logprobs"][0]
     chat = chat_result(envelope(), pieces_of(b"hi", n_logprobs=2))["choices"][0]["logprobs"]
+    assert chat is not None
     assert [entry["token"] for entry in chat["content"]] == ["h", "i"]
     assert chat["content"][0]["bytes"] == [104] and len(chat["content"][0]["top_logprobs"]) == 2
 
 
 def test_streamed_log_probabilities_are_the_unstreamed_ones() -> None:
-    whole = text_result(envelope(), pieces_of(b"hi", n_logprobs=1))["choices"][0]["logprobs"]
-    chunks = [c["choices"][0]["logprobs"] for c in text_chunks(envelope(), pieces_of(b"hi", n_logprobs=1))]
+    whole: Any = text_result(envelope(), pieces_of(b"hi", n_logprobs=1))["choices"][0]["logprobs"]
+    chunks: list[Any] = [c["choices"][0]["logprobs"] for c in text_chunks(envelope(), pieces_of(b"hi", n_logprobs=1))]
     for key in whole:
         assert [value for chunk in chunks if chunk for value in chunk[key]] == whole[key]
 
