@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Optional, Protocol
 
 from ..errors import Cancelled
-from ..generate.openai import ChatCompletionChunk
+from ..generate.openai import ChatChunks
 from ..generate.options import ChatArguments, CompletionOptions
 from ..read.stats import Stats
 from ..text.grammar import grammar_of_schema
@@ -47,7 +46,7 @@ class ChatModel(Protocol):
     def stats(self) -> Stats: ...
     def create_chat_completion(
         self, messages: Any, *, stream: Literal[True], **options: Unpack[ChatArguments]
-    ) -> Generator[ChatCompletionChunk, None, None]: ...
+    ) -> ChatChunks: ...
     def cancel(self) -> None: ...
     def reset(self) -> None: ...
 

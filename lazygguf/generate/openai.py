@@ -32,31 +32,6 @@ class TextLogprobs(TypedDict):
     top_logprobs: list[dict[str, float]]
 
 
-class TextChoice(TypedDict):
-    """The text, or a part of it; ``finish_reason`` is ``"stop"`` or ``"length"``, None before the end."""
-
-    text: str
-    index: int
-    logprobs: Optional[TextLogprobs]
-    finish_reason: Optional[str]
-
-
-class CompletionChunk(TypedDict):
-    """A part of a text completion."""
-
-    id: str
-    object: str
-    created: int
-    model: str
-    choices: list[TextChoice]
-
-
-class Completion(CompletionChunk):
-    """A text completion."""
-
-    usage: Usage
-
-
 class TopLogprob(TypedDict):
     """A token's log-probability."""
 
@@ -78,7 +53,7 @@ class ChatLogprobs(TypedDict):
     refusal: None
 
 
-class ChatMessage(TypedDict):
+class ChatAnswer(TypedDict):
     """What the assistant says."""
 
     role: str
@@ -92,43 +67,66 @@ class ChatDelta(TypedDict, total=False):
     content: str
 
 
-class ChatChoice(TypedDict):
-    """An answer; ``finish_reason`` is ``"stop"`` or ``"length"``."""
-
+class _Choice(TypedDict):
     index: int
-    message: ChatMessage
+    finish_reason: Optional[str]  # "stop" or "length"; None in a chunk before the end
+
+
+class TextChoice(_Choice):
+    """The text, or in a chunk a part of it."""
+
+    text: str
+    logprobs: Optional[TextLogprobs]
+
+
+class ChatChoice(_Choice):
+    """An answer."""
+
+    message: ChatAnswer
     logprobs: Optional[ChatLogprobs]
-    finish_reason: Optional[str]
 
 
-class ChatChunkChoice(TypedDict):
-    """A part of an answer; ``finish_reason`` is None before the end."""
+class ChatChunkChoice(_Choice):
+    """A part of an answer."""
 
-    index: int
     delta: ChatDelta
     logprobs: Optional[ChatLogprobs]
-    finish_reason: Optional[str]
 
 
-class ChatCompletionChunk(TypedDict):
-    """A part of a chat completion."""
-
+class _Result(TypedDict):
     id: str
     object: str
     created: int
     model: str
+
+
+class CompletionChunk(_Result):
+    """A part of a text completion."""
+
+    choices: list[TextChoice]
+
+
+class Completion(CompletionChunk):
+    """A text completion."""
+
+    usage: Usage
+
+
+class ChatCompletionChunk(_Result):
+    """A part of a chat completion."""
+
     choices: list[ChatChunkChoice]
 
 
-class ChatCompletion(TypedDict):
+class ChatCompletion(_Result):
     """A chat completion."""
 
-    id: str
-    object: str
-    created: int
-    model: str
     choices: list[ChatChoice]
     usage: Usage
+
+
+TextChunks = Generator[CompletionChunk, None, None]
+ChatChunks = Generator[ChatCompletionChunk, None, None]
 
 
 @dataclass(frozen=True)
@@ -173,7 +171,7 @@ def text_result(envelope: Envelope, pieces: Iterator[Piece]) -> Completion:
     return result
 
 
-def text_chunks(envelope: Envelope, pieces: Generator[Piece, None, None]) -> Generator[CompletionChunk, None, None]:
+def text_chunks(envelope: Envelope, pieces: Generator[Piece, None, None]) -> TextChunks:
     """A ``text_completion`` in chunks; the last one has a finish reason and no text."""
 
     def chunk(text: str, logprobs: Optional[TextLogprobs] = None, reason: Optional[str] = None) -> CompletionChunk:

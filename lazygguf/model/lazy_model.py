@@ -7,7 +7,6 @@ Names and meaning are ``llama_cpp.Llama``'s.
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -22,11 +21,11 @@ from .._names import refuse_unknown
 from ..draft.draft import DraftModel
 from ..generate.loop import Request, generate, sample_tokens
 from ..generate.openai import (
+    ChatChunks,
     ChatCompletion,
-    ChatCompletionChunk,
     Completion,
-    CompletionChunk,
     Envelope,
+    TextChunks,
     chat_chunks,
     chat_result,
     text_chunks,
@@ -37,7 +36,7 @@ from ..generate.sampling import SEED_MAX, Sampler, SamplingParams
 from ..read.context import TokenContext
 from ..read.prompt import Prompt
 from ..read.stats import Stats
-from ..schedule.keep import KeepArgument, has_profile, resolve_keep
+from ..schedule.keep import KeepArgument
 from ..schedule.keep_schedule import KeepSchedule
 from ..schedule.scoring import ScoringProfile, resolve_scoring
 from ..text.grammar import GrammarLike
@@ -50,8 +49,7 @@ from .parts import ModelParts
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # known to every type checker; nothing imports it when the program runs
 
-logger = logging.getLogger("lazygguf")
-
+PromptLike = Union[str, TokenIds]
 Messages = Sequence[Mapping[str, Any]]
 
 
@@ -120,44 +118,18 @@ class LazyModel:
         self.model_path = os.fspath(model_path)
         if chosen.verbose:
             show_llama_log()
-        self._parts = ModelParts(self.model_path, chosen)
-        self.metadata: dict[str, Any] = self._parts.file.metadata
+        self._parts = parts = ModelParts(self.model_path, chosen)
+        self.metadata: dict[str, Any] = parts.file.metadata
         try:
-            self._open(chosen)
+            self._context = parts.main_context()
+            self.schedule: Optional[KeepSchedule] = parts.placed_for
+            self._tokenizer = parts.tokenizer
+            self.chat_template = ChatTemplate(self._tokenizer, self.metadata, chosen.chat_template)
         except BaseException:
             with contextlib.suppress(RuntimeError):  # a session that Ctrl-C left behind: it goes with the exception
-                self._parts.close()
+                parts.close()
             raise
-
-    def _open(self, options: ModelOptions) -> None:
-        parts, file = self._parts, self._parts.file
-        can_draft = options.draft is not None and not parts.draft_obstacle
-        self.schedule: Optional[KeepSchedule] = resolve_keep(
-            options.keep,
-            n_layer=file.hparam("block_count"),
-            n_head=file.hparam("attention.head_count"),
-            metadata=file.metadata,
-            shipped=file.shipped,
-            max_revive=options.max_revive,
-            has_draft=can_draft,
-        )
-        parts.placed_for = self.schedule
-        weights = parts.weights
-        if options.keep == "auto" and not can_draft and not has_profile(file.metadata, file.shipped):
-            logger.warning("no keep profile for this model, a careful default is used; lazygguf calibrate makes one")
-        self._tokenizer = parts.tokenizer
-        self.chat_template = ChatTemplate(self._tokenizer, file.metadata, options.chat_template)
-        for name in ("bos", "eos"):
-            token = file.metadata.get(f"tokenizer.ggml.{name}_token_id", 0)
-            if not 0 <= token < weights.n_vocab:
-                logger.warning("the file's %s_token_id is %d, outside the vocabulary: ignored", name, token)
-        if options.n_ctx > weights.n_ctx_train:
-            logger.warning("n_ctx is %d, above the %d the model was trained with", options.n_ctx, weights.n_ctx_train)
-        self._context = parts.context(self.schedule, can_draft)
-        self._context.draft_note = parts.draft_obstacle
-        if can_draft and (self.schedule is None or self.schedule.entry is None):
-            self._context.draft_note = 'not run: the keep schedule has no pruning point before layer 0 such as "-1:0.2"'
-        self._seeds = None if options.seed in (None, -1) else np.random.default_rng(options.seed)
+        self._seeds = None if chosen.seed in (None, -1) else np.random.default_rng(chosen.seed)
 
     def as_draft(self, scoring: Union[str, ScoringProfile, None] = None) -> DraftModel:
         """This model as another one's draft: on these weights, with a context of its own."""
@@ -280,20 +252,20 @@ class LazyModel:
 
     @overload
     def create_completion(
-        self, prompt: Union[str, TokenIds], *, stream: Literal[False] = False, **options: Unpack[TextArguments]
+        self, prompt: PromptLike, *, stream: Literal[False] = False, **options: Unpack[TextArguments]
     ) -> Completion: ...
     @overload
     def create_completion(
-        self, prompt: Union[str, TokenIds], *, stream: Literal[True], **options: Unpack[TextArguments]
-    ) -> Generator[CompletionChunk, None, None]: ...
+        self, prompt: PromptLike, *, stream: Literal[True], **options: Unpack[TextArguments]
+    ) -> TextChunks: ...
     @overload
     def create_completion(
-        self, prompt: Union[str, TokenIds], *, stream: bool, **options: Unpack[TextArguments]
-    ) -> Union[Completion, Generator[CompletionChunk, None, None]]: ...
+        self, prompt: PromptLike, *, stream: bool, **options: Unpack[TextArguments]
+    ) -> Union[Completion, TextChunks]: ...
 
     def create_completion(
-        self, prompt: Union[str, TokenIds], *, stream: bool = False, **options: Unpack[TextArguments]
-    ) -> Union[Completion, Generator[CompletionChunk, None, None]]:
+        self, prompt: PromptLike, *, stream: bool = False, **options: Unpack[TextArguments]
+    ) -> Union[Completion, TextChunks]:
         """Goes on with a text.
 
         Args:
@@ -336,15 +308,15 @@ class LazyModel:
     @overload
     def create_chat_completion(
         self, messages: Messages, *, stream: Literal[True], **options: Unpack[ChatArguments]
-    ) -> Generator[ChatCompletionChunk, None, None]: ...
+    ) -> ChatChunks: ...
     @overload
     def create_chat_completion(
         self, messages: Messages, *, stream: bool, **options: Unpack[ChatArguments]
-    ) -> Union[ChatCompletion, Generator[ChatCompletionChunk, None, None]]: ...
+    ) -> Union[ChatCompletion, ChatChunks]: ...
 
     def create_chat_completion(
         self, messages: Messages, *, stream: bool = False, **options: Unpack[ChatArguments]
-    ) -> Union[ChatCompletion, Generator[ChatCompletionChunk, None, None]]:
+    ) -> Union[ChatCompletion, ChatChunks]:
         """Answers the last turn of a chat.
 
         What the context holds of the chat already is not read again, and pruned tokens come back as the new
@@ -437,7 +409,7 @@ class LazyModel:
                 "draft=, give scores to eval(scores=...), or leave the point out"
             )
 
-    def _prompt_ids(self, prompt: Union[str, TokenIds]) -> list[int]:
+    def _prompt_ids(self, prompt: PromptLike) -> list[int]:
         if isinstance(prompt, (bytes, bytearray)):
             raise TypeError("prompt is bytes, expected text or token ids")
         if not isinstance(prompt, str):

@@ -6,6 +6,7 @@ that compare schedules open several on one copy of the weights.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from dataclasses import replace
@@ -19,6 +20,7 @@ from ..draft.reader import DraftReader, DraftRules
 from ..draft.rules import SecondLook
 from ..files.model_file import ModelFile
 from ..read.context import TokenContext
+from ..schedule.keep import has_profile, resolve_keep
 from ..schedule.keep_schedule import KeepSchedule
 from ..schedule.scoring import resolve_scoring
 from ..text.prompt_text import compile_headings
@@ -26,6 +28,8 @@ from ..text.tokenizer import Tokenizer
 from ..threads import physical_cores
 from .devices import device_names, layer_count
 from .options import ModelOptions
+
+logger = logging.getLogger("lazygguf")
 
 MIN_RATIO = 3.0  # times that a model must be larger than its draft, in parameters
 
@@ -37,7 +41,7 @@ class ModelParts:
 
     Args:
         path: a GGUF file.
-        options: ``keep`` and ``max_revive`` are not looked at: each context has its own schedule.
+        options: only ``main_context`` looks at ``keep`` and ``max_revive``; other contexts are given their schedule.
         placed_for: the schedule by whose work layers are placed on devices; None is dense.
 
     Attributes:
@@ -75,6 +79,35 @@ class ModelParts:
     def draft_obstacle(self) -> str:
         """Why the draft that the options name is not worth running; "" where it is, or where they name none."""
         return "" if self.options.draft is None else draft_obstacle(self.options.draft, self.file)
+
+    def main_context(self) -> TokenContext:
+        """The context that the options ask for; ``placed_for`` is then its schedule. Warns of what is doubtful."""
+        options, file = self.options, self.file
+        can_draft = options.draft is not None and not self.draft_obstacle
+        schedule = resolve_keep(
+            options.keep,
+            n_layer=file.hparam("block_count"),
+            n_head=file.hparam("attention.head_count"),
+            metadata=file.metadata,
+            shipped=file.shipped,
+            max_revive=options.max_revive,
+            has_draft=can_draft,
+        )
+        self.placed_for = schedule
+        weights = self.weights
+        if options.keep == "auto" and not can_draft and not has_profile(file.metadata, file.shipped):
+            logger.warning("no keep profile for this model, a careful default is used; lazygguf calibrate makes one")
+        for name in ("bos", "eos"):
+            token = file.metadata.get(f"tokenizer.ggml.{name}_token_id", 0)
+            if not 0 <= token < weights.n_vocab:
+                logger.warning("the file's %s_token_id is %d, outside the vocabulary: ignored", name, token)
+        if options.n_ctx > weights.n_ctx_train:
+            logger.warning("n_ctx is %d, above the %d the model was trained with", options.n_ctx, weights.n_ctx_train)
+        context = self.context(schedule, can_draft)
+        context.draft_note = self.draft_obstacle
+        if can_draft and (schedule is None or schedule.entry is None):
+            context.draft_note = 'not run: the keep schedule has no pruning point before layer 0 such as "-1:0.2"'
+        return context
 
     def context(self, schedule: Optional[KeepSchedule], with_draft: bool = False) -> TokenContext:
         """An empty context with its own caches.
