@@ -39,7 +39,7 @@ class DraftModel:
         profile: how it scores.
         size: how large it is.
         n_ctx: most tokens of a reading; 0 is the length it was trained with.
-        is_ours: closing it frees the weights; else they belong to somebody's ``LazyModel``.
+        is_ours: closing it frees the weights; else they belong to a ``LazyModel``.
     """
 
     weights: NativeModel
@@ -50,7 +50,7 @@ class DraftModel:
     is_ours: bool = True
 
     def close(self) -> None:
-        """Frees what is ours. RuntimeError while a draft reads with it."""
+        """Frees the weights if they are ours. RuntimeError while a draft reads with them."""
         if self.is_ours:
             self.tokenizer.close()
             self.weights.close()
@@ -61,7 +61,7 @@ class DraftSettings:
     """How a draft computes.
 
     Attributes:
-        n_threads: threads; the large model waits meanwhile, so that it may be all of them.
+        n_threads: threads; all may be used, since the large model waits meanwhile.
         n_ubatch: tokens computed at once.
     """
 
@@ -133,7 +133,7 @@ class Draft:
         return DraftScores(shared_max(values, spans, text.spans), text, n_read, len(windows))
 
     def cost(self, n_read: int, target: ModelSize) -> float:
-        """Its work of reading so many tokens, in tokens read by all layers of the large model."""
+        """Its work of reading ``n_read`` tokens, in tokens that all layers of the large model read."""
         return n_read * self._model.size.work(self._profile.n_layer) / target.work()
 
     def cancel(self) -> None:

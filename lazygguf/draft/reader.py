@@ -53,7 +53,7 @@ class DraftReader:
     """Reads a session's prompts with a draft (a ``read.session.PromptReader``).
 
     Attributes:
-        revives: later questions may bring in what earlier ones left unread. False is for measuring what that is worth.
+        revives: later questions may bring in what earlier ones left unread. False serves to measure the effect.
     """
 
     def __init__(self, draft: Draft, rules: DraftRules) -> None:
@@ -114,7 +114,7 @@ class DraftReader:
         always = found.text.is_control | np.isnan(found.scores)
         always[[*reading.prompt.protect, *reading.prompt.recent]] = True
         if self._rules.headings is not None:
-            always |= found.text.lines_that(self._rules.headings)
+            always |= found.text.lines_matching(self._rules.headings)
         scores = np.where(always, np.float32(np.inf), found.scores)
         scores = without_fragments(scores, self._rules.entry)
         if not self.revives:

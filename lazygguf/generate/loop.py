@@ -33,7 +33,7 @@ class Request:
 
     Attributes:
         prompt: what is read first.
-        max_tokens: at most so many tokens; None is until the context is full.
+        max_tokens: most tokens of the answer; None is until the context is full.
         sampling: how tokens are chosen.
         grammar: what the text must match.
         stops: texts that end the generation.

@@ -82,7 +82,7 @@ class ChatArguments(CompletionArguments, total=False):
 
     Attributes:
         logprobs: report log-probabilities.
-        top_logprobs: of so many alternatives to each token.
+        top_logprobs: how many alternatives to each token are reported too.
     """
 
     logprobs: Optional[bool]

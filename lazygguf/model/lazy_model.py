@@ -1,7 +1,7 @@
 """``LazyModel``: one model file, ready to answer.
 
-Puts the parts together (native model and session, tokenizer, chat template, context) and owns their life.
-Names and meaning are ``llama_cpp.Llama``'s.
+Owns the public calls, which have the names and meaning of ``llama_cpp.Llama``'s. What it works with is opened in
+``parts.py``.
 """
 
 from __future__ import annotations

@@ -79,12 +79,12 @@ class ModelOptions:
         max_revive: pruned tokens brought back per decode step; None is the schedule's own, -1 no limit.
         draft: a smaller model that reads prompts first and says what of them is worth reading: a GGUF file, or a
             ``LazyModel``, which must stay open as long. It works with a pruning point before layer 0
-            (``keep="-1:0.2"``, what ``"auto"`` is with a draft), and does not run where it cannot pay (the model less
-            than 3 times as large, prompts below ``min_prompt``): ``stats.draft_note``.
+            (``keep="-1:0.2"``, what ``"auto"`` is with a draft). It does not run where it would not save time: for a
+            model less than 3 times as large, and for prompts below ``min_prompt``; ``stats.draft_note`` says why.
         scoring: how the draft scores: a profile's path or a ``ScoringProfile``; None is the draft file's own, else a
             shipped one.
-        second_look: share of the context's tokens that may be read on top of ``keep`` where the draft's choice turns
-            out not to be enough to answer; 0 never looks again.
+        second_look: share of the context's tokens that may be read on top of ``keep`` where the draft's choice is not
+            enough to answer; 0 never reads more.
         headings: a regular expression; lines whose begin it matches (``r"#+ "``: Markdown's headings) are always read
             when a draft chooses.
         seed: makes every sampled answer repeatable; None or -1 draws new ones.

@@ -1,8 +1,8 @@
-"""What a model looks at: its attention, read densely and no further than it is wanted.
+"""A model's attention: tokens are read densely, only as far as the last layer whose attention is wanted.
 
-Owns the reading of tokens for the sake of attention alone: up to a last layer, without that layer's output, without
-logits. A draft model scores a prompt with it, ``lazygguf calibrate`` learns with it which heads see what. What was
-read stays, so that a later prompt with the same beginning is read from where it differs.
+Owns such readings, which compute neither the last layer's output nor logits. A draft model scores a prompt with them,
+and ``lazygguf calibrate`` finds heads with them. The K/V rows stay, so that a later prompt with the same beginning is
+read from where it differs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .tokens import SessionTokens
 
 
 class AttentionReader:
-    """Reads tokens and tells what some of them look at. One thread at a time.
+    """Reads tokens and gives the attention of some of them. One thread at a time.
 
     Args:
         weights: the model; it can carry other readers and contexts.
@@ -70,12 +70,12 @@ class AttentionReader:
         by_query: bool = False,
         progress: Optional[ProgressCallback] = None,
     ) -> npt.NDArray[np.float32]:
-        """Makes the context hold exactly these tokens and tells what the asking ones look at.
+        """Makes the context hold exactly these tokens and gives the attention of those that ask.
 
         Args:
             ids: the whole context, (n_tokens,).
-            query_span: positions [begin, end) that ask, 1 to 128 of them. They are read again even if they are
-                there, and so is all that follows them.
+            query_span: positions [begin, end) that ask, 1 to 128 of them. These and all that follows are read again
+                even if they are in the context.
             layers: which layers' attention, ascending, each below ``n_layer``; None is all that are read.
             by_head: every head and asking row by itself.
             by_query: every asking row by itself, the mean over its heads.

@@ -1,4 +1,4 @@
-"""The tokens of a session and the rules for touching it.
+"""A session, the tokens in it, and the rules for using it.
 
 Owns the native session, the stats of the last read, and the guards: closed, another thread, another process, another
 generation. Which tokens are there already is ``tokens.py``'s. It knows nothing of text or sampling.
@@ -30,7 +30,7 @@ class TokenContext:
 
     Attributes:
         stats: of the last read, and of the generation that goes on from it.
-        progress: called while a prompt is read with tokens read and tokens to read; None is nobody.
+        progress: called while a prompt is read with tokens read and tokens to read; None calls nothing.
         draft_progress: the same while a draft reads it, before that.
         reader: reads prompts in its own way; None leaves that to the session.
         draft_note: why there is no reader though a draft was given.
@@ -72,7 +72,7 @@ class TokenContext:
             return session.logits()
 
     def begin(self) -> int:
-        """Begins a generation and ends every other one; its number is what ``step`` wants."""
+        """Begins a generation and ends every other one; gives its number, which ``step`` takes."""
         with self._step():
             self._generation += 1
             self._cancelled = False
@@ -134,7 +134,7 @@ class TokenContext:
             self.stats.traffic_bytes["decode_d2h"] += step.d2h_bytes
 
     def check_room(self, n_prompt: int) -> None:
-        """Raises ContextFullError when a prompt of so many tokens leaves no room for an answer."""
+        """Raises ContextFullError when a prompt of ``n_prompt`` tokens leaves no room for an answer."""
         if n_prompt >= self.n_ctx:
             raise ContextFullError(
                 f"Requested tokens ({n_prompt}) exceed context window of {self.n_ctx}; "

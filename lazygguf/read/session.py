@@ -1,4 +1,4 @@
-"""What a context needs of those it works with: a native session, a reader that chooses what is read, and who is told.
+"""What a context works with: a native session, a reader that chooses what is read, progress callbacks.
 
 Owns the interfaces only; ``context.py`` uses them.
 """
@@ -48,12 +48,12 @@ class Session(Protocol):
 
 @dataclass(frozen=True)
 class Progress:
-    """Who is told while a prompt is read; what they raise stops the reading.
+    """Callbacks while a prompt is read; what they raise stops the reading.
 
     Attributes:
-        read: of the large model's progress, tokens read and tokens to read.
-        draft: of the draft's, in its own tokens.
-        check: called now and then where there is no progress to tell.
+        read: the large model's progress: tokens read and tokens to read.
+        draft: the draft's, in its own tokens.
+        check: called now and then where no progress is shown.
     """
 
     read: ProgressCallback
@@ -62,7 +62,7 @@ class Progress:
 
 
 class PromptReader(Protocol):
-    """Reads prompts into a session in its own way (``draft.reader.DraftReader``)."""
+    """Decides what of a prompt a session reads (``draft.reader.DraftReader``)."""
 
     def read(self, session: Session, reading: Reading, progress: Progress) -> Stats:
         """Reads; on any failure the session holds the tokens of before, some of which may wait unread again."""

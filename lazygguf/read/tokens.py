@@ -1,8 +1,7 @@
 """Which tokens a session holds, so that what a new prompt shares with them is not read again.
 
-Owns the list of ids beside a session and the reuse of a common prefix. The list is never trusted over the session: a
-step that was interrupted anywhere leaves the session at its last whole step, and the list is cut to that before the
-next one.
+Owns the list of ids beside a session and the reuse of a common prefix. Where both differ the session is right: an
+interrupted step leaves it at its last whole step, and the list is cut to that before the next one.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ class SessionTokens:
         return int(differ[0]) if differ.size else n
 
     def trim(self, n_tokens: int) -> None:
-        """Keeps the first ``n_tokens`` tokens; a session that holds no more is left alone, with its logits."""
+        """Keeps the first ``n_tokens`` tokens. A session that holds no more keeps its logits too."""
         if n_tokens < self.settle():
             self._session.trim(n_tokens)
         del self._ids[n_tokens:]

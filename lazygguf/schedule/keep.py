@@ -1,6 +1,6 @@
-"""The ``keep`` argument: a profile by itself, none, a spelling, a file or a schedule.
+"""The ``keep`` argument: "auto", "off", a spelling, a profile's file or a schedule.
 
-Owns how the argument becomes a schedule that fits a model, and which profile goes before which.
+Owns how the argument becomes a schedule that fits a model, and which profile has precedence.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From chat messages to a prompt, and where in it the question stands.
+"""From chat messages to a prompt, and where the question is in it.
 
 Owns the model's chat template (rendered by ``llama_cpp``'s sandboxed Jinja formatter), the checks around it,
 and the token span of the last user turn's question, which asks at pruning points with ``n_query="question"``.
@@ -21,7 +21,7 @@ from .offsets import spans_of, tokens_over
 from .tokenizer import Tokenizer, encode_text
 
 MAX_TEMPLATE_CHARS = 1 << 20
-MAX_MARKUP = 12  # tokens that a template writes between two turns; more is a text
+MAX_MARKUP = 12  # tokens that a template writes between two turns; a longer run is a text, such as a system prompt
 LONG_QUESTION_CHARS = 512  # a longer user turn is a document with a question at its end
 RECENT_MESSAGES = 6
 TEMPLATE_KEY = "tokenizer.chat_template"
@@ -129,10 +129,11 @@ _WAY_OUT = "give another one with chat_template= (--chat-template)"
 
 
 def last_question(content: str) -> str:
-    """The part of a user turn that asks: all of a short one, else the text after its last blank line.
+    """The part of a user turn that asks: all of a short turn, else the text after its last blank line.
 
     Returns:
-        "" where that is no question but the text's own end: it is long itself, or a question stands before the text.
+        "" where that part is the end of the document rather than a question: it is long, or a question stands before
+        the document.
     """
     text = content.strip()
     if len(text) <= LONG_QUESTION_CHARS:

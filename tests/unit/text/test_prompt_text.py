@@ -43,13 +43,13 @@ def test_a_character_of_several_tokens_is_whole_and_a_half_one_is_a_question_mar
     assert texts.text([5, 2]).data == b"??x"
 
 
-def test_lines_that_begin_so_are_marked_whole() -> None:
+def test_lines_matching_begin_so_are_marked_whole() -> None:
     text = PromptTexts(Vocabulary(), lambda piece: False).text([2, 3, 4, 2, 3, 2, 4, 3])
     assert text.data == b"x\n# hx\nx# h\n"
-    assert text.lines_that(re.compile(b"#")).tolist() == [False, False, True, True, True, False, False, False]
+    assert text.lines_matching(re.compile(b"#")).tolist() == [False, False, True, True, True, False, False, False]
     pattern = compile_headings("[#]+ ")
     assert pattern is not None
-    assert text.lines_that(pattern).any()
+    assert text.lines_matching(pattern).any()
     assert compile_headings(None) is None
 
 
