@@ -12,7 +12,6 @@ Quantized GGUF models of the Llama family on ggml, with LazyLLM's dynamic token 
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from .errors import Cancelled, ContextFullError, LazyError, ModelFileError, UnsupportedModelError
@@ -22,10 +21,7 @@ from .schedule.keep_schedule import KeepSchedule, PruningPoint
 if TYPE_CHECKING:
     from .model.lazy_model import LazyModel
 
-try:
-    __version__ = version("lazygguf")
-except PackageNotFoundError:  # run from a source tree that is not installed
-    __version__ = "0.0.0"
+    __version__: str
 
 __all__ = [
     "Cancelled",
@@ -42,7 +38,13 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # LazyModel loads ggml and llama.cpp: only a program that uses it pays for that
+    # loaded when asked for: LazyModel brings ggml and llama.cpp, the version searches the installed packages
     if name == "LazyModel":
         return import_module(".model.lazy_model", __name__).LazyModel
+    if name == "__version__":
+        metadata = import_module("importlib.metadata")
+        try:
+            return metadata.version("lazygguf")
+        except metadata.PackageNotFoundError:  # run from a source tree that is not installed
+            return "0.0.0"
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,6 @@
-"""Names that come from outside: lists of them are read in one way, and a wrong one is answered with the nearest right
-one.
+"""Names that users give: reading lists of them, and refusing unknown ones with the nearest known name.
 
-Owns the sentences, so that Python arguments, profile keys and chat commands speak alike.
+Owns the messages, so that Python arguments, profile keys and chat commands are refused in the same words.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A thread that Ctrl-C cannot leave half started.
 
-``threading.Thread.start`` and everything built on it wait on a Condition, and a signal handler that raises in there
-turns into "release unlocked lock" or loses the thread. Here the starter waits on a bare lock and never needs to know
-how far an interrupted start got: an action that was called off before it began never begins.
+``threading.Thread.start`` waits on a Condition. A signal handler that raises there ends in "release unlocked lock" or
+loses the thread. Here the starter waits on a bare lock and need not know how far an interrupted start got: an action
+that was called off before it began never begins.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from lazygguf.model.opening import ModelFile, draft_obstacle, draft_size
+from lazygguf.files.model_file import ModelFile
+from lazygguf.model.parts import draft_obstacle
 
 
 def draft_options(args: argparse.Namespace, model_path: str) -> dict[str, Any]:
@@ -16,7 +17,7 @@ def draft_options(args: argparse.Namespace, model_path: str) -> dict[str, Any]:
         OSError, ModelFileError: it cannot be read.
     """
     if args.model_draft is not None:
-        obstacle = draft_obstacle(draft_size(args.model_draft), ModelFile.read(model_path).size)
+        obstacle = draft_obstacle(args.model_draft, ModelFile.read(model_path))
         if obstacle:
             raise ValueError(f"-md {args.model_draft}: {obstacle}")
     return {

@@ -17,7 +17,7 @@ from lazygguf._ffi import NativeFile, TensorInfo, list_devices
 from lazygguf.cli.main import EXIT_ERROR, say_error
 from lazygguf.cli.printable import printable
 from lazygguf.errors import LazyError
-from lazygguf.files.shipped_profiles import fingerprint, shipped_profile
+from lazygguf.files.model_file import fingerprint, shipped_profile
 from lazygguf.schedule.keep import resolve_keep
 from lazygguf.schedule.keep_schedule import PROFILE_KEY
 

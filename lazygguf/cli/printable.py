@@ -1,6 +1,6 @@
-"""Text that comes from a model or a file must not drive the terminal.
+"""Text from a model or a file without the control characters that a terminal would obey.
 
-Owns the one table of control characters that are replaced before such text is shown.
+Owns the table of the characters that are replaced before such text is shown.
 """
 
 from __future__ import annotations

@@ -9,13 +9,17 @@ from __future__ import annotations
 import contextlib
 import itertools
 from dataclasses import dataclass
-from typing import Any, Optional, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Optional, Protocol
 
 from ..errors import Cancelled
-from ..generate.openai import CompletionOptions
+from ..generate.openai import ChatChunks
+from ..generate.options import ChatArguments, CompletionOptions
 from ..read.stats import Stats
 from ..text.grammar import grammar_of_schema
 from .terminal import Screen, interrupt_cancels
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Message = dict[str, Any]
 
@@ -40,7 +44,9 @@ class ChatModel(Protocol):
 
     @property
     def stats(self) -> Stats: ...
-    def create_chat_completion(self, messages: Any, **options: Any) -> Any: ...
+    def create_chat_completion(
+        self, messages: Any, *, stream: Literal[True], **options: Unpack[ChatArguments]
+    ) -> ChatChunks: ...
     def cancel(self) -> None: ...
     def reset(self) -> None: ...
 
@@ -182,7 +188,7 @@ class ChatSession:
     def _stream(self, said: list[str]) -> str:
         turns = ([{"role": "system", "content": self.system}] if self.system else []) + self.messages
         with self._screen.reading() as bar:
-            self._model.progress_callback, self._model.skim_callback = bar.read, bar.skim
+            self._model.progress_callback, self._model.skim_callback = bar.read, bar.draft
             chunks = self._model.create_chat_completion(turns, stream=True, **self.settings)
             first = next(chunks)  # comes when the prompt has been read
         self._model.progress_callback = self._model.skim_callback = None

@@ -25,7 +25,6 @@ from rich.progress import (
     TextColumn,
 )
 
-from ..read.reading import ProgressCallback
 from ..read.stats import Stats
 from ..worker import Worker
 from .printable import printable
@@ -34,10 +33,10 @@ READING, SKIMMING = "reading", "skimming"
 
 
 class ReadingBar(NamedTuple):
-    """Moves the bar: ``read`` while the model reads, ``skim`` while its draft does, before that."""
+    """Moves the bar: ``read`` while the model reads, ``draft`` while its draft does, before that."""
 
-    read: ProgressCallback
-    skim: ProgressCallback
+    read: Callable[[int, int], None]
+    draft: Callable[[int, int], None]
 
 
 class Screen:
@@ -100,7 +99,7 @@ class Screen:
             def move(what: str, n_done: int, n_total: int) -> None:
                 bar.update(task, description=what, completed=n_done, total=n_total)
 
-            yield ReadingBar(read=partial(move, READING), skim=partial(move, SKIMMING))
+            yield ReadingBar(read=partial(move, READING), draft=partial(move, SKIMMING))
 
 
 def describe(stats: Stats) -> str:

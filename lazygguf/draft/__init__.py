@@ -1,1 +1,1 @@
-"""A small model reads first: its attention becomes scores, which say what the large model reads."""
+"""The draft: a small model that reads first; its attention becomes scores, by which the large model reads."""

@@ -1,11 +1,11 @@
-"""A draft model: it reads a prompt before the large one does and says which tokens the question wants.
+"""A draft model: it reads a prompt before the large model does and scores how much each token matters to the question.
 
 Owns the draft's weights and vocabulary, its scoring profile, and how attention over its own tokens becomes scores of
-another vocabulary's. What is done with the scores is ``draft_reader.py``'s.
+another vocabulary's tokens. What is done with the scores is ``reader.py``'s.
 
-It reads densely up to its last scoring layer and no further, and computes no logits. What it read stays while the
-prompt fits into its context, so that the next question costs it the question alone; a prompt that took several
-windows leaves nothing behind, since no later window begins as the last one did.
+The draft reads densely up to its last scoring layer and no further, and computes no logits. What it read stays in its
+cache while the prompt fits into its context, so that it has to read only the next question. A prompt that took several
+windows leaves nothing in the cache, since no later window begins as the last one did.
 """
 
 from __future__ import annotations
@@ -15,19 +15,17 @@ from dataclasses import dataclass
 from typing import Optional
 
 import numpy as np
-import numpy.typing as npt
 
 from .._ffi import NativeModel, ProgressCallback
-from ..files.size import ModelSize
+from ..files.model_file import ModelSize
 from ..read.attention import AttentionReader
+from ..read.scores import Scores, pooled
 from ..schedule.keep_schedule import DEFAULT_QUERY
 from ..schedule.scoring import MAX, ScoringProfile
 from ..text.offsets import Spans, shared_max, token_spans, tokens_over
 from ..text.prompt_text import PromptText, PromptTexts
 from ..text.tokenizer import Tokenizer
 from .windows import Window, plan_windows
-
-Scores = npt.NDArray[np.float32]
 
 MIN_CTX = 512  # the question, its template and text beside them
 
@@ -41,7 +39,7 @@ class DraftModel:
         profile: how it scores.
         size: how large it is.
         n_ctx: most tokens of a reading; 0 is the length it was trained with.
-        is_ours: closing it frees the weights; else they belong to somebody's ``LazyModel``.
+        is_ours: closing it frees the weights; else they belong to a ``LazyModel``.
     """
 
     weights: NativeModel
@@ -52,7 +50,7 @@ class DraftModel:
     is_ours: bool = True
 
     def close(self) -> None:
-        """Frees what is ours. RuntimeError while a draft reads with it."""
+        """Frees the weights if they are ours. RuntimeError while a draft reads with them."""
         if self.is_ours:
             self.tokenizer.close()
             self.weights.close()
@@ -63,7 +61,7 @@ class DraftSettings:
     """How a draft computes.
 
     Attributes:
-        n_threads: threads; the large model waits meanwhile, so that it may be all of them.
+        n_threads: threads; all may be used, since the large model waits meanwhile.
         n_ubatch: tokens computed at once.
     """
 
@@ -72,11 +70,11 @@ class DraftSettings:
 
 
 @dataclass(frozen=True)
-class Skim:
-    """What a draft made of a prompt.
+class DraftScores:
+    """A draft's scores of a prompt.
 
     Attributes:
-        scores: (n_tokens,) of the large model's tokens, higher is wanted; NaN where the draft saw none of a token.
+        scores: (n_tokens,) of the large model's tokens, higher matters more; NaN where the draft saw none of a token.
         text: the prompt as it read it.
         n_read: tokens it computed.
         n_windows: readings it took.
@@ -112,12 +110,12 @@ class Draft:
             self._reader.close()
             raise ValueError(f"the draft's context is {n_ctx} tokens, expected at least {MIN_CTX}")
 
-    def skim(
+    def score(
         self,
         ids: Sequence[int],
         query_span: Optional[tuple[int, int]] = None,
         progress: Optional[ProgressCallback] = None,
-    ) -> Skim:
+    ) -> DraftScores:
         """Reads a prompt and scores its tokens.
 
         Args:
@@ -129,13 +127,13 @@ class Draft:
         text = self._texts.text(ids)
         own, spans = self._own_tokens(text.data)
         if not own:
-            return Skim(np.full(len(ids), np.nan, np.float32), text, 0, 0)
+            return DraftScores(np.full(len(ids), np.nan, np.float32), text, 0, 0)
         windows = plan_windows(len(own), self._question(spans, text, query_span), self._reader.n_ctx)
-        values, n_read = self._look(own, windows, progress)
-        return Skim(shared_max(values, spans, text.spans), text, n_read, len(windows))
+        values, n_read = self._read(own, windows, progress)
+        return DraftScores(shared_max(values, spans, text.spans), text, n_read, len(windows))
 
     def cost(self, n_read: int, target: ModelSize) -> float:
-        """Its work of reading so many tokens, in tokens read by all layers of the large model."""
+        """Its work of reading ``n_read`` tokens, in tokens that all layers of the large model read."""
         return n_read * self._model.size.work(self._profile.n_layer) / target.work()
 
     def cancel(self) -> None:
@@ -174,7 +172,7 @@ class Draft:
             first, last = found if found[0] < found[1] else (first, last)
         return max(first, last - self._profile.max_query), last
 
-    def _look(
+    def _read(
         self, ids: Sequence[int], windows: Sequence[Window], progress: Optional[ProgressCallback]
     ) -> tuple[Scores, int]:
         """Scores of the draft's own tokens, the best over the windows, and how many tokens were computed."""
@@ -184,14 +182,16 @@ class Draft:
             if len(windows) > 1:
                 self._reader.reset()
             shift = _shifted(progress, n_before, n_all)
-            np.maximum.at(scores, window.positions, self._score([ids[i] for i in window.positions], window, shift))
+            np.maximum.at(
+                scores, window.positions, self._score_window([ids[i] for i in window.positions], window, shift)
+            )
             n_before += len(window.positions)
             n_read += self._reader.n_read
         if len(windows) > 1:
             self._reader.reset()
         return scores, n_read
 
-    def _score(self, ids: list[int], window: Window, progress: Optional[ProgressCallback]) -> Scores:
+    def _score_window(self, ids: list[int], window: Window, progress: Optional[ProgressCallback]) -> Scores:
         """(n_tokens,) by the profile: mean over heads, over the asking tokens, best layer, averaged over neighbours."""
         profile = self._profile
         by_head, by_query = profile.heads is not None, profile.over_query == MAX
@@ -206,15 +206,7 @@ class Draft:
         elif by_head:
             attention = attention.mean(axis=1)
         best = np.asarray(attention.max(axis=0), np.float32)
-        return averaged(best, *profile.around)
-
-
-def averaged(values: Scores, before: int, after: int) -> Scores:
-    """Each number replaced by the mean of itself, those ``before`` it and those ``after`` it, as far as there are."""
-    places = np.arange(len(values))
-    begin, end = np.maximum(places - before, 0), np.minimum(places + after + 1, len(values))
-    total = np.concatenate([np.zeros(1), np.cumsum(values, dtype=np.float64)])
-    return np.asarray((total[end] - total[begin]) / (end - begin), np.float32)
+        return pooled(best, *profile.around).astype(np.float32)
 
 
 def _shifted(progress: Optional[ProgressCallback], n_before: int, n_all: int) -> Optional[ProgressCallback]:

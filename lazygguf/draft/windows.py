@@ -1,6 +1,6 @@
-"""How a prompt that is longer than a context is read in pieces, each with the question at its end.
+"""Reading a prompt that is longer than the draft's context in pieces, each with the question at its end.
 
-Owns which tokens stand in each piece. Positions in, positions out; it knows nothing of models.
+Owns which tokens are in each piece. Positions in, positions out; it knows nothing of models.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 Positions = npt.NDArray[np.int64]
 
-N_SINK = 4  # first tokens of the prompt before each piece: attention that has nowhere to go rests there
+N_SINK = 4  # the prompt's first tokens before each piece, the attention sinks that models rely on
 MAX_TAIL = 256  # tokens from the question's begin to the end; where more follow, the question is asked again
-_OVERLAP = 8  # pieces share one part in so many
+_OVERLAP = 8  # neighbouring pieces share an eighth of their length
 
 
 @dataclass(frozen=True)

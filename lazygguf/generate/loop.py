@@ -1,7 +1,7 @@
-"""The generation loop: read the prompt, sample, read the token, again.
+"""The generation loop: read the prompt, choose a token, read it, choose the next.
 
-Owns when a generation ends, its times, and the log-probabilities of its tokens. It gives pieces of text; how
-they look as OpenAI results is ``completion.py``'s.
+Owns the loop itself (``decode``), sampled and greedy; when a generation ends, its times, and the log-probabilities of
+its tokens. It gives pieces of text; how they look as OpenAI results is ``openai.py``'s.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..read.context import TokenContext
-from ..read.reading import QuerySpan
+from ..read.prompt import Prompt
 from ..text.grammar import GrammarLike
 from ..text.stream import TextStream
 from ..text.tokenizer import Tokenizer
@@ -32,11 +32,8 @@ class Request:
     """What to generate.
 
     Attributes:
-        ids: the prompt.
-        query_span: token positions [begin, end) of the question, None where nothing is known.
-        protect: positions that are never pruned, ascending.
-        recent: positions that a draft leaves none of unread, ascending.
-        max_tokens: at most so many tokens; None is until the context is full.
+        prompt: what is read first.
+        max_tokens: most tokens of the answer; None is until the context is full.
         sampling: how tokens are chosen.
         grammar: what the text must match.
         stops: texts that end the generation.
@@ -47,10 +44,7 @@ class Request:
         started: ``time.perf_counter()`` when the call began.
     """
 
-    ids: list[int]
-    query_span: QuerySpan = None
-    protect: Sequence[int] = ()
-    recent: Sequence[int] = ()
+    prompt: Prompt
     max_tokens: Optional[int] = None
     sampling: SamplingParams = field(default_factory=SamplingParams)
     grammar: Optional[GrammarLike] = None
@@ -99,7 +93,7 @@ def generate(context: TokenContext, tokenizer: Tokenizer, request: Request) -> G
         Cancelled: ``cancel()`` was called.
     """
     stream = TextStream(request.stops)
-    n_room = context.n_ctx - len(request.ids)
+    n_room = context.n_ctx - len(request.prompt.ids)
     n_most = n_room if request.max_tokens is None else min(request.max_tokens, n_room)
     with Sampler(tokenizer, request.sampling, request.grammar) as sampler:
         steps = sample_tokens(context, sampler, request)
@@ -122,20 +116,21 @@ def generate(context: TokenContext, tokenizer: Tokenizer, request: Request) -> G
 def sample_tokens(
     context: TokenContext, sampler: Sampler, request: Request
 ) -> Generator[tuple[int, Logits], None, None]:
-    """Samples without end, until the context is full: each token with the logits it was chosen from.
+    """Reads the prompt, then samples until the context is full: each token with the logits it was chosen from.
 
-    A token is read into the context when the next one is asked for.
+    A token is read into the context when the next one is asked for. Keeps the counts and times of ``context.stats``.
     """
-    generation = context.begin()
-    context.read_prompt(request.ids, request.query_span, request.protect, request.recent)
-    busy_s = 0.0
-    begin = time.perf_counter()
-    while True:
-        logits = context.logits()
-        if logits is None:
-            raise RuntimeError("the context holds no logits: it was reset while a generation was under way")
+
+    def choose(logits: Logits) -> int:
         token = sampler.sample(_process(request, context, logits))
         sampler.accept(token)
+        return token
+
+    generation = context.begin()
+    context.read_prompt(request.prompt)
+    busy_s = 0.0
+    begin = time.perf_counter()
+    for token, logits in decode(context, choose, generation):
         now = time.perf_counter()
         stats = context.stats
         stats.n_decoded += 1
@@ -149,7 +144,64 @@ def sample_tokens(
         context.check(generation)
         if context.n_tokens >= context.n_ctx:
             return
+
+
+def decode(
+    context: TokenContext, choose: Callable[[Logits], int], generation: Optional[int] = None
+) -> Generator[tuple[int, Logits], None, None]:
+    """Chooses a token, reads it, chooses the next, without end: each token with the logits it was chosen from.
+
+    A token is read into the context when the next one is asked for.
+
+    Args:
+        context: holds a prompt.
+        choose: gives a token from logits (n_vocab,), which it may change. Teacher forcing is an iterator's ``next``.
+        generation: the number that ``context.begin`` gave; None begins a generation.
+
+    Raises:
+        ContextFullError: the context is full.
+        RuntimeError: the context was used for something else between two tokens.
+        Cancelled: ``cancel()`` was called.
+    """
+    if generation is None:
+        generation = context.begin()
+    while True:
+        logits = context.logits()
+        if logits is None:
+            raise RuntimeError("the context holds no logits: it was reset while a generation was under way")
+        token = choose(logits)
+        yield token, logits
         context.step(token, generation)
+
+
+def greedy(
+    context: TokenContext, n_most: int, is_end: Callable[[int], bool], n_least: int = 0
+) -> Generator[int, None, None]:
+    """The most probable tokens after what the context holds, one at a time; errors as ``decode``.
+
+    Args:
+        context: holds a prompt.
+        n_most: tokens to give at most.
+        is_end: whether an answer ends before this token.
+        n_least: among the first ``n_least`` tokens none that ends is chosen.
+    """
+    n_said = 0
+
+    def choose(logits: Logits) -> int:
+        token = int(np.argmax(logits))
+        while n_said < n_least and is_end(token):
+            logits[token] = -np.inf
+            token = int(np.argmax(logits))
+        return token
+
+    with contextlib.closing(decode(context, choose)) as steps:
+        for token, _ in steps:
+            if n_most == 0 or is_end(token):
+                return
+            yield token
+            n_said += 1
+            if n_said == n_most:
+                return
 
 
 def log_softmax(logits: Logits) -> npt.NDArray[np.float64]:

@@ -1,1 +1,1 @@
-"""``LazyModel``: its options, what they open, and the model that answers."""
+"""``LazyModel``: its options, the parts they open, and its public calls."""

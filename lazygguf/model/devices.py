@@ -1,6 +1,6 @@
-"""Devices as they are named by people: words for layers and devices, what does not go together, and the list of them.
+"""Devices and layers as users name them: what the words mean, which do not go together, and the list of devices.
 
-Which layer goes where is decided in ``native/devices/devices.cpp``.
+Which layer runs on which device is decided in ``native/devices``.
 """
 
 from __future__ import annotations

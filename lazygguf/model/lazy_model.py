@@ -1,41 +1,56 @@
 """``LazyModel``: one model file, ready to answer.
 
-Puts the parts together (native model and session, tokenizer, chat template, context) and owns their life.
-Names and meaning are ``llama_cpp.Llama``'s.
+Owns the public calls, which have the names and meaning of ``llama_cpp.Llama``'s. What it works with is opened in
+``parts.py``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import time
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import fields, replace
-from inspect import Parameter, Signature
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Optional, Union, overload
 
 import numpy as np
 import numpy.typing as npt
 
+from .._ffi import ProgressCallback
 from .._names import refuse_unknown
 from ..draft.draft import DraftModel
 from ..generate.loop import Request, generate, sample_tokens
-from ..generate.openai import CompletionOptions, Envelope, chat_chunks, chat_result, text_chunks, text_result
+from ..generate.openai import (
+    ChatChunks,
+    ChatCompletion,
+    Completion,
+    Envelope,
+    TextChunks,
+    chat_chunks,
+    chat_result,
+    text_chunks,
+    text_result,
+)
+from ..generate.options import ChatArguments, CompletionOptions, GenerateArguments, TextArguments
 from ..generate.sampling import SEED_MAX, Sampler, SamplingParams
 from ..read.context import TokenContext
-from ..read.reading import ProgressCallback
+from ..read.prompt import Prompt
 from ..read.stats import Stats
-from ..schedule.keep import has_profile, resolve_keep
+from ..schedule.keep import KeepArgument
 from ..schedule.keep_schedule import KeepSchedule
 from ..schedule.scoring import ScoringProfile, resolve_scoring
+from ..text.grammar import GrammarLike
 from ..text.llama_log import show_llama_log
 from ..text.templates import ChatTemplate
-from ..text.tokenizer import TokenIds, Tokenizer, encode_text
-from .opening import Drafting, ModelFile, load_weights, open_context
-from .options import ModelOptions, model_options
+from ..text.tokenizer import TokenIds, encode_text
+from .options import ModelOptions, refuse_other
+from .parts import ModelParts
 
-logger = logging.getLogger("lazygguf")
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # known to every type checker; nothing imports it when the program runs
+
+PromptLike = Union[str, TokenIds]
+Messages = Sequence[Mapping[str, Any]]
 
 
 class LazyModel:
@@ -50,13 +65,43 @@ class LazyModel:
         chat_template: renders chats.
     """
 
-    def __init__(self, model_path: Union[str, os.PathLike[str]], **options: Any) -> None:
+    def __init__(
+        self,
+        model_path: Union[str, os.PathLike[str]],
+        *,
+        n_ctx: int = 0,
+        n_batch: int = 512,
+        n_ubatch: int = 512,
+        n_threads: Optional[int] = None,
+        n_threads_batch: Optional[int] = None,
+        n_gpu_layers: Union[int, str] = 0,
+        n_gpu_layers_draft: Union[int, str, None] = None,
+        device: Union[str, Sequence[str], None] = None,
+        rpc_servers: Union[str, Sequence[str], None] = None,
+        placement: str = "work",
+        use_mmap: bool = True,
+        weights: str = "fast",
+        keep: KeepArgument = "auto",
+        max_revive: Optional[int] = None,
+        draft: Union[str, os.PathLike[str], LazyModel, None] = None,
+        scoring: Union[str, ScoringProfile, None] = None,
+        second_look: float = 0.05,
+        headings: Optional[str] = None,
+        seed: Optional[int] = None,
+        type_k: str = "f16",
+        type_v: str = "f16",
+        chat_template: Optional[str] = None,
+        verbose: bool = False,
+        progress_callback: Optional[ProgressCallback] = None,
+        **refused: NoReturn,
+    ) -> None:
         """Opens a model.
 
         Args:
             model_path: a GGUF file.
-            **options: see ``ModelOptions``: ``n_ctx``, ``n_ubatch``, ``n_threads``, ``n_gpu_layers``,
-                ``keep``, ``max_revive``, ``seed``, ``verbose``, ``progress_callback`` and more.
+            **refused: other arguments of ``llama_cpp.Llama``, accepted with the value that changes nothing.
+
+        The other arguments are described in ``lazygguf.model.options.ModelOptions``.
 
         Raises:
             FileNotFoundError, IsADirectoryError, PermissionError: the file cannot be opened.
@@ -65,65 +110,32 @@ class LazyModel:
             MemoryError: the weights or caches do not fit into memory.
             LazyError: an RPC server does not answer.
         """
+        given = locals()
+        refuse_other(refused)
+        chosen = ModelOptions(**{option.name: given[option.name] for option in fields(ModelOptions)})
         self._context: Optional[TokenContext] = None
-        chosen = model_options(options)
+        self._options = chosen
         self.model_path = os.fspath(model_path)
         if chosen.verbose:
             show_llama_log()
-        self._file = ModelFile.read(self.model_path)
-        self.metadata: dict[str, Any] = self._file.metadata
-        self._options = chosen
-        self._drafting = Drafting(self._file, chosen)
-        self.schedule: Optional[KeepSchedule] = resolve_keep(
-            chosen.keep,
-            n_layer=self._hparam("block_count"),
-            n_head=self._hparam("attention.head_count"),
-            metadata=self.metadata,
-            shipped=self._file.shipped,
-            max_revive=chosen.max_revive,
-            has_draft=self._drafting.can_run,
-        )
-        self._native = load_weights(self.model_path, chosen, schedule=self.schedule)
+        self._parts = parts = ModelParts(self.model_path, chosen)
+        self.metadata: dict[str, Any] = parts.file.metadata
         try:
-            self._set_up(chosen)
+            self._context = parts.main_context()
+            self.schedule: Optional[KeepSchedule] = parts.placed_for
+            self._tokenizer = parts.tokenizer
+            self.chat_template = ChatTemplate(self._tokenizer, self.metadata, chosen.chat_template)
         except BaseException:
-            with contextlib.suppress(RuntimeError):  # a session that Ctrl-C left behind: both go with the exception
-                self._drafting.close()
-                self._native.close()
+            with contextlib.suppress(RuntimeError):  # a session that Ctrl-C left behind: it goes with the exception
+                parts.close()
             raise
-
-    # what help() and editors show: the options by name
-    __signature__ = Signature(
-        [
-            Parameter("model_path", Parameter.POSITIONAL_OR_KEYWORD),
-            *(Parameter(f.name, Parameter.KEYWORD_ONLY, default=f.default) for f in fields(ModelOptions)),
-        ]
-    )
-
-    def _set_up(self, chosen: ModelOptions) -> None:
-        native = self._native
-        known = has_profile(self.metadata, self._file.shipped) or self._drafting.can_run
-        if chosen.keep == "auto" and not known:
-            logger.warning("no keep profile for this model, a careful default is used; lazygguf calibrate makes one")
-        self._tokenizer = Tokenizer(self.model_path)
-        self.chat_template = ChatTemplate(self._tokenizer, self.metadata, chosen.chat_template)
-        for name in ("bos", "eos"):
-            token = self.metadata.get(f"tokenizer.ggml.{name}_token_id", 0)
-            if not 0 <= token < native.n_vocab:
-                logger.warning("the file's %s_token_id is %d, outside the vocabulary: ignored", name, token)
-        if chosen.n_ctx > native.n_ctx_train:
-            logger.warning("n_ctx is %d, above the %d the model was trained with", chosen.n_ctx, native.n_ctx_train)
-        reader = self._drafting.open(self.schedule, self._tokenizer)
-        self._context = open_context(native, chosen, self.schedule, reader, self._drafting.note)
         self._seeds = None if chosen.seed in (None, -1) else np.random.default_rng(chosen.seed)
-
-    def _hparam(self, name: str) -> int:
-        return int(self.metadata[f"{self.metadata['general.architecture']}.{name}"])
 
     def as_draft(self, scoring: Union[str, ScoringProfile, None] = None) -> DraftModel:
         """This model as another one's draft: on these weights, with a context of its own."""
-        profile = resolve_scoring(scoring, self.metadata, self._file.shipped_scoring)
-        return DraftModel(self._native, self._tokenizer, profile, self._file.size, self.n_ctx(), is_ours=False)
+        file, weights = self._parts.file, self._parts.weights
+        profile = resolve_scoring(scoring, file.metadata, file.shipped_scoring)
+        return DraftModel(weights, self._tokenizer, profile, file.size, self.n_ctx(), is_ours=False)
 
     # ---- tokens ----------------------------------------------------------------------------------
 
@@ -155,11 +167,11 @@ class LazyModel:
 
     def n_vocab(self) -> int:
         """Tokens in the vocabulary."""
-        return self._native.n_vocab
+        return self._parts.weights.n_vocab
 
     def n_embd(self) -> int:
         """Width of the hidden state."""
-        return self._native.n_embd
+        return self._parts.weights.n_embd
 
     def n_ctx(self) -> int:
         """Tokens the context can hold."""
@@ -191,7 +203,7 @@ class LazyModel:
         ids = self._tokenizer.check_ids(tokens)
         if ids.size == 0:
             raise ValueError("tokens is empty, expected at least one")
-        self._ready().append([int(token) for token in ids], query_span, scores=_score_array(scores))
+        self._ready().append(Prompt([int(token) for token in ids], query_span), _score_array(scores))
 
     @property
     def logits(self) -> Optional[npt.NDArray[np.float32]]:
@@ -221,11 +233,11 @@ class LazyModel:
     @property
     def skim_callback(self) -> Optional[ProgressCallback]:
         """Called while the draft reads a prompt, with its own tokens; may be set between calls."""
-        return self._ready().skim_progress
+        return self._ready().draft_progress
 
     @skim_callback.setter
     def skim_callback(self, callback: Optional[ProgressCallback]) -> None:
-        self._ready().skim_progress = callback
+        self._ready().draft_progress = callback
 
     def reset(self) -> None:
         """Forgets every token."""
@@ -238,16 +250,32 @@ class LazyModel:
 
     # ---- generating ------------------------------------------------------------------------------
 
-    def create_completion(self, prompt: Union[str, Sequence[int]], **options: Any) -> Any:
+    @overload
+    def create_completion(
+        self, prompt: PromptLike, *, stream: Literal[False] = False, **options: Unpack[TextArguments]
+    ) -> Completion: ...
+    @overload
+    def create_completion(
+        self, prompt: PromptLike, *, stream: Literal[True], **options: Unpack[TextArguments]
+    ) -> TextChunks: ...
+    @overload
+    def create_completion(
+        self, prompt: PromptLike, *, stream: bool, **options: Unpack[TextArguments]
+    ) -> Union[Completion, TextChunks]: ...
+
+    def create_completion(
+        self, prompt: PromptLike, *, stream: bool = False, **options: Unpack[TextArguments]
+    ) -> Union[Completion, TextChunks]:
         """Goes on with a text.
 
         Args:
             prompt: text, or token ids. An empty text begins from the BOS token.
-            **options: ``max_tokens`` (16; None or <= 0 is until the context is full), ``temperature``,
+            stream: give the result in chunks while it is made.
+            **options: ``max_tokens`` (16; None or <= 0 is until the context is full), ``temperature`` (0.8),
                 ``top_p``, ``top_k``, ``min_p``, ``typical_p``, ``repeat_penalty``, ``frequency_penalty``,
                 ``presence_penalty``, ``mirostat_mode``, ``mirostat_tau``, ``mirostat_eta``, ``seed``,
-                ``logit_bias``, ``stop``, ``stream``, ``logprobs`` (how many alternatives), ``echo``,
-                ``grammar``, ``response_format``, ``logits_processor``, ``stopping_criteria``, ``model``.
+                ``logit_bias``, ``stop``, ``logprobs`` (how many alternatives), ``echo``, ``grammar``,
+                ``response_format``, ``logits_processor``, ``stopping_criteria``, ``model``.
 
         Returns:
             OpenAI's ``text_completion`` as a dictionary, or its chunks when ``stream`` is true.
@@ -268,12 +296,27 @@ class LazyModel:
             prompt=text if chosen.echo else "",
             offset=len(text),
         )
-        pieces = generate(context, self._tokenizer, self._seeded(chosen).request(ids, started))
-        return text_chunks(envelope, pieces) if chosen.stream else text_result(envelope, pieces)
+        pieces = generate(context, self._tokenizer, self._seeded(chosen).request(Prompt(ids), started))
+        return text_chunks(envelope, pieces) if stream else text_result(envelope, pieces)
 
     __call__ = create_completion
 
-    def create_chat_completion(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> Any:
+    @overload
+    def create_chat_completion(
+        self, messages: Messages, *, stream: Literal[False] = False, **options: Unpack[ChatArguments]
+    ) -> ChatCompletion: ...
+    @overload
+    def create_chat_completion(
+        self, messages: Messages, *, stream: Literal[True], **options: Unpack[ChatArguments]
+    ) -> ChatChunks: ...
+    @overload
+    def create_chat_completion(
+        self, messages: Messages, *, stream: bool, **options: Unpack[ChatArguments]
+    ) -> Union[ChatCompletion, ChatChunks]: ...
+
+    def create_chat_completion(
+        self, messages: Messages, *, stream: bool = False, **options: Unpack[ChatArguments]
+    ) -> Union[ChatCompletion, ChatChunks]:
         """Answers the last turn of a chat.
 
         What the context holds of the chat already is not read again, and pruned tokens come back as the new
@@ -281,6 +324,7 @@ class LazyModel:
 
         Args:
             messages: ``{"role": ..., "content": ...}``, oldest first.
+            stream: give the result in chunks while it is made.
             **options: as ``create_completion``, but ``temperature`` is 0.2, ``max_tokens`` None, ``logprobs``
                 true or false with ``top_logprobs`` alternatives, and there is no ``echo``.
 
@@ -294,17 +338,20 @@ class LazyModel:
         started = time.perf_counter()
         context, chosen = self._ready(), CompletionOptions.of_chat(options)
         self._check_scored()
-        prompt = self.chat_template.render(messages)
-        context.check_room(len(prompt.ids))
-        envelope = Envelope(model=chosen.model or self.model_path, n_prompt=len(prompt.ids), offset=len(prompt.text))
-        stops = [*chosen.stops, *prompt.stops]
-        marks = {"query_span": prompt.query_span, "protect": prompt.protect, "recent": prompt.recent}
-        request = self._seeded(chosen).request(prompt.ids, started, stops=stops, **marks)
-        pieces = generate(context, self._tokenizer, request)
-        return chat_chunks(envelope, pieces) if chosen.stream else chat_result(envelope, pieces)
+        chat = self.chat_template.render(messages)
+        n_prompt = len(chat.prompt.ids)
+        context.check_room(n_prompt)
+        envelope = Envelope(model=chosen.model or self.model_path, n_prompt=n_prompt, offset=len(chat.text))
+        pieces = generate(context, self._tokenizer, self._seeded(chosen).request(chat.prompt, started, chat.stops))
+        return chat_chunks(envelope, pieces) if stream else chat_result(envelope, pieces)
 
     def generate(
-        self, tokens: TokenIds, *, temp: float = 0.8, grammar: Any = None, **sampling: Any
+        self,
+        tokens: TokenIds,
+        *,
+        temp: float = 0.8,
+        grammar: Optional[GrammarLike] = None,
+        **sampling: Unpack[GenerateArguments],
     ) -> Generator[int, None, None]:
         """Yields sampled token ids until the context is full; the caller decides when to stop.
 
@@ -316,11 +363,12 @@ class LazyModel:
         """
         context = self._ready()
         refuse_unknown(sampling, [f.name for f in fields(SamplingParams)], "sampling option")
-        params = self._with_seed(SamplingParams(**{"temperature": temp, **sampling}))
+        given: dict[str, Any] = {"temperature": temp, **sampling}
+        params = self._with_seed(SamplingParams(**given))
         self._check_scored()
         ids = self._prompt_ids(tokens)
         context.check_room(len(ids))
-        return self._generate_ids(context, Request(ids, sampling=params, grammar=grammar))
+        return self._generate_ids(context, Request(Prompt(ids), sampling=params, grammar=grammar))
 
     def _generate_ids(self, context: TokenContext, request: Request) -> Generator[int, None, None]:
         with Sampler(self._tokenizer, request.sampling, request.grammar) as sampler:
@@ -331,14 +379,10 @@ class LazyModel:
 
     def close(self) -> None:
         """Frees the model; a second call does nothing. RuntimeError while another thread uses it."""
-        context = self._context
-        if context is None:
-            return
-        context.close()
-        self._context = None
-        self._drafting.close()
-        self._tokenizer.close()
-        self._native.close()
+        if self._context is not None:
+            self._context.close()
+            self._context = None
+            self._parts.close()
 
     def __enter__(self) -> LazyModel:
         return self
@@ -365,7 +409,7 @@ class LazyModel:
                 "draft=, give scores to eval(scores=...), or leave the point out"
             )
 
-    def _prompt_ids(self, prompt: Union[str, TokenIds]) -> list[int]:
+    def _prompt_ids(self, prompt: PromptLike) -> list[int]:
         if isinstance(prompt, (bytes, bytearray)):
             raise TypeError("prompt is bytes, expected text or token ids")
         if not isinstance(prompt, str):

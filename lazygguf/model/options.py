@@ -8,16 +8,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Optional, Union
+from typing import TYPE_CHECKING, Any, Optional, Union
 
+from .._ffi import ProgressCallback
 from .._ffi.rpc import parse_servers
 from .._names import refuse_unknown
 from ..generate.sampling import SEED_MAX
-from ..read.reading import ProgressCallback
 from ..schedule.keep import KeepArgument
 from ..schedule.scoring import ScoringProfile
 from ..text.prompt_text import compile_headings
 from .devices import PLACEMENTS, check_request, device_names, layer_count
+
+if TYPE_CHECKING:
+    from .lazy_model import LazyModel
 
 _INT_RANGES = {
     "n_ctx": (0, 2**31 - 1),
@@ -76,12 +79,12 @@ class ModelOptions:
         max_revive: pruned tokens brought back per decode step; None is the schedule's own, -1 no limit.
         draft: a smaller model that reads prompts first and says what of them is worth reading: a GGUF file, or a
             ``LazyModel``, which must stay open as long. It works with a pruning point before layer 0
-            (``keep="-1:0.2"``, what ``"auto"`` is with a draft), and does not run where it cannot pay (the model less
-            than 3 times as large, prompts below ``min_prompt``): ``stats.draft_note``.
+            (``keep="-1:0.2"``, what ``"auto"`` is with a draft). It does not run where it would not save time: for a
+            model less than 3 times as large, and for prompts below ``min_prompt``; ``stats.draft_note`` says why.
         scoring: how the draft scores: a profile's path or a ``ScoringProfile``; None is the draft file's own, else a
             shipped one.
-        second_look: share of the context's tokens that may be read on top of ``keep`` where the draft's choice turns
-            out not to be enough to answer; 0 never looks again.
+        second_look: share of the context's tokens that may be read on top of ``keep`` where the draft's choice is not
+            enough to answer; 0 never reads more.
         headings: a regular expression; lines whose begin it matches (``r"#+ "``: Markdown's headings) are always read
             when a draft chooses.
         seed: makes every sampled answer repeatable; None or -1 draws new ones.
@@ -107,7 +110,7 @@ class ModelOptions:
     weights: str = "fast"
     keep: KeepArgument = "auto"
     max_revive: Optional[int] = None
-    draft: Any = None
+    draft: Union[str, os.PathLike[str], LazyModel, None] = None
     scoring: Union[str, ScoringProfile, None] = None
     second_look: float = 0.05
     headings: Optional[str] = None
@@ -152,11 +155,10 @@ class ModelOptions:
         compile_headings(self.headings)
 
 
-def model_options(given: Mapping[str, Any]) -> ModelOptions:
-    """The options from keyword arguments; unknown and unsupported ones are refused by name."""
+def refuse_other(given: Mapping[str, Any]) -> None:
+    """Raises ValueError for an argument that ``LazyModel`` does not have, or for what it does not do."""
     for name, value in _FIXED.items():
         if name in given and given[name] != value:
             raise ValueError(f"{name} is {given[name]!r}, expected {value!r}: lazygguf does nothing else")
-    options = {name: value for name, value in given.items() if name not in _FIXED}
-    refuse_unknown(options, [f.name for f in fields(ModelOptions)], "LazyModel argument")
-    return ModelOptions(**options)
+    other = [name for name in given if name not in _FIXED]
+    refuse_unknown(other, [f.name for f in fields(ModelOptions)], "LazyModel argument")

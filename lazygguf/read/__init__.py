@@ -1,1 +1,1 @@
-"""Reading tokens into a session: prefix reuse, what is read and who is told, statistics, attention."""
+"""Reading tokens into a session: prompts, prefix reuse, statistics, attention, scores."""

@@ -1,8 +1,8 @@
-"""What a model looks at: its attention, read densely and no further than it is wanted.
+"""A model's attention: tokens are read densely, only as far as the last layer whose attention is wanted.
 
-Owns the reading of tokens for the sake of attention alone: up to a last layer, without that layer's output, without
-logits. A draft model scores a prompt with it, ``lazygguf calibrate`` learns with it which heads see what. What was
-read stays, so that a later prompt with the same beginning is read from where it differs.
+Owns such readings, which compute neither the last layer's output nor logits. A draft model scores a prompt with them,
+and ``lazygguf calibrate`` finds heads with them. The K/V rows stay, so that a later prompt with the same beginning is
+read from where it differs.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import numpy.typing as npt
 from .._ffi import AttentionRequest, NativeModel, NativeSession, ProgressCallback
 from ..errors import ContextFullError
 from ..schedule.keep_schedule import MAX_QUERY
-from .context import common_prefix
+from .tokens import SessionTokens
 
 
 class AttentionReader:
-    """Reads tokens and tells what some of them look at. One thread at a time.
+    """Reads tokens and gives the attention of some of them. One thread at a time.
 
     Args:
         weights: the model; it can carry other readers and contexts.
@@ -58,7 +58,7 @@ class AttentionReader:
             weights, n_ctx, n_ubatch, n_threads, type_k=type_kv, type_v=type_kv, n_layer=self.n_layer
         )
         self.n_ctx = self._session.n_ctx
-        self._ids: list[int] = []
+        self._tokens = SessionTokens(self._session)
 
     def read(
         self,
@@ -70,12 +70,12 @@ class AttentionReader:
         by_query: bool = False,
         progress: Optional[ProgressCallback] = None,
     ) -> npt.NDArray[np.float32]:
-        """Makes the context hold exactly these tokens and tells what the asking ones look at.
+        """Makes the context hold exactly these tokens and gives the attention of those that ask.
 
         Args:
             ids: the whole context, (n_tokens,).
-            query_span: positions [begin, end) that ask, 1 to 128 of them. They are read again even if they are
-                there, and so is all that follows them.
+            query_span: positions [begin, end) that ask, 1 to 128 of them. These and all that follows are read again
+                even if they are in the context.
             layers: which layers' attention, ascending, each below ``n_layer``; None is all that are read.
             by_head: every head and asking row by itself.
             by_query: every asking row by itself, the mean over its heads.
@@ -95,12 +95,10 @@ class AttentionReader:
         session = self._open()
         self._check(ids, query_span)
         wanted = AttentionRequest(tuple(range(self.n_layer) if layers is None else layers), by_head, by_query)
-        del self._ids[session.n_tokens :]
-        n_common = min(common_prefix(self._ids, ids), query_span[0])
-        session.trim(n_common)
-        del self._ids[n_common:]
-        self._ids.extend(ids[n_common:])
-        out = session.eval(self._ids[n_common:], query_span, progress, attention=wanted)
+        n_common = min(self._tokens.n_common(ids), query_span[0])
+        self._tokens.trim(n_common)
+        self._tokens.extend(ids[n_common:])
+        out = session.eval(ids[n_common:], query_span, progress, attention=wanted)
         self.n_read = len(ids) - n_common
         assert out is not None
         return out
@@ -115,12 +113,13 @@ class AttentionReader:
     @property
     def ids(self) -> list[int]:
         """The tokens held, a copy."""
-        return self._ids[: self._open().n_tokens]
+        self._open()
+        return self._tokens.ids
 
     def reset(self) -> None:
         """Forgets all tokens and gives their memory back."""
         self._open().reset()
-        self._ids.clear()
+        self._tokens.trim(0)
 
     def cancel(self) -> None:
         """Stops the read under way, from any thread; it raises ``Cancelled`` and leaves what it had before."""

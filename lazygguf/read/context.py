@@ -1,10 +1,7 @@
-"""The tokens of a session and the rules for touching it.
+"""A session, the tokens in it, and the rules for using it.
 
-Owns the native session, the list of ids in it, reuse of a common prefix, the stats of the last read, and the
-guards: closed, another thread, another process, another generation. It knows nothing of text or sampling.
-
-The list is never trusted over the session: a step that was interrupted anywhere leaves the session at its
-last whole step, and the list is cut to that before the next one.
+Owns the native session, the stats of the last read, and the guards: closed, another thread, another process, another
+generation. Which tokens are there already is ``tokens.py``'s. It knows nothing of text or sampling.
 """
 
 from __future__ import annotations
@@ -12,15 +9,20 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Optional
 
 import numpy as np
 import numpy.typing as npt
 
+from .._ffi import ProgressCallback
 from ..errors import Cancelled, ContextFullError
-from .reading import ProgressCallback, PromptReader, QuerySpan, Reading, Session, Told
+from .prompt import Prompt, Reading
+from .scores import Scores
+from .session import Progress, PromptReader, Session
 from .stats import Stats, stats_of_steps
+from .tokens import SessionTokens
 
 
 class TokenContext:
@@ -28,8 +30,8 @@ class TokenContext:
 
     Attributes:
         stats: of the last read, and of the generation that goes on from it.
-        progress: called while a prompt is read with tokens read and tokens to read; None is nobody.
-        skim_progress: the same while a draft reads it, before that.
+        progress: called while a prompt is read with tokens read and tokens to read; None calls nothing.
+        draft_progress: the same while a draft reads it, before that.
         reader: reads prompts in its own way; None leaves that to the session.
         draft_note: why there is no reader though a draft was given.
     """
@@ -39,16 +41,15 @@ class TokenContext:
         session: Session,
         progress: Optional[ProgressCallback] = None,
         reader: Optional[PromptReader] = None,
-        draft_note: str = "",
     ) -> None:
         self.stats = Stats()
         self.progress = progress
-        self.skim_progress: Optional[ProgressCallback] = None
+        self.draft_progress: Optional[ProgressCallback] = None
         self.reader = reader
-        self.draft_note = draft_note
+        self.draft_note = ""
         self.n_ctx = session.n_ctx
         self._session: Optional[Session] = session
-        self._ids: list[int] = []
+        self._tokens = SessionTokens(session)
         self._holder: dict[str, object] = {}  # "step": who is inside the session; see _step
         self._pid = os.getpid()
         self._generation = 0
@@ -62,7 +63,8 @@ class TokenContext:
     @property
     def ids(self) -> list[int]:
         """The token ids in the context, a copy."""
-        return self._ids[: self.n_tokens]
+        self._open()
+        return self._tokens.ids
 
     def logits(self) -> Optional[npt.NDArray[np.float32]]:
         """Logits after the newest token, (n_vocab,); None where nothing was read since the last reset."""
@@ -70,7 +72,7 @@ class TokenContext:
             return session.logits()
 
     def begin(self) -> int:
-        """Begins a generation and ends every other one; its number is what ``step`` wants."""
+        """Begins a generation and ends every other one; gives its number, which ``step`` takes."""
         with self._step():
             self._generation += 1
             self._cancelled = False
@@ -83,17 +85,16 @@ class TokenContext:
         if self._cancelled:
             raise Cancelled("cancelled")
 
-    def append(self, ids: Sequence[int], query_span: QuerySpan = None, **how: Any) -> Any:
+    def append(self, new: Prompt, scores: Optional[Scores] = None, attention: Any = None) -> Any:
         """Reads tokens after what is there; generations under way are over.
 
         Args:
-            ids: the new tokens.
-            query_span: positions [begin, end) of the question.
-            **how: ``scores``, ``protect``, ``attention`` of ``_ffi.NativeSession.eval``; without scores and attention a
-                reader reads.
+            new: the new tokens.
+            scores: for every token in the context, see ``_ffi.NativeSession.eval``; no reader reads then.
+            attention: see ``_ffi.NativeSession.eval``; no reader reads then.
 
         Returns:
-            What ``_ffi.NativeSession.eval`` gives: the attention that was asked for, or None.
+            The attention that was asked for, or None.
 
         Raises:
             ContextFullError: they do not fit.
@@ -101,40 +102,30 @@ class TokenContext:
         with self._step() as session:
             self._generation += 1
             self._cancelled = False
-            return self._read(session, ids, query_span, **how)
+            return self._read(session, new, scores, attention)
 
-    def read_prompt(
-        self, ids: Sequence[int], query_span: QuerySpan = None, protect: Sequence[int] = (), recent: Sequence[int] = ()
-    ) -> None:
-        """Makes the context hold exactly these tokens, with logits, reading only what is not there already.
-
-        Args:
-            ids: all tokens.
-            query_span: positions [begin, end) of the question.
-            protect: positions that are never pruned, ascending.
-            recent: see ``reading.Reading``.
+    def read_prompt(self, prompt: Prompt) -> None:
+        """Makes the context hold exactly this prompt, with logits, reading only what is not there already.
 
         Raises:
-            ContextFullError: they do not fit.
+            ContextFullError: it does not fit.
         """
-        self.check_room(len(ids))
+        n_prompt = len(prompt.ids)
+        self.check_room(n_prompt)
         with self._step() as session:
-            n_common = common_prefix(self._ids, ids)
-            whole = n_common == len(ids) == session.n_tokens
-            if whole and session.logits() is not None:
-                self.stats = _all_reused(len(ids), session)
+            n_common = self._tokens.n_common(prompt.ids)
+            if n_common == n_prompt == session.n_tokens and session.logits() is not None:
+                self.stats = _all_reused(n_prompt, session)
                 return
-            n_common = min(n_common, len(ids) - 1)  # the last token is read again: it gives the logits
-            if n_common < session.n_tokens:
-                session.trim(n_common)
-            del self._ids[n_common:]
-            self._read(session, ids[n_common:], _clip(query_span, n_common), recent, protect=protect)
+            n_common = min(n_common, n_prompt - 1)  # the last token is read again: it gives the logits
+            self._tokens.trim(n_common)
+            self._read(session, prompt.after(n_common))
 
     def step(self, token: int, generation: int) -> None:
         """Reads one sampled token."""
         self.check(generation)
         with self._step() as session:
-            self._ids.append(token)
+            self._tokens.extend([token])
             session.eval([token], None, None)
             step = session.stats()
             self.stats.revived += step.n_revived
@@ -143,7 +134,7 @@ class TokenContext:
             self.stats.traffic_bytes["decode_d2h"] += step.d2h_bytes
 
     def check_room(self, n_prompt: int) -> None:
-        """Raises ContextFullError when a prompt of so many tokens leaves no room for an answer."""
+        """Raises ContextFullError when a prompt of ``n_prompt`` tokens leaves no room for an answer."""
         if n_prompt >= self.n_ctx:
             raise ContextFullError(
                 f"Requested tokens ({n_prompt}) exceed context window of {self.n_ctx}; "
@@ -155,7 +146,7 @@ class TokenContext:
         with self._step() as session:
             self._generation += 1
             session.reset()
-            self._ids.clear()
+            self._tokens.trim(0)
             if self.reader is not None:
                 self.reader.reset()
 
@@ -174,38 +165,35 @@ class TokenContext:
             return
         with self._step() as session:
             self._session = None
-            self._ids.clear()
             session.close()
             if self.reader is not None:
                 self.reader.close()
 
-    def _read(
-        self, session: Session, ids: Sequence[int], query_span: QuerySpan, recent: Sequence[int] = (), **how: Any
-    ) -> Any:
-        n_reused = session.n_tokens
-        if n_reused + len(ids) > self.n_ctx:
-            self.check_room(n_reused + len(ids))
+    def _read(self, session: Session, new: Prompt, scores: Optional[Scores] = None, attention: Any = None) -> Any:
+        n_past = session.n_tokens
+        if n_past + len(new.ids) > self.n_ctx:
+            self.check_room(n_past + len(new.ids))
         begin = time.perf_counter()
-        self._ids.extend(ids)
-        told = Told(self._on_progress, self._on_skim, self._check_cancelled)
-        if self.reader is not None and how.get("scores") is None and how.get("attention") is None:
-            reading = Reading(self._ids, n_reused, query_span, how.get("protect", ()), recent)
-            self.stats = self.reader.read(session, reading, told)
+        ids = self._tokens.extend(new.ids)
+        if self.reader is not None and scores is None and attention is None:
+            progress = Progress(self._on_progress, self._on_draft_progress, self._check_cancelled)
+            self.stats = self.reader.read(session, Reading(replace(new, ids=ids), n_past), progress)
             return None
-        recorded = session.eval(np.asarray(ids, np.int32), query_span, told.read, **how)
-        self.stats = stats_of_steps([session.stats()], n_reused, time.perf_counter() - begin)
+        tokens = np.asarray(new.ids, np.int32)
+        found = session.eval(tokens, new.query_span, self._on_progress, scores, attention, new.protect)
+        self.stats = stats_of_steps([session.stats()], n_past, time.perf_counter() - begin)
         self.stats.draft_note = self.draft_note
-        return recorded
+        return found
 
     def _on_progress(self, n_done: int, n_total: int) -> None:
         self._check_cancelled()
         if self.progress is not None:
             self.progress(n_done, n_total)
 
-    def _on_skim(self, n_done: int, n_total: int) -> None:
+    def _on_draft_progress(self, n_done: int, n_total: int) -> None:
         self._check_cancelled()
-        if self.skim_progress is not None:
-            self.skim_progress(n_done, n_total)
+        if self.draft_progress is not None:
+            self.draft_progress(n_done, n_total)
 
     def _check_cancelled(self) -> None:
         if self._cancelled:  # also a cancel() that came just before the native read began
@@ -221,10 +209,7 @@ class TokenContext:
             if self._holder.setdefault("step", me) is not me:
                 raise RuntimeError("the model is in use: by another thread, or by the call that runs this callback")
             session = self._open()
-            n_tokens = session.n_tokens
-            del self._ids[n_tokens:]
-            if len(self._ids) < n_tokens:  # interrupted between trimming both
-                session.trim(len(self._ids))
+            self._tokens.settle()
             yield session
         finally:
             try:
@@ -238,20 +223,6 @@ class TokenContext:
         if self._session is None:
             raise RuntimeError("the model is closed")
         return self._session
-
-
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens both begin with."""
-    n = min(len(a), len(b))
-    differ = np.flatnonzero(np.asarray(a[:n], np.int64) != np.asarray(b[:n], np.int64))
-    return int(differ[0]) if differ.size else n
-
-
-def _clip(query_span: QuerySpan, n_reused: int) -> QuerySpan:
-    """Only tokens that are read can ask; a question that was there already leaves the default window."""
-    if query_span is None or query_span[1] <= n_reused:
-        return None
-    return max(query_span[0], n_reused), query_span[1]
 
 
 def _all_reused(n_prompt: int, session: Session) -> Stats:

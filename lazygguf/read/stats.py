@@ -1,7 +1,6 @@
 """What one evaluation or generation did and how long it took.
 
-Owns the ``Stats`` record, its plain-dict form, and what native steps come to. It knows nothing of when they are run
-(``context.py``).
+Owns the ``Stats`` record, its plain-dict form, and how the counts of native steps are added up.
 """
 
 from __future__ import annotations
@@ -38,10 +37,10 @@ class Stats:
         revived: pruned tokens that came back while decoding, summed over steps.
         kv_bytes: bytes of the K/V rows in memory after the last step.
         aux_bytes: bytes of the aux cache (rows of pruned tokens) after the last step.
-        draft_s: seconds of them in which the draft model read.
-        n_draft: tokens that the draft read, its own ones; what it held already is not among them.
+        draft_s: the part of ``prefill_s`` in which the draft model read.
+        n_draft: tokens that the draft read, counted in its own vocabulary; tokens in its cache are not counted.
         draft_share: the draft's work in the same measure as ``token_share``, by parameters.
-        skim_share: share of the context's tokens that the draft alone has read: they wait before layer 0.
+        skim_share: share of the context's tokens that only the draft has read; they wait before layer 0.
         second_look: tokens that were read on top because what was read at first was not enough to answer.
         draft_note: why a draft that was given did not run; "" where it ran, or where there is none.
         traffic_bytes: bytes that went between host memory and devices: ``prefill_h2d`` (to devices) and ``prefill_d2h``

@@ -1,4 +1,4 @@
-"""How much is kept where: keep schedules, the profiles they come from, and how a draft model scores.
+"""Keep schedules, the profiles they come from, and scoring profiles of draft models.
 
 Numbers and JSON only; knows nothing of models, files or the native core.
 """

@@ -1,6 +1,6 @@
-"""The ``keep`` argument: a profile by itself, none, a spelling, a file or a schedule.
+"""The ``keep`` argument: "auto", "off", a spelling, a profile's file or a schedule.
 
-Owns how the argument becomes a schedule that fits a model, and which profile goes before which.
+Owns how the argument becomes a schedule that fits a model, and which profile has precedence.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def resolve_keep(
         n_layer: layers of the model.
         n_head: attention heads of the model.
         metadata: the model's GGUF metadata.
-        shipped: the profile that ships for this model (``shipped_profiles``), None where there is none.
+        shipped: the profile that ships for this model (``ModelFile.shipped``), None where there is none.
         max_revive: overrides the schedule's own; None keeps it, -1 is no limit. Without effect where nothing
             is pruned.
         has_draft: a draft model can score before layer 0.

@@ -1,4 +1,4 @@
-"""Keep schedules: after which layers the context shrinks, to what share, and who decides.
+"""Keep schedules: after which layers the context shrinks, to what share, and by whose attention.
 
 Owns the schedule's data, its checks, its spelling (``"10:0.3,13:0.08"``) and its JSON (a profile). Pure data: it knows
 nothing of files that hold models, sessions or the native core.
@@ -19,7 +19,7 @@ QUESTION = "question"
 BEFORE_LAYER_0 = -1
 MAX_POINTS = 63  # one fewer than LAZY_MAX_SEGMENTS of lazygguf.h
 MAX_QUERY = 128  # LAZY_MAX_QUERY
-DEFAULT_QUERY = 24  # LAZY_DEFAULT_QUERY: so many of the last tokens ask where nobody says which do
+DEFAULT_QUERY = 24  # LAZY_DEFAULT_QUERY: the last tokens that ask where the question is not known
 MAX_POOL = 255
 INT32_MAX = 2**31 - 1
 PROFILE_KEY = "lazygguf.profile"
@@ -54,8 +54,8 @@ class PruningPoint:
         n_query: how many of the newest tokens ask (1 to 128; 1 is the paper), or ``"question"``: the span of
             the last user turn's question.
         pool: scores are averaged over this many neighbours by position; odd, 1 to 255, 1 is none.
-        query_max: the maximum over the tokens that ask, head by head, instead of their mean: one word of the question
-            is enough to find its place.
+        query_max: take the maximum over the tokens that ask, head by head, instead of their mean: then one word of the
+            question is enough to keep a passage.
         n_layers: without ``heads``: the maximum over this many layers, ``il`` the last of them, all after the point
             before (CLAA's cross-layer scores); 1 is the paper.
         mass: where fewer tokens than ``keep`` allows hold this share of all scores, only those go on, so that an easy
@@ -106,10 +106,10 @@ class KeepSchedule:
             session is not limited by it.
         revive_margin: a decode step brings a token back only where its score is this share above the lowest one
             that was selected (1.0 is twice it); 0 is no such rule (the paper's). It makes decoding faster, and
-            lost answers of later turns where we tried it.
-        mean_revive: tokens brought back per decode step in the long run: what a step leaves over is saved for later
-            ones, which still bring back ``max_revive`` at most, so that a line just named can come back at once and
-            decoding stays fast. After a prompt ``max_revive`` are saved. 0 is no such limit.
+            lost answers of later turns in our measurements.
+        mean_revive: tokens brought back per decode step on average. A step that brings back fewer saves the rest for
+            later steps, each of which still brings back ``max_revive`` at most: a passage that becomes important comes
+            back at once, and decoding stays fast. After a prompt ``max_revive`` are saved. 0 is no such limit.
         decode_cached: a decode step attends to every token that a segment has computed, not to the selected ones
             alone (the paper's rule); which come back is decided as ever.
         dense_unasked: a prompt whose question is not known (plain text to go on with, a question before a long text)
@@ -168,8 +168,9 @@ class KeepSchedule:
         """The careful default for a model without a profile.
 
         The first 60% of the layers see every token. Half of the tokens go on to 80% of the layers and 30% to the end,
-        chosen by the most that any word of the user's question looks at them, averaged over 21 neighbours: what
-        needed the least on the models that were calibrated (docs/selection.md). About 76% of the dense work remains
+        chosen by the highest attention that any word of the user's question pays them, averaged over 21 neighbours:
+        on the models that were calibrated this rule needed the fewest tokens (docs/selection.md). About 76% of the
+        dense work remains
         (``0.6 + 0.2 * 0.5 + 0.2 * 0.3``). A prompt without a question is read densely.
 
         Returns:

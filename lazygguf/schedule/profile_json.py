@@ -1,4 +1,4 @@
-"""Profiles as JSON: text that comes from files is read in one way."""
+"""Reading profiles that are JSON."""
 
 from __future__ import annotations
 

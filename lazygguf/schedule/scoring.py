@@ -1,6 +1,6 @@
-"""How a draft model's attention becomes scores: which layers, which heads, who asks, how far it is spread.
+"""How a draft model's attention becomes scores: which layers, heads and asking tokens count, and the pooling.
 
-Owns the profile's data, its checks, its JSON, and which profile goes before which. It knows nothing of sessions.
+Owns the profile's data, its checks, its JSON, and which profile has precedence. It knows nothing of sessions.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ def _is_int(value: Any, least: int, most: float = float("inf")) -> bool:
 class ScoringProfile:
     """How a draft scores.
 
-    A token's score is the highest over ``layers`` of the mean over heads of what the asking tokens look at it with,
-    averaged over the tokens around it.
+    A token's score is the attention that the asking tokens pay it: the mean over heads, the maximum over ``layers``,
+    then the average over the tokens around it.
 
     Attributes:
         layers: 0-based, ascending; the draft reads no further than the last one.
-        heads: by layer the heads that count; a layer that is not named counts all of its heads. None names none.
+        heads: by layer, the heads that count; of a layer that is not named all heads do. None names no layer.
         n_query: how many of the question's last tokens ask, or ``"question"``: all of them (at most 128).
-        over_query: ``"mean"`` of the asking tokens, or the ``"max"``: each of them may ask for something else.
+        over_query: ``"mean"`` over the asking tokens, or ``"max"``, since each may ask for something else.
         pool: over how many tokens a score is averaged: an odd number, itself in the middle and 1 for none, or how many
-            before and how many after it. What is asked for mostly stands after the words that the question looks at.
+            before and how many after it. The answer mostly stands after the words that the question attends to.
     """
 
     layers: tuple[int, ...]
@@ -124,7 +124,7 @@ class ScoringProfile:
 
     @classmethod
     def by_depth(cls, n_layer: int) -> ScoringProfile:
-        """For a draft that nobody calibrated: the middle of its layers to 80% of the depth, the rest as SmolLM2's."""
+        """For a draft that was not calibrated: layers from 50% to 80% of its depth, the rest as for SmolLM2."""
         first = n_layer // 2
         layers = tuple(range(first, max(first + 1, n_layer * 4 // 5)))
         return cls(layers, n_query=24, over_query=MAX, pool=(10, 5))
@@ -139,7 +139,7 @@ def resolve_scoring(
         given: a profile, or the path of one; None takes the one inside the model file, else the shipped one, else
             ``ScoringProfile.by_depth``.
         metadata: of the draft's checked file.
-        shipped: the profile that ships for this model (``shipped_profiles``), None where there is none.
+        shipped: the profile that ships for this model (``ModelFile.shipped_scoring``), None where there is none.
 
     Raises:
         ValueError: the profile is wrong or does not fit the draft.

@@ -1,1 +1,1 @@
-"""Text and tokens: tokenizer, chat templates, byte spans, grammars, and text that comes piece by piece."""
+"""Text and tokens: tokenizer, chat templates, byte spans, grammars, streamed text."""

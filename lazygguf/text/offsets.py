@@ -1,7 +1,7 @@
 """Tokens of two vocabularies over one text, matched by the bytes they cover.
 
-Owns where each token lies in a text, and how numbers of one vocabulary's tokens become numbers of another's. It knows
-nothing of models: tokens are their bytes.
+Owns where each token lies in a text, and how numbers by tokens of one vocabulary become numbers by tokens of another.
+A token is only its bytes here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 Spans = npt.NDArray[np.int64]  # (n_tokens, 2): bytes [begin, end) of each token
 
-_LOST_BYTES = 64  # how far past a token that is not in the text the next one is looked for
+_LOST_BYTES = 64  # bytes after a token that is not in the text in which the next one is searched
 _SPACE_SIGN = "\u2581".encode()
 _BAD_BYTE = re.compile("[\udc80-\udcff]")
 

@@ -1,7 +1,6 @@
-"""A prompt of one vocabulary as text for another: its bytes, where each token lies in them, what is no content.
+"""A prompt as text that another model's tokenizer can read: its bytes, the span of each token, the control tokens.
 
-Owns what becomes of control tokens (another vocabulary's would be noise) and which lines a user marks. It knows
-nothing of models.
+Owns what becomes of control tokens, which mean nothing in another vocabulary, and the lines that a user marks.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class PromptText:
     spans: Spans
     is_control: Mask
 
-    def lines_that(self, pattern: re.Pattern[bytes]) -> Mask:
+    def lines_matching(self, pattern: re.Pattern[bytes]) -> Mask:
         """(n_tokens,), the tokens of every line that begins with a match."""
         marked = np.zeros(len(self.spans), np.bool_)
         begin = 0
@@ -56,7 +55,8 @@ class PromptTexts:
 
     Args:
         vocabulary: of the prompts.
-        is_known: whether the text of a control token is one to whoever reads the text; else it is left out.
+        is_known: whether the text of a control token is a control token of the other vocabulary too; else it is left
+            out.
     """
 
     def __init__(self, vocabulary: Pieces, is_known: Callable[[bytes], bool]) -> None:
@@ -83,7 +83,7 @@ class PromptTexts:
 
 
 def compile_headings(pattern: Optional[str]) -> Optional[re.Pattern[bytes]]:
-    """A pattern for ``PromptText.lines_that``.
+    """A pattern for ``PromptText.lines_matching``.
 
     Raises:
         ValueError: it is no regular expression.

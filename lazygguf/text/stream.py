@@ -1,7 +1,6 @@
 """From token bytes to text, piece by piece: characters that span tokens, and stop strings that span pieces.
 
-Owns the rule that makes a stream whole: whatever the chunks, the joined stream is the text that one chunk
-would have given. Pure text: it knows nothing of tokens, models or llama.cpp.
+However the bytes are cut, the joined pieces are the same text. It knows nothing of tokens, models or llama.cpp.
 """
 
 from __future__ import annotations

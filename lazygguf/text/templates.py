@@ -1,4 +1,4 @@
-"""From chat messages to a prompt, and where in it the question stands.
+"""From chat messages to a prompt, and where the question is in it.
 
 Owns the model's chat template (rendered by ``llama_cpp``'s sandboxed Jinja formatter), the checks around it,
 and the token span of the last user turn's question, which asks at pruning points with ``n_query="question"``.
@@ -15,12 +15,13 @@ import numpy as np
 import numpy.typing as npt
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
+from ..read.prompt import Prompt, QuerySpan
 from ..schedule.keep_schedule import MAX_QUERY
 from .offsets import spans_of, tokens_over
 from .tokenizer import Tokenizer, encode_text
 
 MAX_TEMPLATE_CHARS = 1 << 20
-MAX_MARKUP = 12  # tokens that a template writes between two turns; more is a text
+MAX_MARKUP = 12  # tokens that a template writes between two turns; a longer run is a text, such as a system prompt
 LONG_QUESTION_CHARS = 512  # a longer user turn is a document with a question at its end
 RECENT_MESSAGES = 6
 TEMPLATE_KEY = "tokenizer.chat_template"
@@ -34,19 +35,14 @@ class ChatPrompt:
 
     Attributes:
         text: the prompt as text.
-        ids: its token ids.
-        query_span: token positions [begin, end) of the question, None where it is not found.
-        protect: positions of the template's own tokens, ascending; none where they cannot be told.
-        recent: positions of the newest short messages, by which an answer knows what was said; ascending.
+        prompt: its tokens. Protected are the template's own, recent the newest short messages; none where they are not
+            found.
         stops: texts that end the answer, on top of the end-of-generation tokens.
     """
 
     text: str
-    ids: list[int]
-    query_span: Optional[tuple[int, int]]
+    prompt: Prompt
     stops: list[str]
-    protect: tuple[int, ...] = ()
-    recent: tuple[int, ...] = ()
 
 
 class ChatTemplate:
@@ -92,10 +88,10 @@ class ChatTemplate:
         pieces = [self._tokenizer.piece(token, special=True) for token in ids]
         span = self._query_span(turns, text, pieces)
         said = [turn["content"] or "" for turn in turns]
-        protect, recent = template_positions(pieces, said), recent_positions(pieces, said)
-        return ChatPrompt(text, ids, span, [self._eos] if self._eos else [], protect, recent)
+        prompt = Prompt(ids, span, template_positions(pieces, said), recent_positions(pieces, said))
+        return ChatPrompt(text, prompt, [self._eos] if self._eos else [])
 
-    def _query_span(self, turns: list[dict[str, Any]], text: str, pieces: list[bytes]) -> Optional[tuple[int, int]]:
+    def _query_span(self, turns: list[dict[str, Any]], text: str, pieces: list[bytes]) -> QuerySpan:
         asked = [i for i, turn in enumerate(turns) if turn["role"] == "user"]
         if not asked:
             return None
@@ -133,10 +129,11 @@ _WAY_OUT = "give another one with chat_template= (--chat-template)"
 
 
 def last_question(content: str) -> str:
-    """The part of a user turn that asks: all of a short one, else the text after its last blank line.
+    """The part of a user turn that asks: all of a short turn, else the text after its last blank line.
 
     Returns:
-        "" where that is no question but the text's own end: it is long itself, or a question stands before the text.
+        "" where that part is the end of the document rather than a question: it is long, or a question stands before
+        the document.
     """
     text = content.strip()
     if len(text) <= LONG_QUESTION_CHARS:
@@ -150,7 +147,7 @@ def last_question(content: str) -> str:
     return "" if len(last) > LONG_QUESTION_CHARS or asks_first else last
 
 
-def question_span(pieces: Sequence[bytes], question: str, n_tail: int = 0) -> Optional[tuple[int, int]]:
+def question_span(pieces: Sequence[bytes], question: str, n_tail: int = 0) -> QuerySpan:
     """Token positions [begin, end) of a question in a tokenized prompt.
 
     Args:

@@ -3,7 +3,7 @@
 Owns a ``vocab_only`` llama.cpp model (no weights) and the checks in front of it. The file must have passed
 the native core's vocabulary checks before: llama.cpp ends the process on some malformed vocabularies.
 
-Text that is not clean is defined: NUL bytes are ordinary bytes, invalid UTF-8 becomes U+FFFD inside
+Unclean text is read as follows: NUL bytes are ordinary bytes, invalid UTF-8 becomes U+FFFD inside
 llama.cpp's pre-tokenizers, and lone surrogates of a ``str`` become U+FFFD in ``encode_text``.
 """
 

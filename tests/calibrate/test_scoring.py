@@ -59,9 +59,9 @@ def test_a_glance_scores_as_a_draft_does(tiny_model: TinyModel) -> None:
         ids = model.tokenize(b"the cat sat on the mat and the dog ran to the door of the house. " * 12)
         span = (len(ids) - 12, len(ids))
         draft = Draft(model.as_draft(profile), model._tokenizer, DraftSettings())
-        expected = draft.skim(ids, span).scores
+        expected = draft.score(ids, span).scores
         draft.close()
-        with AttentionReader(model._native, n_ctx=2048) as reader:
+        with AttentionReader(model._parts.weights, n_ctx=2048) as reader:
             rows = reader.read(ids, span, by_query=True).astype(np.float16)
     glance = Glance("", "", (), ((5,),), rows)
     assert scores(glance, profile) == pytest.approx(expected, rel=5e-3, abs=1e-6)

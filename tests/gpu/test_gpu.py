@@ -258,7 +258,8 @@ def test_lazy_model_takes_the_options_and_counts_the_traffic(gpu: str, tiny_mode
     path, _ = tiny_model(gpu_config(n_layer=4, seed=3))
     options: dict[str, Any] = {"n_ctx": 256, "keep": "off", "n_threads": 1, "weights": "as-is"}
     texts = []
-    for placed in ({}, {"n_gpu_layers": "all", "device": gpu, "verbose": True}):
+    placements: list[dict[str, Any]] = [{}, {"n_gpu_layers": "all", "device": gpu, "verbose": True}]
+    for placed in placements:
         with LazyModel(path, **options, **placed) as model:
             answer = model.create_completion(prompt(60), max_tokens=5, temperature=0)
             texts.append(answer["choices"][0]["text"])

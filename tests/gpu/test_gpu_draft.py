@@ -53,7 +53,7 @@ def test_a_draft_finds_the_same_wherever_it_and_the_model_lie(
     n_gpu_layers_draft: Optional[int],
 ) -> None:
     # the scores of random weights are noise, and one that differs by rounding can make another run a fragment
-    monkeypatch.setattr("lazygguf.draft.wanted.MIN_RUN", 1)
+    monkeypatch.setattr("lazygguf.draft.rules.MIN_RUN", 1)
     target, draft = tiny_model(TARGET)[0], tiny_model(DRAFT)[0]
     options: dict[str, Any] = {
         "keep": KEEP,
@@ -65,11 +65,11 @@ def test_a_draft_finds_the_same_wherever_it_and_the_model_lie(
     with LazyModel(target, draft=draft, **options) as model:
         n_tokens = len(model.tokenize(TEXT.encode()))
         expected = read_two_questions(model)
-    placed = {"n_gpu_layers": n_gpu_layers, "n_gpu_layers_draft": n_gpu_layers_draft, "device": gpu, "verbose": True}
+    layers = {"n_gpu_layers": n_gpu_layers, "n_gpu_layers_draft": n_gpu_layers_draft}
+    placed: dict[str, Any] = {**layers, "device": gpu, "verbose": True}
     with LazyModel(target, draft=draft, **options, **placed) as model:
         found = read_two_questions(model)
-        assert model._drafting._model is not None
-        draft_is_on_gpu = gpu in model._drafting._model.weights.desc
+        draft_is_on_gpu = gpu in model._parts.draft.weights.desc
     assert draft_is_on_gpu == (n_gpu_layers_draft != 0)
     assert f"on {gpu}" in capfd.readouterr().err
     for (logits, read, n_draft), (wanted_logits, wanted_read, wanted_n_draft) in zip(found, expected):

@@ -131,7 +131,8 @@ def test_a_step_over_servers_can_be_cancelled(
 def test_lazy_model_takes_servers_and_closes_its_connections(servers: list[str], tiny_model: Write) -> None:
     path, _ = tiny_model(TinyConfig(n_layer=4, seed=3))
     texts = []
-    for placed in ({}, {"n_gpu_layers": "all", "rpc_servers": ",".join(servers)}, {}):
+    placements: list[dict[str, Any]] = [{}, {"n_gpu_layers": "all", "rpc_servers": ",".join(servers)}, {}]
+    for placed in placements:
         if placed:
             placed["device"] = remote(servers)["devices"].split(",")
         with LazyModel(path, n_ctx=256, keep="off", n_threads=1, weights="as-is", **placed) as model:

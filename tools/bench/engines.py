@@ -15,16 +15,13 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
-from lazygguf._ffi import NativeModel
-from lazygguf.draft.draft import DraftModel
 from lazygguf.errors import LazyError
-from lazygguf.files.size import ModelSize
 from lazygguf.model.devices import layer_count
-from lazygguf.model.opening import ModelFile, draft_reader, load_weights, open_context, open_draft_model
 from lazygguf.model.options import ModelOptions
+from lazygguf.model.parts import ModelParts
 from lazygguf.read.context import TokenContext
+from lazygguf.read.prompt import Prompt
 from lazygguf.schedule.keep_schedule import KeepSchedule
-from lazygguf.text.tokenizer import Tokenizer
 
 from .contenders import LLAMA_CPP, Contender
 
@@ -108,7 +105,7 @@ class LazyEngine:
 
     def read(self, ids: Sequence[int], n_asked: int = 0) -> None:
         end = self._context.n_tokens + len(ids)
-        self._context.append(ids, (end - n_asked, end) if n_asked else None)
+        self._context.append(Prompt(ids, (end - n_asked, end) if n_asked else None))
 
     def logits(self) -> Logits:
         logits = self._context.logits()
@@ -172,36 +169,6 @@ class LlamaCppEngine:
         self._model.close()
 
 
-class _LazyEngines:
-    """Opens contenders of lazygguf on one copy of the weights, and of the draft's; ``stack`` closes them."""
-
-    def __init__(
-        self, path: str, options: ModelOptions, stack: contextlib.ExitStack, placed_for: Optional[KeepSchedule]
-    ) -> None:
-        self._path, self._options, self._stack, self._placed_for = path, options, stack, placed_for
-        self._weights: Optional[NativeModel] = None
-        self._draft: Optional[tuple[DraftModel, ModelSize, Tokenizer]] = None
-
-    def open(self, contender: Contender) -> LazyEngine:
-        if self._weights is None:
-            self._weights = load_weights(self._path, self._options, schedule=self._placed_for)
-            self._stack.callback(self._weights.close)
-        schedule, reader = contender.schedule, None
-        if schedule is not None and schedule.entry is not None:
-            model, size, tokenizer = self._open_draft()
-            reader = draft_reader(model, size, tokenizer, schedule, self._options)
-        return LazyEngine(open_context(self._weights, self._options, schedule, reader))
-
-    def _open_draft(self) -> tuple[DraftModel, ModelSize, Tokenizer]:
-        if self._draft is None:
-            model = open_draft_model(self._options.draft, self._options)
-            self._stack.callback(model.close)
-            tokenizer = Tokenizer(self._path)
-            self._stack.callback(tokenizer.close)
-            self._draft = model, ModelFile.read(self._path).size, tokenizer
-        return self._draft
-
-
 def _first_schedule(contenders: Sequence[Contender]) -> Optional[KeepSchedule]:
     """What the shared weights are placed for; None where all are dense."""
     return next((c.schedule for c in contenders if c.schedule is not None), None)
@@ -215,12 +182,13 @@ def open_engines(path: str, contenders: Sequence[Contender], settings: Settings)
         LazyError, ValueError, OSError, MemoryError: an engine cannot be opened; its own words say why.
     """
     with contextlib.ExitStack() as stack:
-        lazy = _LazyEngines(path, settings.options(), stack, _first_schedule(contenders))
+        options = settings.options()
+        parts = stack.enter_context(ModelParts(path, options, _first_schedule(contenders)))
         engines: dict[Contender, Any] = {}
         for contender in contenders:
             if contender.engine == LLAMA_CPP:
                 engines[contender] = LlamaCppEngine(path, settings)
             else:
-                engines[contender] = lazy.open(contender)
+                engines[contender] = LazyEngine(parts.context(contender.schedule, options.draft is not None))
             stack.callback(engines[contender].close)
         yield engines

@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import lazygguf
 from lazygguf._ffi import NativeFile
-from lazygguf.files.shipped_profiles import fingerprint, shipped_profile
+from lazygguf.files.model_file import fingerprint, shipped_profile
 
 from ..keep_options import ModelShape
 from . import ggml_calls

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from lazygguf.cli.terminal import interrupt_cancels
-from lazygguf.model.opening import ModelFile, load_weights
+from lazygguf.files.model_file import ModelFile
 from lazygguf.model.options import ModelOptions
+from lazygguf.model.parts import load_weights
 from lazygguf.read.attention import AttentionReader
 from lazygguf.schedule.scoring import SCORING_KEY, ScoringProfile
 from lazygguf.text.tokenizer import Tokenizer

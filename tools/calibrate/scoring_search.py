@@ -13,7 +13,7 @@ from typing import Union
 import numpy as np
 import numpy.typing as npt
 
-from lazygguf.draft.draft import averaged
+from lazygguf.read.scores import pooled
 from lazygguf.schedule.keep_schedule import QUESTION
 from lazygguf.schedule.scoring import MAX, MEAN, ScoringProfile
 
@@ -84,4 +84,4 @@ def _looked(glance: Glance, profile: ScoringProfile) -> npt.NDArray[np.float32]:
 
 
 def _spread(looked: npt.NDArray[np.float32], profile: ScoringProfile) -> npt.NDArray[np.float64]:
-    return averaged(looked, *profile.around).astype(np.float64)
+    return pooled(looked, *profile.around)

@@ -21,9 +21,10 @@ import numpy.typing as npt
 
 from lazygguf._ffi import AttentionRequest
 from lazygguf.cli.terminal import interrupt_cancels
-from lazygguf.model.opening import ModelFile, draft_reader, load_weights, open_context, open_draft_model
 from lazygguf.model.options import ModelOptions
+from lazygguf.model.parts import ModelParts
 from lazygguf.read.context import TokenContext
+from lazygguf.read.prompt import Prompt as Tokens
 from lazygguf.text.tokenizer import Tokenizer
 from lazygguf.threads import physical_cores
 
@@ -95,7 +96,10 @@ class Reader:
         context.reset()
         request = AttentionRequest(tuple(range(self._n_layer)), by_head=True)
         with interrupt_cancels(context.cancel):
-            rows = [context.append(prompt.ids[context.n_tokens : span[1]], span, attention=request) for span in spans]
+            rows = [
+                context.append(Tokens(prompt.ids[context.n_tokens : span[1]], span), attention=request)
+                for span in spans
+            ]
         context.reset()
         return rows
 
@@ -137,7 +141,7 @@ class Reader:
     def warm_up(self, prompt: Prompt) -> None:
         """Reads the begin of a prompt, so that the first one timed finds weights and buffers in memory."""
         self._context.reset()
-        self._context.append(prompt.ids[:N_WARM_UP])
+        self._context.append(Tokens(prompt.ids[:N_WARM_UP]))
         self._context.reset()
 
     @contextlib.contextmanager
@@ -148,7 +152,7 @@ class Reader:
         scores = self.method.scores(prompt)
         with interrupt_cancels(context.cancel):
             begin = time.perf_counter()
-            context.append(prompt.ids, prompt.query_span, scores=scores, protect=prompt.protect)
+            context.append(Tokens(prompt.ids, prompt.query_span, prompt.protect), scores)
             yield begin
         context.reset()
 
@@ -197,37 +201,28 @@ class Engine:
         Raises:
             OSError, ModelFileError, UnsupportedModelError, MemoryError: as ``LazyModel``.
         """
-        file = ModelFile.read(path)
-        self._size = file.size
-        self.fingerprint = file.fingerprint
+        self._parts = ModelParts(path, options)
         self._options = options
-        self._weights = load_weights(path, options)
-        self._draft = None if options.draft is None else open_draft_model(options.draft, options)
-        self._contexts: list[TokenContext] = []
-        self._tokenizer = Tokenizer(path)
-        self.shape = ModelShape(
-            self._weights.n_layer, self._weights.n_head, file.metadata, file.shipped, self._draft is not None
-        )
-        self.prompter = Prompter(self._tokenizer, file.metadata)
-        self.n_ctx = options.n_ctx or self._weights.n_ctx_train
+        file, weights = self._parts.file, self._parts.weights
+        self.fingerprint = file.fingerprint
+        self.shape = ModelShape(weights.n_layer, weights.n_head, file.metadata, file.shipped, options.draft is not None)
+        self.prompter = Prompter(self._parts.tokenizer, file.metadata)
+        self.n_ctx = options.n_ctx or weights.n_ctx_train
         self.identity = _identity(Path(path))
 
     def reader(self, method: Method) -> Reader:
         """A reader with its own context on the shared weights."""
-        reader = None
-        if self._draft is not None and method.draft and method.schedule is not None:
-            reader = draft_reader(self._draft, self._size, self._tokenizer, method.schedule, self._options)
-        context = open_context(self._weights, self._options, method.schedule, reader)
-        self._contexts.append(context)
-        return Reader(context, self._tokenizer, method, self.shape.n_layer)
+        with_draft = self._options.draft is not None and bool(method.draft)
+        context = self._parts.context(method.schedule, with_draft)
+        return Reader(context, self._parts.tokenizer, method, self.shape.n_layer)
 
     @property
     def draft_identity(self) -> str:
         """The draft's file, how it scores and how much is read on top; "" without a draft."""
-        if self._draft is None:
+        if self._options.draft is None:
             return ""
-        profile = json.dumps(self._draft.profile.to_dict(), sort_keys=True)
-        return f"{_identity(Path(self._options.draft))} {profile} {self._options.second_look:g}"
+        profile = json.dumps(self._parts.draft.profile.to_dict(), sort_keys=True)
+        return f"{_identity(Path(str(self._options.draft)))} {profile} {self._options.second_look:g}"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -241,12 +236,7 @@ class Engine:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        for context in self._contexts:
-            context.close()
-        if self._draft is not None:
-            self._draft.close()
-        self._tokenizer.close()
-        self._weights.close()
+        self._parts.close()
 
 
 def _identity(path: Path) -> str:

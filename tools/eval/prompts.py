@@ -73,8 +73,8 @@ class Prompter:
         """The prompt of a user turn; ``ends`` are ``stops`` and ``min_tokens`` of ``Prompt``."""
         protect: tuple[int, ...] = ()
         if wording.chat and self.has_template:
-            rendered = self._template.render([{"role": "user", "content": content}])
-            ids, span, protect = list(rendered.ids), rendered.query_span, rendered.protect
+            rendered = self._template.render([{"role": "user", "content": content}]).prompt
+            ids, span, protect = list(rendered.ids), rendered.query_span, tuple(rendered.protect)
             if wording.question is not None:
                 span = self._span(ids, wording.question)
         else:

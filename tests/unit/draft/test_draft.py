@@ -13,11 +13,12 @@ import pytest
 from tiny_gguf import TinyConfig
 
 from lazygguf import Cancelled, KeepSchedule, LazyModel
-from lazygguf.draft.draft import Draft, DraftModel, DraftSettings, averaged
-from lazygguf.draft.second_look import LookAgain
-from lazygguf.model.opening import _draft_options
+from lazygguf.draft.draft import Draft, DraftModel, DraftSettings
+from lazygguf.draft.rules import SecondLook
 from lazygguf.model.options import ModelOptions
+from lazygguf.model.parts import draft_options
 from lazygguf.read.attention import AttentionReader
+from lazygguf.read.scores import pooled
 from lazygguf.schedule.scoring import ScoringProfile
 from lazygguf.text.offsets import shared_max, spans_of, token_spans
 from lazygguf.text.tokenizer import Tokenizer
@@ -77,17 +78,17 @@ def test_scores_are_the_attention_of_the_question_over_the_drafts_own_tokens(tar
     ids = tokenizer.tokenize(text, add_bos=False)
     pieces = [tokenizer.piece(token, special=True) for token in ids]
     begin = next(i for i in range(len(ids)) if b"".join(pieces[:i]).endswith(b"\n\n"))
-    skim = draft.skim(ids, (begin, len(ids)))
+    found = draft.score(ids, (begin, len(ids)))
 
     own = model.tokenize(text, add_bos=True)
     spans = token_spans(text, [b"" if token == model.token_bos() else model._tokenizer.piece(token) for token in own])
     first = next(i for i, (_, end) in enumerate(spans.tolist()) if end > len(text) - len(QUESTION))
-    with AttentionReader(model._native, 3, n_threads=1) as reader:
+    with AttentionReader(model._parts.weights, 3, n_threads=1) as reader:
         rows = reader.read(own, (first, len(own)), [1, 2], by_head=True)
     best = rows.mean(axis=2).max(axis=(0, 1))
     around = np.array([best[max(0, i - 2) : i + 2].mean() for i in range(len(best))])
-    np.testing.assert_allclose(skim.scores, shared_max(around.astype("f4"), spans, spans_of(pieces)), rtol=1e-4)
-    assert (skim.n_read, skim.n_windows) == (len(own), 1)
+    np.testing.assert_allclose(found.scores, shared_max(around.astype("f4"), spans, spans_of(pieces)), rtol=1e-4)
+    assert (found.n_read, found.n_windows) == (len(own), 1)
     draft.close()
     model.close()
     tokenizer.close()
@@ -98,10 +99,10 @@ def test_the_next_question_costs_the_draft_the_question_alone(target: str, small
     draft, model = open_draft(small, tokenizer)
     whole = tokenizer.tokenize(f"{TEXT}\n\n{QUESTION}".encode(), add_bos=False)
     other = tokenizer.tokenize(f"{TEXT}\n\nwho sat there?".encode(), add_bos=False)
-    draft.skim(whole, (len(whole) - 5, len(whole)))
-    second = draft.skim(other, (len(other) - 4, len(other)))
+    draft.score(whole, (len(whole) - 5, len(whole)))
+    second = draft.score(other, (len(other) - 4, len(other)))
     fresh, again = open_draft(small, tokenizer)
-    expected = fresh.skim(other, (len(other) - 4, len(other)))
+    expected = fresh.score(other, (len(other) - 4, len(other)))
     assert second.n_read < 40 < expected.n_read
     np.testing.assert_allclose(second.scores, expected.scores, rtol=2e-2, atol=1e-5)
     for each in (draft, fresh, model, again, tokenizer):
@@ -113,11 +114,11 @@ def test_a_prompt_longer_than_the_drafts_context_is_seen_whole(target: str, smal
     draft, model = open_draft(small, tokenizer, n_ctx=512)
     ids = tokenizer.tokenize(f"{TEXT * 5}\n\n{QUESTION}".encode(), add_bos=False)
     seen: list[tuple[int, int]] = []
-    skim = draft.skim(ids, (len(ids) - 6, len(ids)), lambda done, total: seen.append((done, total)))
-    assert skim.n_windows > 1
-    assert np.isfinite(skim.scores).all()
+    found = draft.score(ids, (len(ids) - 6, len(ids)), lambda done, total: seen.append((done, total)))
+    assert found.n_windows > 1
+    assert np.isfinite(found.scores).all()
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
-    assert seen[-1][0] == seen[-1][1] == skim.n_read
+    assert seen[-1][0] == seen[-1][1] == found.n_read
     assert draft._reader.ids == []  # what no later window begins with is not kept
     for each in (draft, model, tokenizer):
         each.close()
@@ -127,13 +128,13 @@ def test_a_prompt_longer_than_the_drafts_context_is_seen_whole(target: str, smal
 def test_averages_are_over_the_tokens_that_there_are(before: int, after: int) -> None:
     values = np.random.default_rng(0).random(17).astype(np.float32)
     expected = [values[max(0, i - before) : i + after + 1].mean() for i in range(17)]
-    np.testing.assert_allclose(averaged(values, before, after), expected, rtol=1e-5)
+    np.testing.assert_allclose(pooled(values, before, after), expected, rtol=1e-5)
 
 
 def test_the_large_model_reads_what_the_draft_wants_the_question_and_the_template(drafted: LazyModel) -> None:
     ask(drafted, ASKED)
     stats = drafted.stats
-    prompt = drafted.chat_template.render([{"role": "user", "content": ASKED}])
+    prompt = drafted.chat_template.render([{"role": "user", "content": ASKED}]).prompt
     assert prompt.query_span is not None and prompt.protect
     was_read = read(drafted) & set(range(len(prompt.ids)))
     assert set(range(*prompt.query_span)) <= was_read
@@ -164,7 +165,7 @@ def test_marked_headings_are_always_read(target: str, small: str) -> None:
     text = "# one\n" + TEXT + "\n## two\n" + TEXT + "\nno # heading\n" + TEXT
     with LazyModel(target, draft=small, keep="-1:0.1", n_threads=1, headings="#+ ", second_look=0) as model:
         ask(model, f"{text}\n\n{QUESTION}")
-        ids = model.chat_template.render([{"role": "user", "content": f"{text}\n\n{QUESTION}"}]).ids
+        ids = model.chat_template.render([{"role": "user", "content": f"{text}\n\n{QUESTION}"}]).prompt.ids
         pieces = [model._tokenizer.piece(token, special=True) for token in ids]
         was_read = read(model)
         said = b"".join(piece if i in was_read else b"\x00" for i, piece in enumerate(pieces))
@@ -178,7 +179,7 @@ def test_a_model_can_be_the_draft_and_stays_its_owners(target: str, small: str) 
             ask(model, ASKED)
             assert model.stats.n_draft > 0
             with pytest.raises(RuntimeError, match="sessions of this model are open"):
-                owner._native.close()
+                owner._parts.weights.close()
         assert owner.create_completion("the cat", max_tokens=2)
 
 
@@ -206,7 +207,7 @@ def test_a_draft_that_is_nearly_as_large_is_named_in_the_stats_and_not_opened(ta
             "not run: the model is 1.0 times as large as the draft, expected at least 3 times"
         )
         assert model.stats.token_share == 1.0
-        assert model._drafting._model is None
+        assert "draft" not in vars(model._parts)
 
 
 def test_with_a_draft_auto_chooses_before_layer_0(target: str, small: str) -> None:
@@ -226,7 +227,7 @@ def test_with_a_draft_auto_reads_text_that_asks_nothing_as_a_whole(target: str, 
         assert model.stats.draft_note == "" and model.stats.n_draft > 0
 
 
-def test_eval_skims_a_prompt_and_not_a_single_token(drafted: LazyModel) -> None:
+def test_eval_scores_a_prompt_and_not_a_single_token(drafted: LazyModel) -> None:
     ids = drafted.tokenize(TEXT.encode())
     drafted.eval(ids)
     assert drafted.stats.n_draft > 0
@@ -263,7 +264,7 @@ def test_a_wrong_draft_is_refused_in_one_line(target: str, small: str, tmp_path:
     with pytest.raises(FileNotFoundError):
         LazyModel(target, draft=tmp_path / "none.gguf")
     with pytest.raises(TypeError, match="draft is int, expected a path or a LazyModel"):
-        LazyModel(target, draft=3)
+        LazyModel(target, draft=3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="scoring profile: layer is 9, expected at most 3"):
         LazyModel(target, draft=small, scoring=ScoringProfile((9,)))
     short = "the draft's context is 256 tokens, expected at least 512"
@@ -284,7 +285,7 @@ def test_a_wrong_draft_is_refused_in_one_line(target: str, small: str, tmp_path:
 def test_a_draft_lies_where_it_is_told_and_never_on_another_machine(
     small: str, given: dict[str, Any], expected: tuple[Any, Any]
 ) -> None:
-    options = _draft_options(ModelOptions(draft=small, **given))
+    options = draft_options(ModelOptions(draft=small, **given))
     assert (options.n_gpu_layers, options.device, options.rpc_servers) == (*expected, None)
 
 
@@ -296,7 +297,7 @@ def test_layers_of_a_draft_that_is_not_opened_are_refused(target: str, small: st
 
 def test_a_draft_model_of_ours_is_closed_with_the_model(target: str, small: str) -> None:
     model = LazyModel(target, draft=small, n_threads=1)
-    draft = model._drafting._model
+    draft = model._parts.draft
     assert isinstance(draft, DraftModel)
     model.close()
     with pytest.raises(RuntimeError, match="the model is closed"):
@@ -330,7 +331,7 @@ def test_a_number_of_which_an_earlier_question_left_a_part_unread_is_read_as_a_w
 @pytest.fixture
 def never_sure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every first token is too doubtful."""
-    monkeypatch.setattr("lazygguf.model.opening.LookAgain", partial(LookAgain, max_entropy=0.0))
+    monkeypatch.setattr("lazygguf.model.parts.SecondLook", partial(SecondLook, max_entropy=0.0))
 
 
 @pytest.fixture
@@ -346,7 +347,7 @@ def test_a_second_look_reads_a_bounded_number_of_tokens_and_the_question_again(d
     assert stats.second_look == int(0.1 * n_prompt)
     was_read = read(doubtful) & set(range(n_prompt))
     assert len(was_read) == int(0.3 * n_prompt) + stats.second_look
-    prompt = doubtful.chat_template.render([{"role": "user", "content": ASKED}])
+    prompt = doubtful.chat_template.render([{"role": "user", "content": ASKED}]).prompt
     assert prompt.query_span is not None
     n_again = n_prompt - prompt.query_span[0]
     n_computed = round(stats.token_share * n_prompt)
@@ -359,7 +360,7 @@ def test_a_second_look_reads_a_bounded_number_of_tokens_and_the_question_again(d
 def test_what_a_second_look_reads_is_what_the_draft_wanted_next(
     target: str, small: str, never_sure: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lazygguf.draft.wanted.MIN_RUN", 1)  # what is a fragment depends on how much is read at once
+    monkeypatch.setattr("lazygguf.draft.rules.MIN_RUN", 1)  # what is a fragment depends on how much is read at once
     with LazyModel(target, draft=small, keep=KEEP, n_threads=1, second_look=0.1) as model:
         ids = model.tokenize(ASKED.encode())
         model.eval(ids)
@@ -410,6 +411,6 @@ def test_a_pruning_point_inside_the_model_shows_its_edges_to_the_second_look(
 
 def test_a_draft_is_never_read_on_another_machine() -> None:
     asked = ModelOptions(n_gpu_layers=-1, rpc_servers="127.0.0.1:50052", weights="as-is")
-    used = _draft_options(asked)
+    used = draft_options(asked)
     assert (used.rpc_servers, used.n_gpu_layers, used.weights) == (None, 0, "fast")
-    assert _draft_options(ModelOptions(n_gpu_layers=-1)).n_gpu_layers == -1
+    assert draft_options(ModelOptions(n_gpu_layers=-1)).n_gpu_layers == -1

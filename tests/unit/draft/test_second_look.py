@@ -7,29 +7,29 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lazygguf.draft.second_look import LookAgain, View, edge_pull, entropy, extra_tokens
+from lazygguf.draft.rules import FirstLook, SecondLook, edge_pull, entropy, extra_tokens
 
 N = 100
-RULE = LookAgain(share=0.1, max_entropy=2.0, max_edge=1.5)
+RULE = SecondLook(share=0.1, max_entropy=2.0, max_edge=1.5)
 SURE = np.array([20.0, 0.0, 0.0, 0.0], np.float32)
 UNSURE = np.zeros(50, np.float32)
 
 
-def view(**changes: object) -> View:
+def view(**changes: object) -> FirstLook:
     """Tokens 40 to 49 and 60 to 79 read, all looked at alike; the draft wanted late tokens most."""
     is_read = np.zeros(N, np.bool_)
     is_read[40:50] = is_read[60:80] = True
     looked_at = np.where(is_read, np.float32(0.02), np.float32(np.nan))
-    plain = View(SURE, is_read, np.arange(N, dtype=np.float32), looked_at, np.ones(N, np.bool_))
+    plain = FirstLook(SURE, is_read, np.arange(N, dtype=np.float32), looked_at, np.ones(N, np.bool_))
     return replace(plain, **changes)  # type: ignore[arg-type]
 
 
-def pulled(at: int) -> View:
+def pulled(at: int) -> FirstLook:
     """The token looks as if the answer went on in the gap beside it."""
-    looked_at = view().looked_at
+    looked_at = view().attention
     assert looked_at is not None
     looked_at[at] = 0.5
-    return view(looked_at=looked_at)
+    return view(attention=looked_at)
 
 
 def test_entropy_is_that_of_the_distribution() -> None:
@@ -47,7 +47,7 @@ def test_an_unsure_model_reads_the_unread_tokens_that_the_draft_wanted_most() ->
     assert extra_tokens(view(logits=UNSURE), RULE).tolist() == list(range(90, 100))
     fixed = np.arange(N, dtype=np.float32)
     fixed[95:] = np.inf  # read in any case: not to be read again
-    assert extra_tokens(view(logits=UNSURE, wanted=fixed), RULE).tolist() == list(range(85, 95))
+    assert extra_tokens(view(logits=UNSURE, scores=fixed), RULE).tolist() == list(range(85, 95))
 
 
 def test_an_edge_that_is_looked_at_is_read_beyond() -> None:
@@ -72,9 +72,9 @@ def test_what_is_read_on_top_is_bounded_and_can_be_nothing() -> None:
 def test_the_question_and_the_template_are_no_edges() -> None:
     content = np.ones(N, np.bool_)
     content[49] = False
-    assert extra_tokens(replace(pulled(49), content=content), RULE).size == 0
+    assert extra_tokens(replace(pulled(49), is_content=content), RULE).size == 0
 
 
 def test_without_scores_inside_the_model_only_entropy_counts() -> None:
-    assert edge_pull(view(looked_at=None)) == 0
-    assert extra_tokens(view(looked_at=None, logits=UNSURE), RULE).size == 10
+    assert edge_pull(view(attention=None)) == 0
+    assert extra_tokens(view(attention=None, logits=UNSURE), RULE).size == 10

@@ -10,7 +10,7 @@ from tiny_gguf import TinyConfig
 
 from lazygguf import KeepSchedule
 from lazygguf._ffi import NativeModel, NativeSession
-from lazygguf.draft.stale import stale_tokens
+from lazygguf.draft.rules import stale_tokens
 
 REACH = 32
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lazygguf import PruningPoint
-from lazygguf.draft.wanted import n_wanted, without_fragments
+from lazygguf._ffi import keep_count
+from lazygguf.draft.rules import n_wanted, without_fragments
 
 FIFTH = PruningPoint(-1, 0.2)
 
@@ -59,4 +60,4 @@ def test_no_score_rises_and_as_many_go_on_at_most(seed: int, n_tokens: int, keep
     point = PruningPoint(-1, keep, mass=mass)
     changed = without_fragments(scores, point)
     assert (changed <= scores).all() and np.array_equal(np.isposinf(changed), np.isposinf(scores))
-    assert n_wanted(changed, point) <= int(keep * n_tokens)
+    assert n_wanted(changed, point) <= keep_count(keep, n_tokens)

@@ -12,15 +12,16 @@ from fakes import EOG, ByteTokenizer, ScriptedSession
 from lazygguf.errors import Cancelled, ContextFullError
 from lazygguf.generate.loop import Piece, Request, generate, token_logprob
 from lazygguf.generate.openai import (
-    CompletionOptions,
     Envelope,
     chat_chunks,
     chat_result,
     text_chunks,
     text_result,
 )
+from lazygguf.generate.options import CompletionOptions
 from lazygguf.generate.sampling import SamplingParams
 from lazygguf.read.context import TokenContext
+from lazygguf.read.prompt import Prompt
 
 GREEDY = SamplingParams(temperature=0)
 PROMPT = [1, 2, 3]
@@ -29,7 +30,7 @@ PROMPT = [1, 2, 3]
 def run(script: bytes, n_ctx: int = 64, **request: Any) -> tuple[list[Piece], TokenContext, ScriptedSession]:
     session = ScriptedSession(script, n_ctx)
     context = TokenContext(session)
-    asked = Request(PROMPT, sampling=GREEDY, **request)
+    asked = Request(Prompt(PROMPT), sampling=GREEDY, **request)
     return list(generate(context, ByteTokenizer(), asked)), context, session  # type: ignore[arg-type]
 
 
@@ -97,8 +98,8 @@ def test_stats_tell_the_share_of_work_and_the_revived_tokens() -> None:
 def test_a_prompt_with_a_common_prefix_is_read_from_there() -> None:
     session = ScriptedSession(b"ab")
     context = TokenContext(session)
-    context.read_prompt([1, 2, 3, 4], (1, 3))
-    context.read_prompt([1, 2, 9, 9], (1, 3))
+    context.read_prompt(Prompt([1, 2, 3, 4], (1, 3)))
+    context.read_prompt(Prompt([1, 2, 9, 9], (1, 3)))
     assert session.evals == [([1, 2, 3, 4], (1, 3)), ([9, 9], (2, 3))]  # only new tokens can ask
     assert (context.stats.n_prompt, context.stats.n_reused) == (4, 2)
 
@@ -107,7 +108,7 @@ def test_the_same_prompt_again_is_not_read() -> None:
     session = ScriptedSession(b"ab")
     context = TokenContext(session)
     for _ in range(2):
-        context.read_prompt([1, 2, 3])
+        context.read_prompt(Prompt([1, 2, 3]))
     assert len(session.evals) == 1
     assert (context.stats.n_reused, context.stats.token_share) == (3, 0.0)
 
@@ -115,8 +116,8 @@ def test_the_same_prompt_again_is_not_read() -> None:
 def test_a_prompt_that_the_context_goes_beyond_is_read_again_from_its_last_token() -> None:
     session = ScriptedSession(b"ab")
     context = TokenContext(session)
-    context.read_prompt([1, 2, 3, 4])
-    context.read_prompt([1, 2])
+    context.read_prompt(Prompt([1, 2, 3, 4]))
+    context.read_prompt(Prompt([1, 2]))
     assert session.evals[-1] == ([2], None) and session.ids == [1, 2]
 
 
@@ -124,34 +125,34 @@ def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers_and_the_option(
     context = TokenContext(ScriptedSession(b"", n_ctx=8))
     for call in (context.read_prompt, context.append):
         with pytest.raises(ContextFullError, match=r"Requested tokens \(9\) exceed context window of 8.*--ctx-size"):
-            call(list(range(9)))
+            call(Prompt(range(9)))
     assert context.n_tokens == 0
 
 
 def test_a_failed_step_leaves_the_ids_at_the_last_whole_step() -> None:
     session = ScriptedSession(b"ab")
     context = TokenContext(session)
-    context.append([1, 2])
+    context.append(Prompt([1, 2]))
 
     def fail() -> None:
         raise KeyboardInterrupt
 
     session.on_eval = fail
     with pytest.raises(KeyboardInterrupt):
-        context.append([3])
+        context.append(Prompt([3]))
     session.on_eval = lambda: None
     assert context.ids == [1, 2]
-    context.read_prompt([1, 2, 3])
+    context.read_prompt(Prompt([1, 2, 3]))
     assert session.ids == [1, 2, 3] and session.evals[-1][0] == [3]
 
 
 def test_another_use_of_the_model_ends_a_generation_under_way() -> None:
     session = ScriptedSession(b"abcdef")
     context = TokenContext(session)
-    old = generate(context, ByteTokenizer(), Request(PROMPT, sampling=GREEDY))  # type: ignore[arg-type]
+    old = generate(context, ByteTokenizer(), Request(Prompt(PROMPT), sampling=GREEDY))  # type: ignore[arg-type]
     assert next(old).text == "a"
     session.n_prompt = None
-    new = generate(context, ByteTokenizer(), Request([1, 2, 9], sampling=GREEDY))  # type: ignore[arg-type]
+    new = generate(context, ByteTokenizer(), Request(Prompt([1, 2, 9]), sampling=GREEDY))  # type: ignore[arg-type]
     assert "".join(piece.text for piece in new) == "abcdef"
     with pytest.raises(RuntimeError, match="used for something else"):
         next(old)
@@ -160,31 +161,31 @@ def test_another_use_of_the_model_ends_a_generation_under_way() -> None:
 def test_a_closed_generator_leaves_the_context_ready() -> None:
     session = ScriptedSession(b"abcdef")
     context = TokenContext(session)
-    pieces = generate(context, ByteTokenizer(), Request(PROMPT, sampling=GREEDY))  # type: ignore[arg-type]
+    pieces = generate(context, ByteTokenizer(), Request(Prompt(PROMPT), sampling=GREEDY))  # type: ignore[arg-type]
     next(pieces)
     next(pieces)
     pieces.close()
     assert context.ids == [*PROMPT, ord("a")]
-    context.append([7])
+    context.append(Prompt([7]))
     assert session.ids == [*PROMPT, ord("a"), 7]
 
 
 def test_cancel_ends_a_generation_between_two_tokens() -> None:
     context = TokenContext(ScriptedSession(b"abcdef"))
-    pieces = generate(context, ByteTokenizer(), Request(PROMPT, sampling=GREEDY))  # type: ignore[arg-type]
+    pieces = generate(context, ByteTokenizer(), Request(Prompt(PROMPT), sampling=GREEDY))  # type: ignore[arg-type]
     next(pieces)
     context.cancel()
     with pytest.raises(Cancelled):
         next(pieces)
     context.begin()
-    context.read_prompt([1, 2, 3, 4])  # the next generation is not cancelled
+    context.read_prompt(Prompt([1, 2, 3, 4]))  # the next generation is not cancelled
 
 
 def test_using_the_context_from_its_own_callback_is_refused() -> None:
     context = TokenContext(ScriptedSession(b""))
     context.progress = lambda n_done, n_total: context.reset()
     with pytest.raises(RuntimeError, match="in use"):
-        context.append([1])
+        context.append(Prompt([1]))
     assert context.n_tokens == 0
 
 
@@ -206,7 +207,7 @@ def envelope(**changes: Any) -> Envelope:
 
 def pieces_of(script: bytes, **request: Any) -> Any:
     context = TokenContext(ScriptedSession(script))
-    return generate(context, ByteTokenizer(), Request(PROMPT, sampling=GREEDY, **request))  # type: ignore[arg-type]
+    return generate(context, ByteTokenizer(), Request(Prompt(PROMPT), sampling=GREEDY, **request))  # type: ignore[arg-type]
 
 
 def test_a_text_completion_has_the_shape_of_llama_cpps() -> None:
@@ -260,16 +261,18 @@ def test_chat_chunks_are_the_role_the_text_and_an_empty_delta() -> None:
 
 def test_log_probabilities_come_in_both_shapes() -> None:
     text = text_result(envelope(offset=10), pieces_of(b"hi", n_logprobs=2))["choices"][0]["logprobs"]
+    assert text is not None
     assert (text["tokens"], text["text_offset"]) == (["h", "i"], [10, 11])
     assert len(text["token_logprobs"]) == 2 and text["top_logprobs"][0]["h"] == text["token_logprobs"][0]
     chat = chat_result(envelope(), pieces_of(b"hi", n_logprobs=2))["choices"][0]["logprobs"]
+    assert chat is not None
     assert [entry["token"] for entry in chat["content"]] == ["h", "i"]
     assert chat["content"][0]["bytes"] == [104] and len(chat["content"][0]["top_logprobs"]) == 2
 
 
 def test_streamed_log_probabilities_are_the_unstreamed_ones() -> None:
-    whole = text_result(envelope(), pieces_of(b"hi", n_logprobs=1))["choices"][0]["logprobs"]
-    chunks = [c["choices"][0]["logprobs"] for c in text_chunks(envelope(), pieces_of(b"hi", n_logprobs=1))]
+    whole: Any = text_result(envelope(), pieces_of(b"hi", n_logprobs=1))["choices"][0]["logprobs"]
+    chunks: list[Any] = [c["choices"][0]["logprobs"] for c in text_chunks(envelope(), pieces_of(b"hi", n_logprobs=1))]
     for key in whole:
         assert [value for chunk in chunks if chunk for value in chunk[key]] == whole[key]
 

@@ -144,7 +144,7 @@ def test_an_empty_name_is_refused(wrong: Any) -> None:
 
 
 @pytest.mark.parametrize("named", [{"device": "Vulkan0"}, {"rpc_servers": "a:1"}])
-def test_a_device_that_would_get_no_layer_is_refused(named: dict[str, str]) -> None:
+def test_a_device_that_would_get_no_layer_is_refused(named: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="n_gpu_layers is 0: no layer would run there"):
         LazyModel(__file__, **named)
 

@@ -14,8 +14,7 @@ from tiny_gguf import TinyConfig
 from lazygguf import LazyModel
 from lazygguf._ffi import TensorInfo
 from lazygguf.errors import ModelFileError
-from lazygguf.files.size import size_of_tensors
-from lazygguf.model.opening import ModelFile
+from lazygguf.files.model_file import ModelFile, ModelSize
 from lazygguf.schedule.scoring import SCORING_KEY, ScoringProfile, resolve_scoring
 from lazygguf.text.prompt_text import PromptTexts, compile_headings
 
@@ -44,13 +43,13 @@ def test_a_character_of_several_tokens_is_whole_and_a_half_one_is_a_question_mar
     assert texts.text([5, 2]).data == b"??x"
 
 
-def test_lines_that_begin_so_are_marked_whole() -> None:
+def test_lines_matching_begin_so_are_marked_whole() -> None:
     text = PromptTexts(Vocabulary(), lambda piece: False).text([2, 3, 4, 2, 3, 2, 4, 3])
     assert text.data == b"x\n# hx\nx# h\n"
-    assert text.lines_that(re.compile(b"#")).tolist() == [False, False, True, True, True, False, False, False]
+    assert text.lines_matching(re.compile(b"#")).tolist() == [False, False, True, True, True, False, False, False]
     pattern = compile_headings("[#]+ ")
     assert pattern is not None
-    assert text.lines_that(pattern).any()
+    assert text.lines_matching(pattern).any()
     assert compile_headings(None) is None
 
 
@@ -60,7 +59,7 @@ def test_the_newest_short_messages_are_found(tiny_model: Write, tokenizer: str) 
     said = [("system", "be brief"), ("user", document), ("assistant", "ok"), ("user", middle), ("assistant", "yes")]
     said += [("user", "so"), ("assistant", "no"), ("user", "user")]
     with LazyModel(tiny_model(TinyConfig(tokenizer=tokenizer))[0], keep="off", n_threads=1) as model:
-        prompt = model.chat_template.render([{"role": role, "content": content} for role, content in said])
+        prompt = model.chat_template.render([{"role": role, "content": content} for role, content in said]).prompt
         pieces = [model._tokenizer.piece(token, special=True) for token in prompt.ids]
     text = b"".join(pieces[pos] for pos in prompt.recent).decode()
     assert text.replace(" ", "") == "okyessonouser"  # one is short and too old, two are long
@@ -73,7 +72,7 @@ def test_a_models_size_is_its_tensors_and_its_layers(tiny_model: Write) -> None:
         *(TensorInfo(f"blk.{il}.attn_q.weight", "F32", (8, 8, 1, 1), 0, 256) for il in (1, 10, 0)),
         TensorInfo("blk.10.attn_norm.weight", "F32", (8, 1, 1, 1), 0, 32),
     ]
-    size = size_of_tensors(tensors)
+    size = ModelSize.of(tensors)
     assert (size.n_params, size.by_layer) == (80 + 3 * 64 + 8, (64, 64, 72))
     assert (size.work(), size.work(2)) == (200, 128)
     config = TinyConfig()

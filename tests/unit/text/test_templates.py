@@ -25,7 +25,7 @@ def user(content: Any) -> list[dict[str, Any]]:
 
 
 def asked_text(tokenizer: Tokenizer, content: str, source: str = CHATML) -> str:
-    prompt = ChatTemplate(tokenizer, {KEY: source}).render(user(content))
+    prompt = ChatTemplate(tokenizer, {KEY: source}).render(user(content)).prompt
     assert prompt.query_span is not None
     pieces = [tokenizer.piece(token, special=True) for token in prompt.ids[slice(*prompt.query_span)]]
     return b"".join(pieces).decode("utf-8", "replace")
@@ -42,14 +42,14 @@ def test_the_question_of_a_long_turn_is_its_last_paragraph(tokenizer: Tokenizer)
 
 def test_a_question_that_stands_in_the_document_too_is_found_at_the_end(tokenizer: Tokenizer) -> None:
     content = "who? " * 200 + "\n\nwho?"
-    prompt = ChatTemplate(tokenizer, {KEY: CHATML}).render(user(content))
+    prompt = ChatTemplate(tokenizer, {KEY: CHATML}).render(user(content)).prompt
     assert prompt.query_span is not None
     tail = b"".join(tokenizer.piece(token, special=True) for token in prompt.ids[prompt.query_span[1] :])
     assert tail == b"<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_a_question_that_stands_in_the_templates_tail_is_not_looked_for_there(tokenizer: Tokenizer) -> None:
-    prompt = ChatTemplate(tokenizer, {KEY: CHATML}).render(user("assistant"))
+    prompt = ChatTemplate(tokenizer, {KEY: CHATML}).render(user("assistant")).prompt
     assert prompt.query_span is not None
     tail = b"".join(tokenizer.piece(token, special=True) for token in prompt.ids[prompt.query_span[1] :])
     assert tail.count(b"assistant") == 1
@@ -110,7 +110,7 @@ def test_a_text_that_a_template_brings_along_is_not_protected() -> None:
 
 def test_a_chat_without_a_user_turn_has_no_question(tokenizer: Tokenizer) -> None:
     messages = [{"role": "system", "content": "Be kind."}]
-    assert ChatTemplate(tokenizer, {KEY: CHATML}).render(messages).query_span is None
+    assert ChatTemplate(tokenizer, {KEY: CHATML}).render(messages).prompt.query_span is None
 
 
 def test_text_parts_are_joined_and_others_refused(tokenizer: Tokenizer) -> None:
@@ -124,7 +124,7 @@ def test_the_prompt_begins_with_bos_where_the_model_wants_it(tiny_model: TinyMod
     for add_bos in (True, False):
         tokenizer = Tokenizer(str(tiny_model(TinyConfig(add_bos_token=add_bos))[0]))
         for source in (CHATML, "{{ bos_token }}" + CHATML):
-            ids = ChatTemplate(tokenizer, {KEY: source}).render(user("hi")).ids
+            ids = ChatTemplate(tokenizer, {KEY: source}).render(user("hi")).prompt.ids
             expected = 1 if add_bos or source.startswith("{{ bos") else 0
             assert ids[:2].count(tokenizer.token_bos()) == expected
 

@@ -11,8 +11,8 @@ from tiny_gguf import TinyConfig, write_tiny_gguf
 
 from lazygguf import KeepSchedule, LazyModel
 from lazygguf._ffi import NativeFile
-from lazygguf.files import shipped_profiles
-from lazygguf.files.shipped_profiles import FOLDER, fingerprint, shipped_profile, shipped_scoring
+from lazygguf.files import model_file
+from lazygguf.files.model_file import FOLDER, fingerprint, shipped_profile, shipped_scoring
 from lazygguf.schedule.scoring import ScoringProfile
 
 TinyModel = Callable[[TinyConfig], tuple[Path, Any]]
@@ -42,7 +42,7 @@ def test_auto_finds_the_shipped_profile_whatever_the_file_is_called(
     (tmp_path / "x.json").write_text(json.dumps({"model": note, **schedule.to_dict(), "measurements": {}}))
     with LazyModel(str(path), n_ctx=64) as model:
         assert model.schedule == KeepSchedule.auto(TinyConfig().n_layer)
-    monkeypatch.setattr(shipped_profiles, "FOLDER", tmp_path)
+    monkeypatch.setattr(model_file, "FOLDER", tmp_path)
     with LazyModel(str(path), n_ctx=64) as model:
         assert model.schedule == schedule
 

@@ -1,0 +1,58 @@
+"""Which tokens a session holds, so that what a new prompt shares with them is not read again.
+
+Owns the list of ids beside a session and the reuse of a common prefix. Where both differ the session is right: an
+interrupted step leaves it at its last whole step, and the list is cut to that before the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+
+class Trimmed(Protocol):
+    """A session as far as its length goes."""
+
+    @property
+    def n_tokens(self) -> int: ...
+    def trim(self, n_tokens: int) -> None: ...
+
+
+class SessionTokens:
+    """The ids of the tokens in a session."""
+
+    def __init__(self, session: Trimmed) -> None:
+        self._session = session
+        self._ids: list[int] = []
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids, a copy."""
+        return self._ids[: self._session.n_tokens]
+
+    def settle(self) -> int:
+        """Makes list and session agree after a step that may have been interrupted; how many tokens there are."""
+        n_tokens = self._session.n_tokens
+        del self._ids[n_tokens:]
+        if len(self._ids) < n_tokens:  # interrupted between trimming both
+            self._session.trim(len(self._ids))
+        return len(self._ids)
+
+    def extend(self, ids: Sequence[int]) -> list[int]:
+        """Notes tokens that are about to be read; all ids then."""
+        self._ids.extend(ids)
+        return self._ids
+
+    def n_common(self, ids: Sequence[int]) -> int:
+        """How many tokens at the begin of a prompt the session holds already."""
+        n = min(self.settle(), len(ids))
+        differ = np.flatnonzero(np.asarray(self._ids[:n], np.int64) != np.asarray(ids[:n], np.int64))
+        return int(differ[0]) if differ.size else n
+
+    def trim(self, n_tokens: int) -> None:
+        """Keeps the first ``n_tokens`` tokens. A session that holds no more keeps its logits too."""
+        if n_tokens < self.settle():
+            self._session.trim(n_tokens)
+        del self._ids[n_tokens:]
