@@ -5,10 +5,12 @@
 #
 # Package: gcc-12, cpp-12 and libgcc-12-dev 12.2.0-14+deb12u1, Debian 12's compiler, unpacked from its archive (apt-get
 #          download, nothing is installed; needs Debian 12 on x86-64). Compiled to assembly only: no AMX is needed.
-# Seen:    2026-11. ggml's AMX kernels are such code. llama-cpp-python 0.3.36 (ggml 0.25.3), which pip compiled for the
-#          machine's CPU with this gcc, ended with an illegal instruction as soon as a model read tokens on a CPU with
-#          AMX; with -mno-amx-tile -mno-amx-int8 it ran. llama.cpp's pull request 26954 describes the same.
-# Matters: Debian 12 with a recent Xeon: the native build of llama-cpp-python installs and then ends the process.
+# Seen:    2026-11. ggml's AMX kernels are such code: llama-cpp-python 0.3.36 (ggml 0.25.3), compiled by pip with this
+#          gcc for a CPU that has AMX, ended with an illegal instruction as soon as a model read tokens there; a build
+#          for AVX2 ran. llama.cpp's pull request 26954 describes the same.
+# Matters: Debian 12 on a recent Xeon: llama-cpp-python installs and then ends the process. ggml compiles its AMX code
+#          only where the compiler defines __AMX_INT8__: CMAKE_ARGS="-DCMAKE_C_FLAGS=-mno-amx-int8
+#          -DCMAKE_CXX_FLAGS=-mno-amx-int8" leaves it out.
 set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

@@ -11,7 +11,8 @@ set -euo pipefail
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 "${PYTHON:-python3}" -m venv "$dir/venv"
-"$dir/venv/bin/pip" install -qq transformers==5.24.0 tokenizers==0.23.3 gguf==0.19.0 llama-cpp-python==0.3.36 numpy==2.4.6
+"$dir/venv/bin/pip" install -qq transformers==5.24.0 tokenizers==0.23.3 gguf==0.19.0 llama-cpp-python==0.3.36 \
+  numpy==2.4.6
 cd "$dir"
 HF_HUB_OFFLINE=1 venv/bin/python - 2> log <<'PYTHON' || { tail log; exit 1; }
 from pathlib import Path

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # A file that llama.cpp quantizes to Q4_K_M can hold no Q4_K at all, and one that it quantizes to Q6_K or Q2_K no Q6_K
 # or Q2_K: K-quants need rows of whole 256, and a tensor with other rows takes a type with blocks of 32 instead. A line
-# of the log counts those; the file says Q4_K_M in general.file_type. Models that are 576, 640 or 896 wide (SmolLM2-135M,
-# gemma-3-270m, Qwen2.5-0.5B) are such.
+# of the log counts those; the file says Q4_K_M in general.file_type. Models that are 576, 640 or 896 wide
+# (SmolLM2-135M, gemma-3-270m, Qwen2.5-0.5B) are such.
 #
 # Package: llama-cpp-python 0.3.36 (pip compiles it, about 5 minutes on 2 cores, and keeps the result); gguf 0.19.0.
 # Seen:    2026-11, Linux x86-64.
