@@ -26,11 +26,7 @@ def native_schedule(schedule: Optional[KeepSchedule]) -> tuple[Any, list[Any]]:
             out.heads, out.head_layers, out.n_heads = heads, layers, len(point.layer_heads)
     native = ffi.new("lazy_schedule *")
     native.version, native.points, native.n_points = lib.LAZY_VERSION, points, len(schedule.points)
-    native.n_sink, native.min_prompt, native.max_revive = (
-        schedule.n_sink,
-        schedule.min_prompt,
-        schedule.max_revive,
-    )
+    native.n_sink, native.min_prompt, native.max_revive = (schedule.n_sink, schedule.min_prompt, schedule.max_revive)
     native.revive_margin = schedule.revive_margin
     native.mean_revive = schedule.mean_revive
     native.decode_cached, native.dense_unasked = schedule.decode_cached, schedule.dense_unasked

@@ -178,13 +178,7 @@ def _add_model_arguments(group: Any) -> None:
 
 def _add_sampling_arguments(group: Any) -> None:
     group.add_argument(
-        "-n",
-        "--n-predict",
-        "--predict",
-        type=int,
-        default=1024,
-        metavar="N",
-        help="tokens, -1 no limit (1024)",
+        "-n", "--n-predict", "--predict", type=int, default=1024, metavar="N", help="tokens, -1 no limit (1024)"
     )
     group.add_argument("--temp", type=float, default=0.2, metavar="T", help="temperature (0.2)")
     group.add_argument("--top-k", type=int, default=40, metavar="N", help="the N most probable tokens (40)")

@@ -104,12 +104,7 @@ class ChatSession:
     """
 
     def __init__(
-        self,
-        model: ChatModel,
-        screen: Screen,
-        system: Optional[str],
-        settings: dict[str, Any],
-        quiet: bool = False,
+        self, model: ChatModel, screen: Screen, system: Optional[str], settings: dict[str, Any], quiet: bool = False
     ) -> None:
         self.messages: list[Message] = []
         self.system = system

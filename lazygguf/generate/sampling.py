@@ -201,11 +201,7 @@ def _parts(params: SamplingParams, n_vocab: int) -> list[Any]:
         return [*parts, llama_cpp.llama_sampler_init_greedy()]
     seed = secrets.randbits(32) if params.seed in (None, -1) else params.seed
     if params.mirostat_mode:
-        return [
-            *parts,
-            llama_cpp.llama_sampler_init_temp(params.temperature),
-            _mirostat(params, n_vocab, seed),
-        ]
+        return [*parts, llama_cpp.llama_sampler_init_temp(params.temperature), _mirostat(params, n_vocab, seed)]
     return [
         *parts,
         llama_cpp.llama_sampler_init_top_k(params.top_k),

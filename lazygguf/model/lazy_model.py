@@ -180,10 +180,7 @@ class LazyModel:
     # ---- reading ---------------------------------------------------------------------------------
 
     def eval(
-        self,
-        tokens: TokenIds,
-        scores: Optional[npt.ArrayLike] = None,
-        query_span: Optional[tuple[int, int]] = None,
+        self, tokens: TokenIds, scores: Optional[npt.ArrayLike] = None, query_span: Optional[tuple[int, int]] = None
     ) -> None:
         """Reads tokens after those in the context; ``logits`` are then the last one's.
 

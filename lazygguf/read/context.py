@@ -37,10 +37,7 @@ class TokenContext:
     """
 
     def __init__(
-        self,
-        session: Session,
-        progress: Optional[ProgressCallback] = None,
-        reader: Optional[PromptReader] = None,
+        self, session: Session, progress: Optional[ProgressCallback] = None, reader: Optional[PromptReader] = None
     ) -> None:
         self.stats = Stats()
         self.progress = progress
