@@ -57,19 +57,6 @@ class DraftModel:
 
 
 @dataclass(frozen=True)
-class DraftSettings:
-    """How a draft computes.
-
-    Attributes:
-        n_threads: threads; all may be used, since the large model waits meanwhile.
-        n_ubatch: tokens computed at once.
-    """
-
-    n_threads: int = 1
-    n_ubatch: int = 512
-
-
-@dataclass(frozen=True)
 class DraftScores:
     """A draft's scores of a prompt.
 
@@ -89,21 +76,24 @@ class DraftScores:
 class Draft:
     """Scores the prompts of one large model's vocabulary. One thread at a time; ``cancel`` may come from any.
 
+    Args:
+        model: the draft.
+        target: the large model's vocabulary.
+        n_threads: threads; all may be used, since the large model waits meanwhile.
+        n_ubatch: tokens computed at once.
+
     Raises:
         ValueError: the draft's context is too short.
         MemoryError: its caches do not fit.
     """
 
-    def __init__(self, model: DraftModel, target: Tokenizer, settings: DraftSettings) -> None:
+    def __init__(self, model: DraftModel, target: Tokenizer, n_threads: int = 1, n_ubatch: int = 512) -> None:
         self._model = model
         self._profile = model.profile
         self._texts = PromptTexts(target, self._knows)
+        n_layer = self._profile.n_layer
         self._reader = AttentionReader(
-            model.weights,
-            self._profile.n_layer,
-            n_ctx=model.n_ctx,
-            n_ubatch=settings.n_ubatch,
-            n_threads=settings.n_threads,
+            model.weights, n_layer, n_ctx=model.n_ctx, n_ubatch=n_ubatch, n_threads=n_threads
         )
         if self._reader.n_ctx < MIN_CTX:
             n_ctx = self._reader.n_ctx

@@ -268,11 +268,8 @@ class LazyModel:
         Args:
             prompt: text, or token ids. An empty text begins from the BOS token.
             stream: give the result in chunks while it is made.
-            **options: ``max_tokens`` (16; None or <= 0 is until the context is full), ``temperature`` (0.8),
-                ``top_p``, ``top_k``, ``min_p``, ``typical_p``, ``repeat_penalty``, ``frequency_penalty``,
-                ``presence_penalty``, ``mirostat_mode``, ``mirostat_tau``, ``mirostat_eta``, ``seed``,
-                ``logit_bias``, ``stop``, ``logprobs`` (how many alternatives), ``echo``, ``grammar``,
-                ``response_format``, ``logits_processor``, ``stopping_criteria``, ``model``.
+            **options: see ``lazygguf.generate.options.TextArguments``: ``max_tokens`` (16; None or <= 0 is until the
+                context is full), ``temperature`` (0.8), ``stop``, ``seed`` and more.
 
         Returns:
             OpenAI's ``text_completion`` as a dictionary, or its chunks when ``stream`` is true.
@@ -322,8 +319,8 @@ class LazyModel:
         Args:
             messages: ``{"role": ..., "content": ...}``, oldest first.
             stream: give the result in chunks while it is made.
-            **options: as ``create_completion``, but ``temperature`` is 0.2, ``max_tokens`` None, ``logprobs``
-                true or false with ``top_logprobs`` alternatives, and there is no ``echo``.
+            **options: see ``lazygguf.generate.options.ChatArguments``: ``max_tokens`` (None), ``temperature`` (0.2),
+                ``stop``, ``response_format`` and more.
 
         Returns:
             OpenAI's ``chat.completion`` as a dictionary, or its chunks when ``stream`` is true.

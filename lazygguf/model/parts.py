@@ -15,7 +15,7 @@ from typing import Any, Optional, TypeVar, Union
 
 from .._ffi import NativeModel, NativeSession, Placement
 from .._ffi.rpc import parse_servers
-from ..draft.draft import Draft, DraftModel, DraftSettings
+from ..draft.draft import Draft, DraftModel
 from ..draft.reader import DraftReader, DraftRules
 from ..draft.rules import SecondLook
 from ..files.model_file import ModelFile
@@ -158,7 +158,6 @@ class ModelParts:
     def _draft_reader(self, schedule: KeepSchedule) -> DraftReader:
         options = self.options
         n_threads = options.n_threads_batch or options.n_threads or physical_cores()
-        settings = DraftSettings(n_threads, min(options.n_ubatch, options.n_batch))
         rules = DraftRules(
             size=self.file.size,
             entry=schedule.entry,
@@ -167,7 +166,8 @@ class ModelParts:
             headings=compile_headings(options.headings),
             dense_unasked=schedule.dense_unasked,
         )
-        return DraftReader(Draft(self.draft, self.tokenizer, settings), rules)
+        draft = Draft(self.draft, self.tokenizer, n_threads, min(options.n_ubatch, options.n_batch))
+        return DraftReader(draft, rules)
 
 
 def load_weights(

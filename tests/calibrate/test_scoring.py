@@ -18,7 +18,7 @@ from lazygguf.tools.calibrate.scoring_search import by_depth, choose, needed, sc
 
 from lazygguf import KeepSchedule, LazyModel
 from lazygguf.cli.main import main
-from lazygguf.draft.draft import Draft, DraftSettings
+from lazygguf.draft.draft import Draft
 from lazygguf.read.attention import AttentionReader
 from lazygguf.schedule.scoring import ScoringProfile, resolve_scoring
 
@@ -58,7 +58,7 @@ def test_a_glance_scores_as_a_draft_does(tiny_model: TinyModel) -> None:
     with LazyModel(path, keep="off", n_threads=1) as model:
         ids = model.tokenize(b"the cat sat on the mat and the dog ran to the door of the house. " * 12)
         span = (len(ids) - 12, len(ids))
-        draft = Draft(model.as_draft(profile), model._tokenizer, DraftSettings())
+        draft = Draft(model.as_draft(profile), model._tokenizer)
         expected = draft.score(ids, span).scores
         draft.close()
         with AttentionReader(model._parts.weights, n_ctx=2048) as reader:

@@ -13,7 +13,7 @@ import pytest
 from tiny_gguf import TinyConfig
 
 from lazygguf import Cancelled, KeepSchedule, LazyModel
-from lazygguf.draft.draft import Draft, DraftModel, DraftSettings
+from lazygguf.draft.draft import Draft, DraftModel
 from lazygguf.draft.rules import SecondLook
 from lazygguf.model.options import ModelOptions
 from lazygguf.model.parts import draft_options
@@ -68,7 +68,7 @@ def read(model: LazyModel) -> set[int]:
 def open_draft(path: str, tokenizer: Tokenizer, **more: Any) -> tuple[Draft, LazyModel]:
     model = LazyModel(path, n_threads=1, keep="off")
     opened = replace(model.as_draft(PROFILE), **more)
-    return Draft(opened, tokenizer, DraftSettings()), model
+    return Draft(opened, tokenizer), model
 
 
 def test_scores_are_the_attention_of_the_question_over_the_drafts_own_tokens(target: str, small: str) -> None:
