@@ -44,8 +44,10 @@ COMMANDS = {
     "bench": Command(
         "lazygguf.tools.bench.command", "measure reading and answering, dense and pruned, beside llama.cpp"
     ),
-    "eval": Command("lazygguf.tools.eval", "measure what a keep schedule costs in quality, beside baselines"),
-    "calibrate": Command("lazygguf.tools.calibrate", "find the cheapest keep schedule that keeps a model's answers"),
+    "eval": Command("lazygguf.tools.eval.command", "measure what a keep schedule costs in quality, beside baselines"),
+    "calibrate": Command(
+        "lazygguf.tools.calibrate.command", "find the cheapest keep schedule that keeps a model's answers"
+    ),
     "rpc-server": Command("lazygguf.cli.rpc_server", "lend this machine's devices to others"),
     "inspect": Command("lazygguf.tools.inspect", "print what is in a GGUF file"),
 }

@@ -16,6 +16,7 @@ from lazygguf.tools.eval.engine import Reader
 
 from lazygguf import KeepSchedule, LazyModel
 from lazygguf.cli.main import main
+from lazygguf.read.attention import AttentionReader
 
 TinyModel = Callable[[TinyConfig], tuple[Path, Any]]
 Run = Callable[..., tuple[int, str, str]]
@@ -31,7 +32,7 @@ def tiny(tiny_model: TinyModel) -> Path:
 def run(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr(probes, "string_match_all", lambda pred, references: 1.0)
     monkeypatch.setattr(probes, "KINDS", {kind: probes.KINDS[kind] for kind in ("single", "source")})
-    monkeypatch.setattr("lazygguf.tools.calibrate.trial.KINDS", probes.KINDS)
+    monkeypatch.setattr("lazygguf.tools.calibrate.trials.KINDS", probes.KINDS)
     monkeypatch.setattr("lazygguf.tools.calibrate.command.KINDS", probes.KINDS)
     monkeypatch.chdir(tmp_path)
 
@@ -66,14 +67,14 @@ def test_a_calibration_writes_a_profile_with_its_figures_and_embeds_it(run: Run,
 def test_a_second_run_asks_nothing_again_and_says_the_same(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(*SHORT, "-o", "p.json")
     profile = Path("p.json").read_text()
-    for name in ("answer", "follow", "record"):
-        monkeypatch.setattr(Reader, name, None)  # would fail
+    for reads, name in ((Reader, "answer"), (Reader, "follow"), (AttentionReader, "read")):
+        monkeypatch.setattr(reads, name, None)  # would fail
     assert run(*SHORT, "-o", "p.json") == first
     assert Path("p.json").read_text() == profile
 
 
 def test_a_target_that_nothing_holds_writes_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lazygguf.tools.calibrate.verify._ratio", lambda pairs: 0.5)
+    monkeypatch.setattr("lazygguf.tools.calibrate.trials._ratio", lambda pairs: 0.5)
     code, out, err = run(*SHORT, "-o", "p.json")
     assert code == 1
     assert "no schedule holds the target" in err

@@ -12,8 +12,7 @@ pytest.importorskip("lazygguf.tools.calibrate", reason="lazygguf is not installe
 
 from lazygguf.tools.calibrate.probes import KINDS, ProbeSource
 from lazygguf.tools.calibrate.recording import asking_positions
-from lazygguf.tools.eval.haystack import Haystack
-from lazygguf.tools.eval.prompts import Prompter
+from lazygguf.tools.eval.prompts import Haystack, Prompter
 
 from lazygguf.text.tokenizer import Tokenizer
 

@@ -12,7 +12,9 @@ pytest.importorskip("lazygguf.tools.calibrate", reason="lazygguf is not installe
 
 from lazygguf.tools.calibrate.recall import (
     Scorer,
+    best_scorer,
     kept_share,
+    layer_recalls,
     needed_by_fact,
     needed_share,
     needed_shares,
@@ -31,7 +33,6 @@ from lazygguf.tools.calibrate.search import (
     propose,
     shares_near,
 )
-from lazygguf.tools.calibrate.sight import best_scorer, sights
 
 N_LAYER, N_HEAD, N_TOKENS = 12, 3, 100
 SEEING = (3, 1)  # the only head that looks at the evidence
@@ -39,12 +40,12 @@ SEEING = (3, 1)  # the only head that looks at the evidence
 
 def recording(seed: int, seeing: Sequence[tuple[int, int]] = (SEEING,)) -> Recording:
     rng = np.random.default_rng(seed)
-    looks = rng.random((N_LAYER, N_HEAD, N_TOKENS)).astype(np.float16) * np.float16(0.01)
+    attention = rng.random((N_LAYER, N_HEAD, N_TOKENS)).astype(np.float16) * np.float16(0.01)
     evidence = int(rng.integers(10, 80))
     for head in seeing:
-        looks[head][evidence : evidence + 3] = 0.02
-    looks[:, 0] *= np.float16(40)  # a loud head that hides it from the mean
-    forms = {"newest": looks * 0, "mean": looks, "max": looks}
+        attention[head][evidence : evidence + 3] = 0.02
+    attention[:, 0] *= np.float16(40)  # a loud head that hides it from the mean
+    forms = {"newest": attention * 0, "mean": attention, "max": attention}
     return Recording(f"r{seed}", "a" if seed % 2 else "b", (0, 1, 98, 99), ((evidence, evidence + 2),), forms)
 
 
@@ -110,15 +111,15 @@ def test_heads_that_fit_by_chance_are_not_taken() -> None:
 
     def blind(seed: int) -> Recording:
         noise = rng.random((N_LAYER, N_HEAD, N_TOKENS)).astype(np.float16)
-        return replace(recording(seed), looks={"newest": noise, "mean": noise, "max": noise})
+        return replace(recording(seed), attention={"newest": noise, "mean": noise, "max": noise})
 
     assert best_scorer([blind(seed) for seed in range(12)], 4).heads is None
 
 
 def test_proposals_prune_where_the_model_sees_and_recall_more_where_more_may_be_read() -> None:
-    seen = list(sights(RECORDINGS, N_LAYER))
-    assert [sight.il for sight in seen] == list(range(1, N_LAYER - 1))
-    proposals = propose(seen, RECORDINGS, N_LAYER)
+    layers = list(layer_recalls(RECORDINGS, N_LAYER))
+    assert [layer.il for layer in layers] == list(range(1, N_LAYER - 1))
+    proposals = propose(layers, RECORDINGS, N_LAYER)
     assert [p.share for p in proposals] == sorted(p.share for p in proposals)
     assert all(p.share <= max(SHARES) for p in proposals)
     best = max(proposals, key=lambda p: p.recall or 0.0)
@@ -126,8 +127,8 @@ def test_proposals_prune_where_the_model_sees_and_recall_more_where_more_may_be_
     assert best.schedule.points[0].il == 3  # no earlier layer sees
     assert best.share < 0.75
     for point in best.schedule.points:
-        sight = next(sight for sight in seen if sight.il == point.il)
-        assert (sight.needed * max(MARGINS) <= point.keep).all()
+        layer = next(layer for layer in layers if layer.il == point.il)
+        assert (layer.needed * max(MARGINS) <= point.keep).all()
     for proposal in proposals:
         proposal.schedule.validate(N_LAYER, N_HEAD)
         for point in proposal.schedule.points:
@@ -135,7 +136,7 @@ def test_proposals_prune_where_the_model_sees_and_recall_more_where_more_may_be_
 
 
 def test_with_a_share_the_proposals_are_around_it() -> None:
-    proposals = propose(list(sights(RECORDINGS, N_LAYER)), RECORDINGS, N_LAYER, shares_near(0.55))
+    proposals = propose(list(layer_recalls(RECORDINGS, N_LAYER)), RECORDINGS, N_LAYER, shares_near(0.55))
     assert proposals and all(p.share <= 0.55 * max(NEAR) for p in proposals)
     assert max(p.share for p in proposals) > 0.5
     assert all(point.keep <= 0.2 for p in drafted_proposals(0.2) for point in p.schedule.points)
@@ -143,7 +144,7 @@ def test_with_a_share_the_proposals_are_around_it() -> None:
 
 def test_each_share_has_other_proposals_that_begin_or_end_later() -> None:
     recordings = [recording(seed, (SEEING, (7, 1))) for seed in range(12)]
-    proposals = propose(list(sights(recordings, N_LAYER)), recordings, N_LAYER, (0.5, 0.95))
+    proposals = propose(list(layer_recalls(recordings, N_LAYER)), recordings, N_LAYER, (0.5, 0.95))
     spans = {(p.schedule.points[0].il, p.schedule.points[-1].il) for p in proposals}
     begins, ends = zip(*spans)
     assert max(begins) >= min(begins) + LATER_BEGIN

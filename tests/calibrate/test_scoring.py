@@ -1,4 +1,4 @@
-"""How a draft's scoring is found: the search on made-up glances, and the commands on tiny models."""
+"""How a draft's scoring is found: the search on made-up recordings, and the commands on tiny models."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tiny_gguf import TinyConfig
 pytest.importorskip("lazygguf.tools.calibrate", reason="lazygguf is not installed with its tools")
 
 from lazygguf.tools.calibrate import probes
-from lazygguf.tools.calibrate.glance import Glance
-from lazygguf.tools.calibrate.scoring_search import by_depth, choose, needed, scores
+from lazygguf.tools.calibrate.drafts import by_depth, choose, needed, scores
+from lazygguf.tools.calibrate.recording import BY_QUERY, Recording
 
 from lazygguf import KeepSchedule, LazyModel
 from lazygguf.cli.main import main
@@ -28,21 +28,21 @@ SEEING, ASKING = 4, 3  # the only layer, and the only token of the question, tha
 SHORT = ("--length", "2500", "--samples", "2", "-t", "1")
 
 
-def made_up(seed: int) -> Glance:
-    """A glance whose layer SEEING looks at the words before the evidence."""
+def made_up(seed: int) -> Recording:
+    """A recording whose layer SEEING attends to the words before the evidence."""
     rng = np.random.default_rng(seed)
     rows = rng.random((N_LAYER, N_QUERY, N_TOKENS)) * 0.01
     place = int(rng.integers(20, 150))
     rows[SEEING, ASKING, place : place + 3] = 0.05
     evidence = ((place + 8, place + 9),)
-    return Glance(f"g{seed}", "single", (0, 1, 198, 199), evidence, rows.astype(np.float16))
+    return Recording(f"g{seed}", "single", (0, 1, 198, 199), evidence, {BY_QUERY: rows.astype(np.float16)})
 
 
-GLANCES = [made_up(seed) for seed in range(8)]
+RECORDINGS = [made_up(seed) for seed in range(8)]
 
 
 def test_the_layer_that_sees_is_found_and_the_draft_reads_no_further() -> None:
-    found = list(by_depth(GLANCES))
+    found = list(by_depth(RECORDINGS))
     assert [each.profile.n_layer for each in found] == list(range(3, 9))
     chosen = choose(found)
     assert chosen.profile.n_layer == SEEING + 1 and SEEING in chosen.profile.layers
@@ -52,7 +52,7 @@ def test_the_layer_that_sees_is_found_and_the_draft_reads_no_further() -> None:
     assert needed(fresh, ScoringProfile((2,))).mean() > 0.4
 
 
-def test_a_glance_scores_as_a_draft_does(tiny_model: TinyModel) -> None:
+def test_a_recording_scores_as_a_draft_does(tiny_model: TinyModel) -> None:
     path = str(tiny_model(TinyConfig(n_ctx_train=2048, tokenizer="bpe"))[0])
     profile = ScoringProfile((1, 2), n_query=8, over_query="max", pool=(3, 1))
     with LazyModel(path, keep="off", n_threads=1) as model:
@@ -63,17 +63,17 @@ def test_a_glance_scores_as_a_draft_does(tiny_model: TinyModel) -> None:
         draft.close()
         with AttentionReader(model._parts.weights, n_ctx=2048) as reader:
             rows = reader.read(ids, span, by_query=True).astype(np.float16)
-    glance = Glance("", "", (), ((5,),), rows)
-    assert scores(glance, profile) == pytest.approx(expected, rel=5e-3, abs=1e-6)
+    recording = Recording("", "", (), ((5,),), {BY_QUERY: rows})
+    assert scores(recording, profile) == pytest.approx(expected, rel=5e-3, abs=1e-6)
 
 
 @pytest.fixture
 def small(tiny_model: TinyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     few = {kind: probes.KINDS[kind] for kind in ("single", "source")}
     monkeypatch.setattr(probes, "KINDS", few)
-    for module in ("trial", "command"):
+    for module in ("trials", "command"):
         monkeypatch.setattr(f"lazygguf.tools.calibrate.{module}.KINDS", few)
-    monkeypatch.setattr("lazygguf.tools.calibrate.scoring_command.DRAFT_KINDS", tuple(few))
+    monkeypatch.setattr("lazygguf.tools.calibrate.drafts.DRAFT_KINDS", tuple(few))
     monkeypatch.chdir(tmp_path)
     return str(tiny_model(TinyConfig(n_ctx_train=4096, n_embd=32, n_ff=32, n_layer=6, seed=5))[0])
 

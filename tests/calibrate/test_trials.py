@@ -12,21 +12,23 @@ pytest.importorskip("lazygguf.tools.calibrate", reason="lazygguf is not installe
 
 from lazygguf.tools.calibrate.probes import KINDS
 from lazygguf.tools.calibrate.search import Proposal
-from lazygguf.tools.calibrate.trial import (
+from lazygguf.tools.calibrate.trials import (
     N_DECIDING,
     N_FIRST,
     REVIVES,
+    Figures,
     Trial,
     Trials,
     Wanted,
     choose,
+    figures_of,
+    name_of,
     paper_rule,
     race,
     tune_decode,
 )
-from lazygguf.tools.calibrate.verify import Figures, figures_of, name_of
 from lazygguf.tools.eval.methods import DENSE, Method
-from lazygguf.tools.eval.records import Record
+from lazygguf.tools.eval.runner import Record
 
 from lazygguf.schedule.keep_schedule import KeepSchedule, PruningPoint
 

@@ -13,7 +13,7 @@ from tiny_gguf import TinyConfig
 pytest.importorskip("lazygguf.tools.eval", reason="lazygguf is not installed with its tools")
 
 from lazygguf.tools import plot_file
-from lazygguf.tools.eval import metrics, tasks
+from lazygguf.tools.eval import longbench, tasks
 from lazygguf.tools.eval.engine import Reader
 
 from lazygguf import KeepSchedule, PruningPoint
@@ -185,7 +185,7 @@ def test_a_longbench_prompt_that_does_not_fit_is_refused_before_the_run(run: Run
 
 def test_missing_libraries_are_said_before_the_run(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "gov_report.jsonl").touch()
-    monkeypatch.setattr(metrics, "find_spec", lambda name: None)
+    monkeypatch.setattr(longbench, "find_spec", lambda name: None)
     code, _, err = run("--longbench", str(tmp_path))
     assert (code, err) == (1, "lazygguf: error: rouge is not installed: pip install 'lazygguf[eval]'\n")
     monkeypatch.setattr(plot_file, "find_spec", lambda name: None)

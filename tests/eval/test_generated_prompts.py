@@ -12,12 +12,9 @@ from tiny_gguf import CHATML, TinyConfig
 
 pytest.importorskip("lazygguf.tools.eval", reason="lazygguf is not installed with its tools")
 
-from lazygguf.tools.eval.aggregation import RULER as CHAINS
-from lazygguf.tools.eval.haystack import DEPTHS, Haystack, depth_of, insert_at_depths
-from lazygguf.tools.eval.parts import Parts, fit
-from lazygguf.tools.eval.passages import KINDS, N_PASSAGES
-from lazygguf.tools.eval.passages import RULER as PASSAGES
-from lazygguf.tools.eval.prompts import Prompter, Wording
+from lazygguf.tools.eval.aggregation import CHAINS
+from lazygguf.tools.eval.prompts import DEPTHS, Haystack, Parts, Prompter, Wording, depth_of, fit, insert_at_depths
+from lazygguf.tools.eval.retrieval import KINDS, N_PASSAGES, PASSAGES
 from lazygguf.tools.eval.tasks import GENERATED, REWORDED, Form, GeneratedSource
 
 from lazygguf.text.tokenizer import Tokenizer

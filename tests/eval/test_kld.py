@@ -14,11 +14,10 @@ from tiny_gguf import TinyConfig
 pytest.importorskip("lazygguf.tools.eval", reason="lazygguf is not installed with its tools")
 
 from lazygguf.tools.eval.engine import Engine
-from lazygguf.tools.eval.haystack import Haystack
 from lazygguf.tools.eval.kld import N_CONTINUATION, Divergence, KldSource, compare, summarize
 from lazygguf.tools.eval.methods import DENSE, Method
-from lazygguf.tools.eval.records import AnswerFile
-from lazygguf.tools.eval.runner import Plan, Run
+from lazygguf.tools.eval.prompts import Haystack
+from lazygguf.tools.eval.runner import AnswerFile, Plan, Run
 
 from lazygguf import KeepSchedule, LazyModel
 from lazygguf.model.options import ModelOptions

@@ -21,7 +21,7 @@ from lazygguf.tools.eval.methods import (
     paper_spelling,
     promised_share,
 )
-from lazygguf.tools.eval.prompts import Prompt
+from lazygguf.tools.eval.prompts import TaskPrompt
 from lazygguf.tools.keep_options import Asking, ModelShape
 
 from lazygguf import KeepSchedule
@@ -135,18 +135,21 @@ def test_what_cannot_be_compared_is_refused(keeps: list[str], options: dict[str,
 
 
 def test_recent_scores_rise_and_the_question_and_what_follows_are_above_all() -> None:
-    prompt = Prompt(tuple(range(100)), (80, 90), 5)
+    prompt = TaskPrompt(tuple(range(100)), (80, 90), max_tokens=5)
     scores = Method("", "recent", None).scores(prompt)
     assert scores is not None
     assert np.all(np.diff(scores[:80]) > 0)
     assert scores[80:].min() > scores[:80].max()
-    first = Method("", "recent", None).scores(Prompt(tuple(range(100)), (2, 10), 5))
+    first = Method("", "recent", None).scores(TaskPrompt(tuple(range(100)), (2, 10), max_tokens=5))
     assert first is not None
     assert set(np.argsort(-first)[:9]) == {*range(2, 10), 99}  # a question at the begin, and the newest token
 
 
 def test_random_scores_are_the_same_for_a_prompt_and_a_seed() -> None:
-    prompt, other = Prompt(tuple(range(100)), None, 5), Prompt(tuple(range(1, 101)), None, 5)
+    prompt, other = (
+        TaskPrompt(tuple(range(100)), None, max_tokens=5),
+        TaskPrompt(tuple(range(1, 101)), None, max_tokens=5),
+    )
     scores = Method("", "random", None, seed=3).scores(prompt)
     assert scores is not None
     assert np.array_equal(scores, Method("", "random", None, seed=3).scores(prompt))  # type: ignore[arg-type]
@@ -166,7 +169,7 @@ def engine(tiny_model: TinyModel) -> Iterator[Engine]:
 @pytest.mark.parametrize("kind", ["random", "recent", "static", "paper"])
 def test_a_baseline_does_the_share_of_work_that_it_promises(engine: Engine, kind: str) -> None:
     (method,) = made([], (kind,), engine.shape, share=0.4)
-    prompt = Prompt(tuple(3 + i % 256 for i in range(1000)), (950, 990), 4)
+    prompt = TaskPrompt(tuple(3 + i % 256 for i in range(1000)), (950, 990), max_tokens=4)
     answer = engine.reader(method).answer(prompt)
     assert answer.token_share == pytest.approx(method.promised_share, abs=0.02)
     if kind != "paper":
@@ -178,19 +181,19 @@ def test_recent_keeps_the_sinks_and_the_newest_tokens(engine: Engine) -> None:
     (method,) = made([], ("recent",), engine.shape, share=0.2)
     reader = engine.reader(method)
     ids = tuple(3 + i % 256 for i in range(500))
-    logits, answer = reader.follow(Prompt(ids, None, 4), (5,))
+    logits, answer = reader.follow(TaskPrompt(ids, None, max_tokens=4), (5,))
     assert answer.kept[-1] == 100
     # what is dropped has no part in the answer: other tokens in its place give the same logits
     changed = (*ids[:4], *(17 for _ in range(400)), *ids[404:])
-    assert np.array_equal(reader.follow(Prompt(changed, None, 4), (5,))[0][0], logits[0])
+    assert np.array_equal(reader.follow(TaskPrompt(changed, None, max_tokens=4), (5,))[0][0], logits[0])
     touched = (*ids[:404], 17, *ids[405:])
-    assert not np.array_equal(reader.follow(Prompt(touched, None, 4), (5,))[0][0], logits[0])
+    assert not np.array_equal(reader.follow(TaskPrompt(touched, None, max_tokens=4), (5,))[0][0], logits[0])
 
 
 def test_random_reads_the_question(engine: Engine) -> None:
     (method,) = made([], ("random",), engine.shape, share=0.2)
     reader = engine.reader(method)
-    prompt = Prompt(tuple(3 + i % 256 for i in range(500)), (440, 490), 4)
+    prompt = TaskPrompt(tuple(3 + i % 256 for i in range(500)), (440, 490), max_tokens=4)
     scores = method.scores(prompt)
     assert scores is not None
     kept = np.argsort(-scores)[:96]  # and the four sinks

@@ -13,14 +13,12 @@ import pytest
 pytest.importorskip("lazygguf.tools.eval", reason="lazygguf is not installed with its tools")
 
 from lazygguf.tools.eval.engine import Answer
-from lazygguf.tools.eval.kld import Logits
 from lazygguf.tools.eval.methods import DENSE, Method
-from lazygguf.tools.eval.prompts import Prompt
-from lazygguf.tools.eval.questions import KLD, Question
-from lazygguf.tools.eval.records import AnswerFile
-from lazygguf.tools.eval.runner import Plan, Run
+from lazygguf.tools.eval.prompts import KLD, Question, TaskPrompt
+from lazygguf.tools.eval.runner import AnswerFile, Plan, Run
 
 from lazygguf import KeepSchedule
+from lazygguf.generate.loop import Logits
 
 DENSE_METHOD = Method(DENSE, DENSE, None)
 LAZY_METHOD = Method("2:0.5", "keep", KeepSchedule.parse("2:0.5"))
@@ -33,18 +31,18 @@ class FakeReader:
         self.method, self._log, self._stop_at = method, log, stop_at
         self.n_warm_ups = 0
 
-    def answer(self, prompt: Prompt) -> Answer:
+    def answer(self, prompt: TaskPrompt) -> Answer:
         if self._stop_at is not None and len(self._log) == self._stop_at:
             raise KeyboardInterrupt
         self._log.append((self.method.label, prompt.ids[0]))
         return Answer(str(prompt.ids[0]), 2.0, 1.0, 10, 0.5, 5, [10, 5])
 
-    def follow(self, prompt: Prompt, continuation: tuple[int, ...]) -> tuple[list[Logits], Answer]:
+    def follow(self, prompt: TaskPrompt, continuation: tuple[int, ...]) -> tuple[list[Logits], Answer]:
         self._log.append((self.method.label, prompt.ids[0]))
         answer = Answer("", 2.0, 1.0, len(continuation) - 1, 0.5, 0, [10])
         return [np.zeros(4, np.float32) for _ in continuation], answer
 
-    def warm_up(self, prompt: Prompt) -> None:
+    def warm_up(self, prompt: TaskPrompt) -> None:
         self.n_warm_ups += 1
 
 
@@ -61,7 +59,7 @@ class FakeSource:
             self.task,
             "100",
             index,
-            Prompt((said,), None, 8),
+            TaskPrompt((said,), None, max_tokens=8),
             [str(said)],
             lambda pred: float(pred == str(said)),
             continuation,

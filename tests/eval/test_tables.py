@@ -12,10 +12,18 @@ import pytest
 
 pytest.importorskip("lazygguf.tools.eval", reason="lazygguf is not installed with its tools")
 
-from lazygguf.tools.eval import plot
-from lazygguf.tools.eval.intervals import bootstrap, ratio_of_means, wilson
+from lazygguf.tools.eval import report
 from lazygguf.tools.eval.methods import DENSE, Method
-from lazygguf.tools.eval.table import Row, make_kld_rows, make_rows, to_json, to_text
+from lazygguf.tools.eval.report import (
+    Row,
+    bootstrap,
+    make_kld_rows,
+    make_rows,
+    ratio_of_means,
+    to_json,
+    to_text,
+    wilson,
+)
 from lazygguf.tools.plot_file import check_plot
 
 from lazygguf import KeepSchedule
@@ -154,16 +162,16 @@ def test_the_json_holds_the_same_rows() -> None:
 def test_the_picture_shows_a_point_with_bars_for_each_method(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the extra [plot] is not installed")
     path = tmp_path / "quality.svg"
-    plot.draw(path, make_rows(pairs(), METHODS), {DENSE: DENSE, "2:0.5": "keep"}, "title")
+    report.draw(path, make_rows(pairs(), METHODS), {DENSE: DENSE, "2:0.5": "keep"}, "title")
     text = path.read_text(encoding="utf-8")
     assert "<svg" in text and "2:0.5" in text and "dense" in text
 
 
 def test_the_picture_is_of_all_tasks_together_where_there_are_several() -> None:
     one, several = make_rows(pairs(), METHODS), make_rows([*pairs(), *pairs("vt")], METHODS)
-    assert plot.plotted(one) == one
-    assert [row.task for row in plot.plotted(several)] == ["all", "all"]
-    assert plot.plotted([row for row in make_rows([{**r, "score": 0.0} for r in pairs()], METHODS)]) == []
+    assert report.plotted(one) == one
+    assert [row.task for row in report.plotted(several)] == ["all", "all"]
+    assert report.plotted([row for row in make_rows([{**r, "score": 0.0} for r in pairs()], METHODS)]) == []
 
 
 def test_a_picture_that_cannot_be_written_is_refused_before_the_run(tmp_path: Path) -> None:

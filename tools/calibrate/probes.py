@@ -1,36 +1,37 @@
 """The prompts that a model is calibrated with: questions about a long text, with the words that answer them.
 
-Owns the kinds of facts, their wordings and their questions. They are not those of ``eval``, whose figures are to tell
-whether what is found here holds elsewhere. A probe knows where its evidence stands, so that it can be asked at which
-layers a model sees it.
+Owns the kinds of questions, and where a probe's evidence stands, so that it can be asked at which layers a model sees
+it.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Callable
 
-from ..eval.haystack import Haystack, depth_of
-from ..eval.metrics import string_match_all
-from ..eval.parts import Parts, fit
-from ..eval.prompts import Prompt, Prompter, Wording
-from ..eval.questions import Question
-from .chains import build_chain, build_relay, build_shown
+from ..eval.prompts import Haystack, Parts, Prompter, Question, TaskPrompt, Wording, depth_of, fit
+from ..eval.tasks import string_match_all
 from .facts import (
     N_ALIKE,
     Fact,
     Planted,
+    build_chain,
     build_meaning,
+    build_relay,
     build_sections,
     build_several,
+    build_shown,
     build_single,
     build_source,
     build_values,
 )
 
 MAX_ANSWER, MAX_LISTED = 24, 64  # tokens: of one answer, and of several
+AFTER, BEFORE = "after", "before"  # the text: places of a question
+FIRST_FRESH = 1000  # index of the first probe that is not recorded for a search
 
 Builder = Callable[[random.Random, Haystack, int, int], Planted]
 KINDS: dict[str, Builder] = {
@@ -81,8 +82,12 @@ class ProbeSource:
             found[planted.parts] = planted
             return planted.parts
 
-        parts = fit(build, lambda p: len(self.prompter.ids(p.content(place), Wording())), N_ALIKE, length)
+        parts = fit(build, lambda p: len(self.prompter.prompt(p.content(place), Wording(), 0).ids), N_ALIKE, length)
         return self._finished(f"{kind}/{place}/{index}", kind, found[parts], place)
+
+    def in_turn(self, lengths: Sequence[int]) -> Callable[[str, int], Probe]:
+        """Makes the probe of a kind and index, the question after the text; the lengths take turns."""
+        return lambda kind, index: self.probe(kind, AFTER, index, lengths[index % len(lengths)])
 
     def _finished(self, name: str, kind: str, planted: Planted, place: str) -> Probe:
         content, references = planted.parts.content(place), planted.parts.references
@@ -90,7 +95,7 @@ class ProbeSource:
         question = Question(name, "", 0, prompt, references, partial(string_match_all, references=references))
         return Probe(name, kind, question, tuple(self._positions(prompt, fact) for fact in planted.evidence))
 
-    def _positions(self, prompt: Prompt, fact: Fact) -> tuple[int, ...]:
+    def _positions(self, prompt: TaskPrompt, fact: Fact) -> tuple[int, ...]:
         """Positions of the tokens that hold any byte of the needed words."""
         pieces = [self.prompter.tokenizer.piece(token, special=True) for token in prompt.ids]
         begin = b"".join(pieces).find(fact.sentence.encode())

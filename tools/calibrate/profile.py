@@ -1,6 +1,6 @@
 """A profile: a schedule with the measurements that chose it, as JSON, and inside a GGUF file.
 
-Owns the form of both files.
+Owns the form of both files. ``KeepSchedule.from_dict`` and ``ScoringProfile.from_dict`` read it.
 """
 
 from __future__ import annotations
@@ -9,31 +9,27 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import gguf
 from gguf.scripts.gguf_new_metadata import MetadataDetails, copy_with_new_metadata
 
 from lazygguf import __version__
-from lazygguf.schedule.keep_schedule import PROFILE_KEY, KeepSchedule
+from lazygguf.schedule.keep_schedule import PROFILE_KEY
 
 from ..atomic_file import check_space, scratch_file
-from .sight import Sight
-from .trial import Trial
-from .verify import decode_way
+from ..eval.engine import Engine
+from .recall import LayerRecall
+from .trials import Trial, decode_way
 
 
-def profile_of(schedule: KeepSchedule, model: Mapping[str, Any], measurements: Mapping[str, Any]) -> dict[str, Any]:
-    """The profile; ``KeepSchedule.from_dict`` reads it."""
-    return {"model": dict(model), **schedule.to_dict(), "measurements": dict(measurements)}
-
-
-def model_notes(name: str, fingerprint: Optional[str]) -> dict[str, Any]:
+def model_notes(engine: Engine) -> dict[str, Any]:
     """What the profile is for."""
-    return {"name": name, "fingerprint": fingerprint}
+    name = engine.shape.metadata.get("general.name", Path(engine.path).stem)
+    return {"name": str(name), "fingerprint": engine.fingerprint}
 
 
-def measured(trials: Sequence[Trial], seen: Sequence[Sight]) -> dict[str, Any]:
+def measured(trials: Sequence[Trial], layers: Sequence[LayerRecall]) -> dict[str, Any]:
     """What chose the schedule: the frontier, and what each layer sees."""
     frontier = [
         {
@@ -44,11 +40,11 @@ def measured(trials: Sequence[Trial], seen: Sequence[Sight]) -> dict[str, Any]:
         }
         for trial in sorted(trials, key=lambda trial: trial.figures.share)
     ]
-    layers = [
-        {"il": s.il, "scorer": str(s.scorer), "needed": _figures(s.needed), "paper_needed": _figures(s.paper)}
-        for s in seen
+    found = [
+        {"il": at.il, "scorer": str(at.scorer), "needed": _figures(at.needed), "paper_needed": _figures(at.paper)}
+        for at in layers
     ]
-    return {"version": __version__, "frontier": frontier, "layers": layers}
+    return {"version": __version__, "frontier": frontier, "layers": found}
 
 
 def _figures(shares: Any) -> dict[str, float]:

@@ -1,34 +1,36 @@
-"""How much must be kept so that a point keeps what answers: recall of evidence, from recordings.
+"""How much must be kept so that a pruning point keeps what answers: recall of evidence, from recordings.
 
-Owns the ways to score that are compared, and their figures. Pure NumPy over recordings.
+Owns the ways to score that are compared, their figures, and the search for the best one after each layer: over plain
+attention and single heads, over who asks and over pools. Pure NumPy over recordings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Optional, Protocol
+from typing import Any, Optional
 
 import numpy as np
 import numpy.typing as npt
 
+from lazygguf._ffi import count_kept
+from lazygguf.read.scores import pooled as pooled_around
 from lazygguf.schedule.keep_schedule import QUESTION, PruningPoint
 
-from .recording import Recording
+from .recording import ASKING, Recording
 
 Shares = npt.NDArray[np.float64]
 Scores = npt.NDArray[np.float64]
 
-
-class Evident(Protocol):
-    """A prompt that knows where its answer stands (``Recording``, ``glance.Glance``)."""
-
-    @property
-    def n_tokens(self) -> int: ...
-    @property
-    def protected(self) -> tuple[int, ...]: ...
-    @property
-    def evidence(self) -> tuple[tuple[int, ...], ...]: ...
+POOLS = (1, 7, 13, 21, 31)
+CROSS_LAYERS = (1, 2, 4)
+HEAD_POOLS = (13, 21)
+HEAD_REACH = 3  # layers before the point whose heads may score
+MAX_HEADS = 6
+HEADS_GAIN = 0.95  # heads are taken where they need less than this share of what the mean over heads needs
+MASSES = (0.1, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # the first ones leave it to the floor
+FIRST_DEPTH = 0.15  # of the layers: earlier ones see words alone
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,11 @@ class Scorer:
 
     def scores(self, recording: Recording, il: int) -> Scores:
         """Scores after layer ``il`` before pooling, (n_tokens,)."""
-        looks = recording.looks[self.asking]
+        attention = recording.attention[self.asking]
         if self.heads is None:
-            return np.asarray(looks[il - self.n_layers + 1 : il + 1].astype(np.float64).mean(axis=1).max(axis=0))
+            return np.asarray(attention[il - self.n_layers + 1 : il + 1].astype(np.float64).mean(axis=1).max(axis=0))
         layers, heads = zip(*self.heads)
-        return np.asarray(looks[list(layers), list(heads)].astype(np.float64).max(axis=0))
+        return np.asarray(attention[list(layers), list(heads)].astype(np.float64).max(axis=0))
 
     def __str__(self) -> str:
         who = {"newest": "newest token", "mean": "question", "max": "question, max"}[self.asking]
@@ -82,15 +84,10 @@ class Scorer:
 
 def pooled(scores: Scores, pool: int) -> Scores:
     """Scores (..., n_tokens) averaged over neighbours, as the engine does where all are live."""
-    if pool == 1:
-        return scores
-    n, reach = scores.shape[-1], pool // 2
-    sums = np.concatenate([np.zeros((*scores.shape[:-1], 1)), np.cumsum(scores, axis=-1)], axis=-1)
-    low, high = np.maximum(np.arange(n) - reach, 0), np.minimum(np.arange(n) + reach + 1, n)
-    return np.asarray((sums[..., high] - sums[..., low]) / (high - low))
+    return scores if pool == 1 else pooled_around(scores, pool // 2, pool // 2)
 
 
-def needed_share(scores: Scores, recording: Evident) -> Shares:
+def needed_share(scores: npt.NDArray[np.floating[Any]], recording: Recording) -> Shares:
     """The least ``keep`` at which all evidence goes on.
 
     Args:
@@ -100,8 +97,7 @@ def needed_share(scores: Scores, recording: Evident) -> Shares:
     Returns:
         (...); ties count against the evidence.
     """
-    is_free = np.ones(recording.n_tokens, bool)
-    is_free[list(recording.protected)] = False
+    is_free = _is_free(recording)
     wanted = [pos for fact in recording.evidence for pos in fact if is_free[pos]]
     n_protected = recording.n_tokens - int(is_free.sum())
     if not wanted:
@@ -129,14 +125,100 @@ def loss(shares: Shares) -> float:
 
 def recall_map(recordings: Sequence[Recording], asking: str, pool: int, keep: float) -> npt.NDArray[np.float64]:
     """(n_layer, n_head): the share of probes whose evidence is wholly among the best ``keep`` of a single head."""
-    shares = [needed_share(pooled(r.looks[asking].astype(np.float64), pool), r) for r in recordings]
+    shares = [needed_share(pooled(r.attention[asking].astype(np.float64), pool), r) for r in recordings]
     return np.asarray(np.mean([share <= keep for share in shares], axis=0))
 
 
 def kept_share(scores: Scores, recording: Recording, mass: float) -> float:
     """The share that goes on where the fewest are kept that hold this share of the scores; (n_tokens,) pooled."""
+    is_free = _is_free(recording)
+    n_best = count_kept(scores[is_free], 1.0, 0.0, mass)
+    return float((n_best + recording.n_tokens - int(is_free.sum())) / recording.n_tokens)
+
+
+def _is_free(recording: Recording) -> npt.NDArray[np.bool_]:
     is_free = np.ones(recording.n_tokens, bool)
     is_free[list(recording.protected)] = False
-    held = np.cumsum(np.sort(scores[is_free])[::-1])
-    n_best = int(np.searchsorted(held, mass * held[-1])) + 1
-    return float((n_best + recording.n_tokens - int(is_free.sum())) / recording.n_tokens)
+    return is_free
+
+
+PAPER = Scorer("newest")
+
+
+@dataclass(frozen=True)
+class LayerRecall:
+    """How well evidence is found after a layer.
+
+    Attributes:
+        il: the layer.
+        scorer: the best way to score there.
+        needed: share that must go on for each recording, (n_recordings,).
+        by_fact: the same for each fact alone, of one recording after the other, (n_facts,).
+        kept: share that goes on with each of ``MASSES``, (n_masses, n_recordings).
+        paper: ``needed`` by the paper's score.
+    """
+
+    il: int
+    scorer: Scorer
+    needed: Shares
+    by_fact: Shares
+    kept: Shares
+    paper: Shares
+
+
+def layer_recalls(recordings: Sequence[Recording], n_layer: int) -> Iterator[LayerRecall]:
+    """The best way to score after each layer from ``FIRST_DEPTH`` on; yields as it goes.
+
+    Prompts that the dense model answers wrongly count too: what would have answered is known, heads attend to it all
+    the same, and what a model does not answer in these words it may answer in others.
+    """
+    for il in range(max(1, int(FIRST_DEPTH * n_layer)), n_layer - 1):
+        scorer = best_scorer(recordings, il)
+        scores = [pooled(scorer.scores(r, il), scorer.pool) for r in recordings]
+        kept = np.array([[kept_share(s, r, mass) for s, r in zip(scores, recordings)] for mass in MASSES])
+        facts = [needed_by_fact(s, r) for s, r in zip(scores, recordings)]
+        needed = np.array([each.max() for each in facts])
+        yield LayerRecall(il, scorer, needed, np.concatenate(facts), kept, needed_shares(PAPER, il, recordings))
+
+
+def best_scorer(recordings: Sequence[Recording], il: int) -> Scorer:
+    """The way to score after layer ``il`` that needs the least.
+
+    Single heads can be chosen to fit a few probes by chance, so a set of heads is judged on the half of the probes that
+    did not choose it, and must gain clearly.
+    """
+    plain = [
+        Scorer(asking, pool, n_layers)
+        for asking, pool, n_layers in itertools.product(ASKING, POOLS, CROSS_LAYERS)
+        if n_layers <= il + 1
+    ]
+    losses = [loss(needed_shares(scorer, il, recordings)) for scorer in plain]
+    best, least = plain[int(np.argmin(losses))], min(losses)
+    halves = recordings[::2], recordings[1::2]
+    for asking, pool in itertools.product(("mean", "max"), HEAD_POOLS):
+        crossed = [
+            loss(needed_shares(choose_heads(fit, il, asking, pool), il, test)) for fit, test in (halves, halves[::-1])
+        ]
+        if np.mean(crossed) < HEADS_GAIN * least:
+            best, least = choose_heads(recordings, il, asking, pool), float(np.mean(crossed))
+    return best
+
+
+def choose_heads(recordings: Sequence[Recording], il: int, asking: str, pool: int) -> Scorer:
+    """Heads of the last layers up to ``il``, taken one by one, each the one that helps most."""
+    layers = list(range(max(0, il - HEAD_REACH), il + 1))
+    attention = [r.attention[asking][layers].astype(np.float64) for r in recordings]  # (layers, n_head, n_tokens)
+    chosen: list[tuple[int, int]] = []
+    held: list[Optional[npt.NDArray[np.float64]]] = [None] * len(recordings)
+    least = np.inf
+    while len(chosen) < MAX_HEADS:
+        joined = [rows if have is None else np.maximum(rows, have) for rows, have in zip(attention, held)]
+        shares = np.stack([needed_share(pooled(rows, pool), r) for rows, r in zip(joined, recordings)])
+        losses = shares.mean(axis=0) + np.quantile(shares, 0.9, axis=0)  # (layers, n_head)
+        at = np.unravel_index(int(losses.argmin()), losses.shape)
+        if losses[at] > 0.97 * least:
+            break
+        least = float(losses[at])
+        chosen.append((layers[int(at[0])], int(at[1])))
+        held = [rows[at] for rows in joined]
+    return Scorer(asking, pool, heads=tuple(chosen))

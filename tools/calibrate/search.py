@@ -1,7 +1,7 @@
 """From what each layer sees to schedules: where to prune, how much of the scores goes on, and how little at least.
 
 Owns the search over points: for each amount of work the points through which the most evidence passes. Proposals only:
-recordings are dense, and what a pruned run does is the engine's to say (``verify``).
+recordings are dense, and what a pruned run does is the engine's to say (``trials``).
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ import numpy.typing as npt
 
 from lazygguf.schedule.keep_schedule import BEFORE_LAYER_0, KeepSchedule, PruningPoint
 
-from .recall import Shares
+from .recall import MASSES, LayerRecall, Shares
 from .recording import Recording
-from .sight import MASSES, Sight
 
 # Under the mass there is a floor, since scores can be sure and wrong: a worked example that repeats the question's
 # words draws them to itself. Which floor is worth its work is searched like all else, but not below a quarter: what the
@@ -92,7 +91,7 @@ class _Choice:
         passes: the facts that go on.
     """
 
-    sight: Sight
+    layer: LayerRecall
     mass: float
     floor: float
     kept: Shares
@@ -111,11 +110,11 @@ class _Chain:
     @property
     def span(self) -> tuple[int, int]:
         """The layers of the first and the last point."""
-        return self.choices[0].sight.il, self.choices[-1].sight.il
+        return self.choices[0].layer.il, self.choices[-1].layer.il
 
     def share(self, n_layer: int) -> float:
         """Of the dense work, on average."""
-        return float((self.work + self.live * (n_layer - 1 - self.choices[-1].sight.il)).mean() / n_layer)
+        return float((self.work + self.live * (n_layer - 1 - self.choices[-1].layer.il)).mean() / n_layer)
 
 
 _Promise = tuple[float, float, _Chain]  # recall, share, points
@@ -128,7 +127,7 @@ def shares_near(max_share: Optional[float]) -> tuple[float, ...]:
 
 
 def propose(
-    seen: Sequence[Sight], recordings: Sequence[Recording], n_layer: int, shares: Sequence[float] = SHARES
+    layers: Sequence[LayerRecall], recordings: Sequence[Recording], n_layer: int, shares: Sequence[float] = SHARES
 ) -> list[Proposal]:
     """For each of some shares of the dense work the points that recall the most, cheapest first.
 
@@ -136,13 +135,13 @@ def propose(
     sees where some are gone; the engine can. So each has other proposals, that begin or end later or do both.
 
     Args:
-        seen: by layer.
-        recordings: what they were seen in.
+        layers: how well evidence is found after each.
+        recordings: what that was found in.
         n_layer: layers of the model.
         shares: ascending.
     """
     facts = Facts.of(recordings)
-    choices = [choice for sight in seen for choice in _worthwhile(sight, facts)]
+    choices = [choice for layer in layers for choice in _worthwhile(layer, facts)]
     best: dict[float, _BySpan] = {budget: {} for budget in shares}
     for chain in _chains(choices, shares[-1] * n_layer):
         share, span = chain.share(n_layer), chain.span
@@ -185,7 +184,7 @@ def schedule_of(choices: Sequence[_Choice]) -> KeepSchedule:
     for choice in choices:
         most = min(most, round(CEILING * float(choice.kept.max()), 2))
         least = min(most, choice.floor)
-        points.append(choice.sight.scorer.point(choice.sight.il, most, mass=choice.mass, keep_min=least))
+        points.append(choice.layer.scorer.point(choice.layer.il, most, mass=choice.mass, keep_min=least))
     return KeepSchedule(
         tuple(points),
         max_revive=MAX_REVIVE,
@@ -196,13 +195,13 @@ def schedule_of(choices: Sequence[_Choice]) -> KeepSchedule:
     )
 
 
-def _worthwhile(sight: Sight, facts: Facts) -> list[_Choice]:
+def _worthwhile(layer: LayerRecall, facts: Facts) -> list[_Choice]:
     """The ways to prune after a layer, cheapest first, each of which recalls more than all that are cheaper."""
-    needed = np.outer(MARGINS, sight.by_fact)
+    needed = np.outer(MARGINS, layer.by_fact)
     options = []
-    for (mass, by_mass), floor in itertools.product(zip(MASSES, sight.kept), FLOORS):
+    for (mass, by_mass), floor in itertools.product(zip(MASSES, layer.kept), FLOORS):
         kept = np.maximum(by_mass, floor)
-        options.append(_Choice(sight, mass, floor, kept, needed <= kept[facts.owner]))
+        options.append(_Choice(layer, mass, floor, kept, needed <= kept[facts.owner]))
     found: list[_Choice] = []
     most = LEAST_RECALL
     for choice in sorted(options, key=lambda choice: float(choice.kept.mean())):
@@ -216,7 +215,7 @@ def _worthwhile(sight: Sight, facts: Facts) -> list[_Choice]:
 def _chains(choices: Sequence[_Choice], most: float) -> Iterator[_Chain]:
     """Points that can follow each other, with at most so many layers' worth of work up to the last."""
     follows = [
-        [j for j in range(i + 1, len(choices)) if _can_follow(choices[i].sight, choices[j].sight)]
+        [j for j in range(i + 1, len(choices)) if _can_follow(choices[i].layer, choices[j].layer)]
         for i in range(len(choices))
     ]
 
@@ -226,14 +225,14 @@ def _chains(choices: Sequence[_Choice], most: float) -> Iterator[_Chain]:
             then = choices[j]
             kept = np.minimum(chain.live, then.kept)
             if kept.mean() < THINNER * chain.live.mean():
-                work = chain.work + chain.live * (then.sight.il - chain.choices[-1].sight.il)
+                work = chain.work + chain.live * (then.layer.il - chain.choices[-1].layer.il)
                 if work.mean() < most:
                     yield from extend(_Chain((*chain.choices, then), work, kept, chain.passes & then.passes), j)
 
     for i, choice in enumerate(choices):
-        work = np.full(len(choice.kept), choice.sight.il + 1.0)
+        work = np.full(len(choice.kept), choice.layer.il + 1.0)
         yield from extend(_Chain((choice,), work, choice.kept, choice.passes), i)
 
 
-def _can_follow(before: Sight, after: Sight) -> bool:
+def _can_follow(before: LayerRecall, after: LayerRecall) -> bool:
     return after.scorer.first_layer(after.il) > before.il

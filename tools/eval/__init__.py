@@ -1,8 +1,1 @@
-"""``lazygguf eval``: quality and speed of keep schedules beside baselines. The command is in ``command.py``."""
-
-from __future__ import annotations
-
-from .command import run
-from .options import add_arguments
-
-__all__ = ["add_arguments", "run"]
+"""``lazygguf eval``: quality and speed of keep schedules beside baselines."""

@@ -1,6 +1,7 @@
 """The tasks of RULER (arXiv:2404.06654) that need the whole text: variable tracking and word counts.
 
-Owns ``vt``, ``cwe`` and ``fwe`` as RULER defines them, with its one worked example before ``vt`` and ``cwe``.
+Owns ``vt``, ``cwe`` and ``fwe`` as RULER defines them, with its one worked example before ``vt`` and ``cwe``, and other
+words for ``vt``.
 """
 
 from __future__ import annotations
@@ -11,8 +12,7 @@ import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .haystack import Haystack
-from .parts import Parts
+from .prompts import Ask, Haystack, Parts
 
 N_HOPS = 4
 N_COMMON = 10
@@ -57,7 +57,7 @@ class ChainWording:
     answer_prefix: str
 
 
-RULER = ChainWording(
+CHAINS = ChainWording(
     first="VAR {b} = {value}",
     then="VAR {b} = VAR {a} ",
     noise="The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.",
@@ -68,10 +68,19 @@ RULER = ChainWording(
         "value {query}, they are: "
     ),
 )
+CHAINS_REWORDED = ChainWording(
+    first="Box {b} holds {value}.",
+    then="Box {b} holds the same as box {a}.",
+    noise="A bell rings. Snow lies on the hill. Somebody waves. The train is late.",
+    instruction="Keep in mind what each box holds in the lines that follow.\n\n",
+    question="Task: List all boxes that hold {query}, by the lines.",
+    answer_prefix="Reply: By the lines, {n} boxes hold {query}: ",
+)
 
 
-def build_vt(rng: random.Random, n_noises: int, wording: ChainWording) -> Parts:
+def build_vt(ask: Ask, haystack: Haystack, n_noises: int, wording: ChainWording) -> Parts:
     """A chain of five variables between sentences of noise, after one worked example."""
+    rng = ask.rng()
     example = _chain(rng, N_HOPS + 1, 3, wording)
     asked = _chain(rng, n_noises, 5, wording)
     shown = f"{example.instruction}{example.document}\n\n{example.question} {example.answer_prefix}"
@@ -105,12 +114,13 @@ def _chain(rng: random.Random, n_noises: int, n_letters: int, wording: ChainWord
     )
 
 
-def build_cwe(rng: random.Random, haystack: Haystack, is_long: bool, n_words: int) -> Parts:
+def build_cwe(ask: Ask, haystack: Haystack, n_words: int) -> Parts:
     """A numbered list in which ten words come more often, after one worked example.
 
     Raises:
         ValueError: the haystack has fewer different words than the list needs.
     """
+    rng, is_long = ask.rng(), ask.length >= LONG
     shown = 40 if is_long else 20
     needed = shown + n_words
     if needed > len(haystack.vocabulary):
@@ -139,16 +149,13 @@ def _word_list(rng: random.Random, words: Sequence[str], repeats: tuple[int, int
     return " ".join(f"{i}. {word}" for i, word in enumerate(listed, start=1)), common
 
 
-def build_fwe(rng: random.Random, vocab_size: int, n_words: int) -> Parts:
+def build_fwe(ask: Ask, haystack: Haystack, n_words: int) -> Parts:
     """Coded words whose counts follow a zeta distribution of exponent 2; the most frequent "word" is dots."""
-    vocab: list[str] = []
-    seen: set[str] = set()
-    while len(vocab) < vocab_size:
-        word = "".join(rng.choices(string.ascii_lowercase, k=CODED_LETTERS))
-        if word not in seen:
-            seen.add(word)
-            vocab.append(word)
-    vocab[0] = "..."
+    rng, vocab_size = ask.rng(), max(8, ask.length // 50)
+    words: dict[str, None] = {}  # different ones, in order
+    while len(words) < vocab_size:
+        words["".join(rng.choices(string.ascii_lowercase, k=CODED_LETTERS))] = None
+    vocab = ["...", *list(words)[1:]]
     zeta = math.pi**2 / 6
     counts = [int(n_words / (rank**2 * zeta)) for rank in range(1, vocab_size + 1)]
     text = [word for word, count in zip(vocab, counts) for _ in range(count)]

@@ -1,6 +1,6 @@
 """``lazygguf eval``: what a keep schedule costs in quality, beside what it saves.
 
-A thin main: check, open the model, ask everything, print the table. Quality is measured by retrieval and
+A thin main: check the options, open the model, ask everything, print the table. Quality is measured by retrieval and
 aggregation tasks (RULER's), question answering, LongBench, and the KL divergence of continuation tokens.
 """
 
@@ -9,31 +9,215 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
-from lazygguf.cli.arguments import compute_options
+from lazygguf._names import refuse_unknown
+from lazygguf.cli.arguments import (
+    add_compute_arguments,
+    add_draft_arguments,
+    add_file_argument,
+    check_least,
+    compute_options,
+)
 from lazygguf.cli.demo import model_or_demo
-from lazygguf.cli.main import EXIT_INTERRUPTED
+from lazygguf.cli.main import EXIT_INTERRUPTED, UsageError
 from lazygguf.cli.printable import printable
 from lazygguf.errors import Cancelled
 from lazygguf.model.options import ModelOptions
 
 from ..draft_options import draft_options
-from ..keep_options import Asking
+from ..keep_options import Asking, add_schedule_arguments, is_spelled, split_schedules
+from ..plot_file import check_plot
 from ..progress_bar import step_bar
 from .engine import Engine
-from .haystack import Haystack
 from .kld import N_CONTINUATION, KldSource
-from .longbench import N_SPARE, NAMES, LongBenchSource
-from .methods import SHARED_BASELINES, BaselineOptions, Method, make_methods
-from .options import Asked, check_arguments
-from .plot import draw, plotted
-from .questions import KLD, Source
-from .records import AnswerFile
-from .runner import Plan, Run
-from .table import make_kld_rows, make_rows, to_json, to_text
-from .tasks import Form, GeneratedSource
+from .longbench import N_SPARE, NAMES, LongBenchSource, found_tasks, require_metrics
+from .methods import BASELINES, DENSE, SHARED_BASELINES, BaselineOptions, Method, make_methods
+from .prompts import KLD, Haystack, Source
+from .report import draw, make_kld_rows, make_rows, plotted, to_json, to_text
+from .runner import AnswerFile, Plan, Run
+from .tasks import GENERATED, REWORDED, Form, GeneratedSource
+
+DEFAULT_TASKS = ("niah_single", "niah_multikey", "qa", KLD)
+DEFAULT_LENGTH = "1000"
+DEFAULT_SAMPLES = 50
+
+_PLACES = {None: "after", "both": "both", "only": "before"}
+_EPILOG = f"""\
+tasks: {", ".join((*GENERATED, KLD))} (generated; RULER's definitions and scoring), and with --longbench DIR the
+names of LongBench's files ({", ".join(NAMES[:4])}, ...; X_e is LongBench-E's X). A schedule holds commas:
+--keep is repeated, or separated by semicolons.
+
+random and recent drop tokens before layer 0, static once after an early layer; each does as much work as the first
+--keep promises (an adaptive one such as a profile: as it does on the first prompt of each task), or --baseline-share.
+paper is the LazyLLM paper's rule at early layers. Every question is asked of all methods before the next one. The same
+--seed gives the same prompts, whatever else is asked for."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options, spelled as llama.cpp spells those it has."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = _EPILOG
+    _add_model_arguments(parser.add_argument_group("model"))
+    _add_task_arguments(parser.add_argument_group("what is asked"))
+    _add_method_arguments(parser.add_argument_group("what is compared"))
+    _add_output_arguments(parser.add_argument_group("output"))
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked, checked.
+
+    Attributes:
+        tasks: names, in the order given.
+        lengths: of generated prompts and kld, in tokens.
+        samples: questions of a task at a length, at most.
+        place: of the question: ``"after"``, ``"before"`` or ``"both"``.
+        keeps: schedules under test.
+        baselines: names of baselines.
+    """
+
+    tasks: list[str]
+    lengths: list[int]
+    samples: int
+    place: str
+    keeps: list[str]
+    baselines: list[str]
+
+
+def check_arguments(args: argparse.Namespace) -> Asked:
+    """Reads the lists among the options and refuses what cannot work.
+
+    Raises:
+        ValueError, UsageError: an option's value is wrong, or two do not go together.
+        OSError: a folder or file is missing.
+        ImportError: a LongBench metric needs a library that is not installed.
+    """
+    check_least(args, {"samples": 1, "max_length": 1, "ubatch_size": 1, "threads": 1, "ctx_size": 0})
+    if args.baseline_share is not None and not 0 < args.baseline_share < 1:
+        raise ValueError(f"--baseline-share {args.baseline_share:g}: expected a value between 0 and 1")
+    baselines = _list(args.baselines)
+    refuse_unknown(baselines, BASELINES, "baseline")
+    tasks = _tasks(args)
+    keeps = split_schedules(args.keep or [])
+    asking = next((name for name in ("n_query", "pool") if getattr(args, name) is not None), None)
+    if asking and "static" not in baselines and not any(is_spelled(keep) for keep in keeps):
+        raise UsageError(f"--{asking.replace('_', '-')} is for schedules spelled with --keep; a profile has its own")
+    if not keeps and not baselines:
+        raise UsageError("nothing to compare: give --keep or --baselines")
+    if KLD in tasks and DENSE not in baselines:
+        raise UsageError("task kld compares with the dense run: add dense to --baselines")
+    if args.plot is not None:
+        _check_plotted(args.plot, tasks, baselines)
+    return Asked(tasks, parse_lengths(args.length), args.samples, _PLACES[args.question_first], keeps, baselines)
+
+
+def _check_plotted(path: Path, tasks: list[str], baselines: list[str]) -> None:
+    check_plot(path)
+    if DENSE not in baselines or tasks == [KLD]:
+        raise UsageError("--plot shows scores and times against dense: it needs dense in --baselines and a scored task")
+
+
+def _tasks(args: argparse.Namespace) -> list[str]:
+    folder: Optional[Path] = args.longbench
+    found = found_tasks(folder) if folder is not None else []
+    if args.tasks is None:
+        tasks = found or list(DEFAULT_TASKS)
+    else:
+        tasks = _list(args.tasks)
+        refuse_unknown(tasks, (*GENERATED, KLD, *NAMES), "task")
+    ours = [task for task in tasks if task in NAMES]
+    if ours and folder is None:
+        raise UsageError(f"task {ours[0]} is LongBench's: give the folder of its files with --longbench DIR")
+    missing = [task for task in ours if task not in found]
+    if missing:
+        raise FileNotFoundError(f"--longbench {folder}: there is no {missing[0]}.jsonl")
+    require_metrics(ours)
+    alone = [task for task in tasks if args.reworded and task not in REWORDED]
+    if alone:
+        raise UsageError(f"--reworded: task {alone[0]} has no other words; those that have: {', '.join(REWORDED)}")
+    return tasks
+
+
+def parse_lengths(text: str) -> list[int]:
+    """The numbers of --length, each once; ValueError where one is none."""
+    try:
+        lengths = [int(part) for part in _list(text)]
+    except ValueError:
+        lengths = []
+    if not lengths or min(lengths) < 1:
+        raise ValueError(f'--length "{text}": expected numbers of tokens such as "1000,2000"')
+    return list(dict.fromkeys(lengths))
+
+
+def _list(text: str) -> list[str]:
+    return list(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _add_model_arguments(group: Any) -> None:
+    add_file_argument(group)
+    group.add_argument("-c", "--ctx-size", type=int, default=0, metavar="N", help="context, tokens (0: the model's)")
+    add_draft_arguments(group)
+    add_compute_arguments(group)
+
+
+def _add_task_arguments(group: Any) -> None:
+    group.add_argument("--tasks", metavar="NAMES", help=f"comma-separated (default: {','.join(DEFAULT_TASKS)})")
+    group.add_argument(
+        "--length",
+        default=DEFAULT_LENGTH,
+        metavar="N,N",
+        help=f"tokens of generated prompts ({DEFAULT_LENGTH})",
+    )
+    group.add_argument(
+        "--samples", type=int, default=DEFAULT_SAMPLES, metavar="N", help=f"questions per task ({DEFAULT_SAMPLES})"
+    )
+    group.add_argument("-s", "--seed", type=int, default=42, metavar="N", help="of prompts and random scores (42)")
+    group.add_argument("-f", "--file", metavar="FILE", help="the haystack (default: a text that ships with lazygguf)")
+    group.add_argument(
+        "--question-first",
+        nargs="?",
+        const="only",
+        choices=("only", "both"),
+        help="the question stands before the text only (a known weakness of pruning), or on both sides",
+    )
+    group.add_argument(
+        "--answer-prefix", action="store_true", help="RULER's begin of the answer follows the chat template"
+    )
+    group.add_argument(
+        "--reworded", action="store_true", help=f"the same tasks told and asked in other words ({', '.join(REWORDED)})"
+    )
+    group.add_argument("--longbench", type=Path, metavar="DIR", help="folder of LongBench's jsonl files")
+    group.add_argument(
+        "--max-length",
+        type=int,
+        metavar="N",
+        help="tokens of a LongBench prompt, the middle of longer ones is left out (default: context - 600)",
+    )
+
+
+def _add_method_arguments(group: Any) -> None:
+    add_schedule_arguments(group, "none")
+    group.add_argument(
+        "--baselines", default=DENSE, metavar="NAMES", help=f"of {','.join(BASELINES)} (default: {DENSE})"
+    )
+    group.add_argument("--baseline-share", type=float, metavar="X", help="share of the dense work of the baselines")
+    group.add_argument(
+        "--static-il", type=int, metavar="N", help="layer after which static prunes (15%% of the layers)"
+    )
+    group.add_argument(
+        "--paper", metavar="SCHEDULE", help="of the baseline paper (half after 30, 60, 85%% of the layers)"
+    )
+
+
+def _add_output_arguments(group: Any) -> None:
+    group.add_argument(
+        "--out", type=Path, metavar="DIR", help="every answer as a line of a file here; a second run goes on from it"
+    )
+    group.add_argument("--json", action="store_true", help="the table as JSON")
+    group.add_argument("--plot", type=Path, metavar="FILE", help="quality against speed-up, a picture")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,33 +7,30 @@ tasks.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import itertools
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from lazygguf._ffi import AttentionRequest
 from lazygguf.cli.terminal import interrupt_cancels
+from lazygguf.generate.loop import Logits, decode, greedy
 from lazygguf.model.options import ModelOptions
 from lazygguf.model.parts import ModelParts
+from lazygguf.read.attention import AttentionReader
 from lazygguf.read.context import TokenContext
-from lazygguf.read.prompt import Prompt as Tokens
+from lazygguf.read.prompt import Prompt
 from lazygguf.text.tokenizer import Tokenizer
 from lazygguf.threads import physical_cores
 
 from ..keep_options import ModelShape
-from .kld import Logits
 from .methods import Method
-from .prompts import Prompt, Prompter
-
-Attention = npt.NDArray[np.float32]
+from .prompts import Prompter, TaskPrompt
 
 N_WARM_UP = 64  # tokens read before anything is timed
 _HASHED_BYTES = 1 << 20
@@ -69,10 +66,10 @@ class Answer:
 class Reader:
     """Reads prompts by one method."""
 
-    def __init__(self, context: TokenContext, tokenizer: Tokenizer, method: Method, n_layer: int) -> None:
-        self._context, self._tokenizer, self.method, self._n_layer = context, tokenizer, method, n_layer
+    def __init__(self, context: TokenContext, tokenizer: Tokenizer, method: Method) -> None:
+        self._context, self._tokenizer, self.method = context, tokenizer, method
 
-    def answer(self, prompt: Prompt) -> Answer:
+    def answer(self, prompt: TaskPrompt) -> Answer:
         """The greedy answer; ends before an end-of-generation token, a stop text or ``max_tokens``.
 
         Raises:
@@ -80,103 +77,56 @@ class Reader:
             Cancelled, KeyboardInterrupt: interrupted.
         """
         with self._reading(prompt) as begin:
-            return self._say(prompt, begin)
-
-    def record(self, prompt: Prompt, spans: Sequence[tuple[int, int]]) -> list[Attention]:
-        """What the tokens of these spans look at while they are read; for the dense method only.
-
-        Args:
-            prompt: what is read.
-            spans: positions [begin, end), ascending; the last one ends with the prompt.
-
-        Returns:
-            For each span (n_layer, n_query, n_head, tokens up to its end) float32.
-        """
-        context = self._context
-        context.reset()
-        request = AttentionRequest(tuple(range(self._n_layer)), by_head=True)
-        with interrupt_cancels(context.cancel):
-            rows = [
-                context.append(Tokens(prompt.ids[context.n_tokens : span[1]], span), attention=request)
-                for span in spans
-            ]
-        context.reset()
-        return rows
-
-    def _say(self, prompt: Prompt, begin: float) -> Answer:
-        """The answer to a prompt that is in the context; reading it began then."""
-        context = self._context
-        generation = context.begin()
-        said: list[int] = []
-        token = self._choose(prompt, 0)
-        ttft_s = time.perf_counter() - begin
-        while not self._ends(prompt, token):
-            said.append(token)
-            if len(said) == prompt.max_tokens:
-                break
-            context.step(token, generation)
-            token = self._choose(prompt, len(said))
-        n_steps = min(len(said), prompt.max_tokens - 1)
-        pred = self._tokenizer.detokenize(said).decode("utf-8", "replace")
-        return self._result(pred, ttft_s, time.perf_counter() - begin - ttft_s, n_steps)
-
-    def follow(self, prompt: Prompt, continuation: tuple[int, ...]) -> tuple[list[Logits], Answer]:
-        """Logits (n_vocab,) from which each token of the continuation would be chosen, and what it took."""
-        with self._reading(prompt) as begin:
-            context = self._context
-            generation = context.begin()
-            logits = [self._logits()]
+            is_end = functools.partial(self._ends, prompt)
+            tokens = greedy(self._context, prompt.max_tokens, is_end, prompt.min_tokens)
+            said = list(itertools.islice(tokens, 1))
             ttft_s = time.perf_counter() - begin
-            for token in continuation[:-1]:
-                context.step(token, generation)
-                logits.append(self._logits())
-            decode_s = time.perf_counter() - begin - ttft_s
-            return logits, self._result("", ttft_s, decode_s, len(continuation) - 1)
+            said += tokens
+            pred = self._tokenizer.detokenize(said).decode("utf-8", "replace")
+            return self._result(pred, begin, ttft_s, min(len(said), prompt.max_tokens - 1))
 
-    def share(self, prompt: Prompt) -> float:
+    def follow(self, prompt: TaskPrompt, continuation: tuple[int, ...]) -> tuple[list[Logits], Answer]:
+        """Logits (n_vocab,) from which each token of the continuation would be chosen, and what it took."""
+        given = iter(continuation)
+        with self._reading(prompt) as begin:
+            with contextlib.closing(decode(self._context, lambda logits: next(given))) as steps:
+                logits = [next(steps)[1]]
+                ttft_s = time.perf_counter() - begin
+                logits += [after for _, after in itertools.islice(steps, len(continuation) - 1)]
+            return logits, self._result("", begin, ttft_s, len(continuation) - 1)
+
+    def share(self, prompt: TaskPrompt) -> float:
         """Share of the dense work of reading a prompt, the draft's work included."""
         with self._reading(prompt):
-            return self._result("", 0.0, 0.0, 0).token_share
+            stats = self._context.stats
+            return stats.token_share + stats.draft_share
 
-    def warm_up(self, prompt: Prompt) -> None:
+    def warm_up(self, prompt: TaskPrompt) -> None:
         """Reads the begin of a prompt, so that the first one timed finds weights and buffers in memory."""
         self._context.reset()
-        self._context.append(Tokens(prompt.ids[:N_WARM_UP]))
+        self._context.append(Prompt(prompt.ids[:N_WARM_UP]))
         self._context.reset()
 
     @contextlib.contextmanager
-    def _reading(self, prompt: Prompt) -> Iterator[float]:
+    def _reading(self, prompt: TaskPrompt) -> Iterator[float]:
         """Holds the prompt in the context, and gives when reading began; the context is empty again afterwards."""
         context = self._context
         context.reset()
         scores = self.method.scores(prompt)
         with interrupt_cancels(context.cancel):
             begin = time.perf_counter()
-            context.append(Tokens(prompt.ids, prompt.query_span, prompt.protect), scores)
+            context.append(prompt, scores)
             yield begin
         context.reset()
 
-    def _result(self, pred: str, ttft_s: float, decode_s: float, n_steps: int) -> Answer:
+    def _result(self, pred: str, begin: float, ttft_s: float, n_steps: int) -> Answer:
+        decode_s = time.perf_counter() - begin - ttft_s
         stats = self._context.stats  # of the reading; the steps since added what they revived
         share = stats.token_share + stats.draft_share
-        skimmed = stats.draft_s, stats.second_look
-        return Answer(pred, ttft_s, decode_s, n_steps, share, stats.revived, list(stats.kept), *skimmed)
+        drafted = stats.draft_s, stats.second_look
+        return Answer(pred, ttft_s, decode_s, n_steps, share, stats.revived, list(stats.kept), *drafted)
 
-    def _logits(self) -> Logits:
-        logits = self._context.logits()
-        if logits is None:
-            raise RuntimeError("the context holds no logits")
-        return logits
-
-    def _choose(self, prompt: Prompt, n_said: int) -> int:
-        logits = self._logits()
-        token = int(np.argmax(logits))
-        while n_said < prompt.min_tokens and self._ends(prompt, token):
-            logits[token] = -np.inf
-            token = int(np.argmax(logits))
-        return token
-
-    def _ends(self, prompt: Prompt, token: int) -> bool:
+    def _ends(self, prompt: TaskPrompt, token: int) -> bool:
         if self._tokenizer.is_eog(token):
             return True
         return bool(prompt.stops) and any(
@@ -188,6 +138,7 @@ class Engine:
     """A model file opened for evaluation. Use it as a context manager.
 
     Attributes:
+        path: the file's.
         shape: what schedules are checked against.
         prompter: makes prompts.
         n_ctx: tokens a context can hold.
@@ -202,6 +153,7 @@ class Engine:
             OSError, ModelFileError, UnsupportedModelError, MemoryError: as ``LazyModel``.
         """
         self._parts = ModelParts(path, options)
+        self.path = path
         self._options = options
         file, weights = self._parts.file, self._parts.weights
         self.fingerprint = file.fingerprint
@@ -213,8 +165,13 @@ class Engine:
     def reader(self, method: Method) -> Reader:
         """A reader with its own context on the shared weights."""
         with_draft = self._options.draft is not None and bool(method.draft)
-        context = self._parts.context(method.schedule, with_draft)
-        return Reader(context, self._parts.tokenizer, method, self.shape.n_layer)
+        return Reader(self._parts.context(method.schedule, with_draft), self._parts.tokenizer, method)
+
+    def attention_reader(self, n_ctx: int) -> AttentionReader:
+        """Reads prompts of up to ``n_ctx`` tokens densely for the sake of attention; to be closed before the engine."""
+        options = self._options
+        n_threads = options.n_threads or physical_cores()
+        return AttentionReader(self._parts.weights, n_ctx=n_ctx, n_ubatch=options.n_ubatch, n_threads=n_threads)
 
     @property
     def draft_identity(self) -> str:

@@ -12,18 +12,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from lazygguf.generate.loop import log_softmax
+from lazygguf.generate.loop import Logits, log_softmax
 from lazygguf.text.tokenizer import encode_text
 
-from .haystack import Haystack, depth_of
-from .prompts import Prompt, Prompter
-from .questions import KLD, Question
+from .prompts import KLD, Haystack, Prompter, Question, TaskPrompt, depth_of
 
 N_CONTINUATION = 64
-
-Logits = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,7 @@ def summarize(parts: Sequence[Divergence]) -> dict[str, float]:
 
 
 class KldSource:
-    """Pieces of the haystack's text as prompts (``questions.Source``)."""
+    """Pieces of the haystack's text as prompts (``prompts.Source``)."""
 
     task = KLD
 
@@ -103,7 +98,7 @@ class KldSource:
             task=KLD,
             length=str(self._length),
             index=index,
-            prompt=Prompt((*self._bos, *self._text[begin:end]), None, N_CONTINUATION),
+            prompt=TaskPrompt((*self._bos, *self._text[begin:end]), max_tokens=N_CONTINUATION),
             references=(),
             score=lambda pred: 0.0,
             continuation=tuple(self._text[end : end + N_CONTINUATION]),

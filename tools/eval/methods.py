@@ -17,7 +17,7 @@ import numpy.typing as npt
 from lazygguf.schedule.keep_schedule import BEFORE_LAYER_0, KeepSchedule, PruningPoint
 
 from ..keep_options import Asking, ModelShape, schedule_of
-from .prompts import Prompt
+from .prompts import TaskPrompt
 
 BASELINES = ("dense", "random", "recent", "static", "paper")
 SHARED_BASELINES = frozenset(("random", "recent", "static"))  # that do as much work as a schedule under test
@@ -63,7 +63,7 @@ class Method:
         content = json.dumps([schedule, scored, seed, *([self.draft] if self.draft else [])], sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
-    def scores(self, prompt: Prompt) -> Optional[npt.NDArray[np.float32]]:
+    def scores(self, prompt: TaskPrompt) -> Optional[npt.NDArray[np.float32]]:
         """Scores from outside for the point before layer 0, (n_tokens,); None where the method has no such point.
 
         What follows the question (the template's tail) is kept as the question is: without it nothing answers.
@@ -94,7 +94,7 @@ class Method:
         }
 
 
-def _n_tail(prompt: Prompt) -> int:
+def _n_tail(prompt: TaskPrompt) -> int:
     """Tokens after a question that stands at the end; 1 where it stands elsewhere: the newest token."""
     n_after = len(prompt.ids) - (prompt.query_span[1] if prompt.query_span else 0)
     return n_after if 0 < n_after <= 32 else 1

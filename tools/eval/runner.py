@@ -1,7 +1,8 @@
-"""Asks every question of every method, in turn.
+"""Asks every question of every method, in turn, and keeps the answers.
 
-Owns the order, what is skipped, and what is noted of an answer. Times are comparable because a question is asked of all
-methods before the next one; who begins changes from question to question.
+Owns the order, what is skipped, what is noted of an answer, and the file that answers are found in by the next run: one
+JSON line each, there for good once written. Times are comparable because a question is asked of all methods before the
+next one; who begins changes from question to question.
 """
 
 from __future__ import annotations
@@ -11,18 +12,86 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Callable, Optional, Protocol
 
 from lazygguf import __version__
+from lazygguf.generate.loop import Logits
 
 from .engine import Answer
-from .kld import Logits, compare
+from .kld import compare
 from .methods import DENSE, Method
-from .prompts import Prompt
-from .questions import Question, Source
-from .records import AnswerFile, Key, Record, key_of
+from .prompts import Question, Source, TaskPrompt
 
+# What makes two answers the same. Lines of other settings stay in the file and match no question of a run.
+KEY_FIELDS = ("method_id", "setting_id", "task", "length", "index", "prompt_hash")
+
+Record = dict[str, Any]
+Key = tuple[Any, ...]
 Progress = Callable[[int, int], Any]
+
+
+def key_of(record: Mapping[str, Any]) -> Key:
+    """What an answer is the answer to."""
+    return tuple(record[field] for field in KEY_FIELDS)
+
+
+class AnswerFile:
+    """The answers of one model in a folder.
+
+    Args:
+        folder: made when it is missing; None keeps the answers in memory only.
+        identity: of the model; each has its own file.
+
+    Raises:
+        OSError: the folder or file cannot be used.
+        ValueError: a line, not the last, is no answer.
+    """
+
+    def __init__(self, folder: Optional[Path], identity: str) -> None:
+        self.path = None if folder is None else folder / f"{identity}.jsonl"
+        self._known: dict[Key, Record] = {}
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._load(self.path)
+
+    def find(self, key: Key) -> Optional[Record]:
+        """The answer, if it is there."""
+        return self._known.get(key)
+
+    def add(self, record: Record) -> None:
+        """Writes an answer; when this returns, it is in the file."""
+        self._known[key_of(record)] = record
+        if self.path is not None:
+            line = json.dumps(record, ensure_ascii=False) + "\n"
+            with open(self.path, "a", encoding="utf-8", errors="replace") as file:
+                file.write(line)
+
+    def _load(self, path: Path) -> None:
+        if not path.exists():
+            return
+        data = path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data):  # a run that was killed while it wrote
+            with open(path, "r+b") as file:
+                file.truncate(len(whole))
+        for number, line in enumerate(whole.splitlines(), start=1):
+            record = _parse(line)
+            if record is None:
+                raise ValueError(
+                    f"{path}: line {number} is no answer of lazygguf eval; give another --out, or remove it"
+                )
+            self._known[key_of(record)] = record
+
+
+def _parse(line: bytes) -> Optional[Record]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or any(field not in record for field in KEY_FIELDS):
+        return None
+    return record
 
 
 class MethodReader(Protocol):
@@ -30,9 +99,9 @@ class MethodReader(Protocol):
 
     method: Method
 
-    def answer(self, prompt: Prompt) -> Answer: ...
-    def follow(self, prompt: Prompt, continuation: tuple[int, ...]) -> tuple[list[Logits], Answer]: ...
-    def warm_up(self, prompt: Prompt) -> None: ...
+    def answer(self, prompt: TaskPrompt) -> Answer: ...
+    def follow(self, prompt: TaskPrompt, continuation: tuple[int, ...]) -> tuple[list[Logits], Answer]: ...
+    def warm_up(self, prompt: TaskPrompt) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -5,64 +5,29 @@ Owns the registry, RULER's answer lengths, and that a seed, a task, a length and
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Callable
 
-from . import aggregation, needles, passages, reworded
-from .aggregation import LONG, N_COMMON, N_HOPS, ChainWording, build_cwe, build_fwe, build_vt
-from .haystack import Haystack, depth_of
-from .metrics import string_match_all, string_match_part
-from .needles import NIAH, NeedleWording
-from .parts import Parts, fit
-from .passages import PassageWording, build_qa
-from .prompts import Prompter, Wording
-from .questions import Question
+from .aggregation import CHAINS, CHAINS_REWORDED, N_COMMON, N_HOPS, build_cwe, build_fwe, build_vt
+from .prompts import Ask, Haystack, Parts, Prompter, Question, TaskPrompt, Wording, fit
+from .retrieval import NEEDLES, NEEDLES_REWORDED, NIAH, PASSAGES, PASSAGES_REWORDED, build_qa
 
-Score = Callable[[str, Sequence[str]], float]
 MIN_CODED_WORDS = 60  # of fwe: with fewer, ranks 3 to 5 have the same count
 
-
-@dataclass(frozen=True)
-class Ask:
-    """What decides the content of a prompt: the same values give the same prompt."""
-
-    seed: int
-    length: int
-    index: int
-
-    def rng(self, task: str) -> random.Random:
-        """Numbers that no other task, length or index shares."""
-        return random.Random(f"{self.seed}/{task}/{self.length}/{self.index}")
-
-    @property
-    def depth(self) -> int:
-        return depth_of(self.seed, self.index)
+Score = Callable[[str, Sequence[str]], float]
+Builder = Callable[[Ask, Haystack, int], Parts]
 
 
-Builder = Callable[[str, Ask, Haystack, int], Parts]
+def string_match_all(pred: str, references: Sequence[str]) -> float:
+    """RULER: the share of references that the answer contains, upper or lower case."""
+    return sum(reference.lower() in pred.lower() for reference in references) / len(references)
 
 
-def _niah(wording: NeedleWording, task: str, ask: Ask, haystack: Haystack, n_units: int) -> Parts:
-    return NIAH[task].build(ask.rng(task), haystack, ask.depth, n_units, wording)
-
-
-def _vt(wording: ChainWording, task: str, ask: Ask, haystack: Haystack, n_units: int) -> Parts:
-    return build_vt(ask.rng(task), n_units, wording)
-
-
-def _cwe(task: str, ask: Ask, haystack: Haystack, n_units: int) -> Parts:
-    return build_cwe(ask.rng(task), haystack, ask.length >= LONG, n_units)
-
-
-def _fwe(task: str, ask: Ask, haystack: Haystack, n_units: int) -> Parts:
-    return build_fwe(ask.rng(task), max(8, ask.length // 50), n_units)
-
-
-def _qa(wording: PassageWording, task: str, ask: Ask, haystack: Haystack, n_units: int) -> Parts:
-    return build_qa(ask.rng(task), haystack, ask.index, ask.depth, n_units, wording)
+def string_match_part(pred: str, references: Sequence[str]) -> float:
+    """RULER, question answering: 1 when the answer contains any reference, upper or lower case."""
+    return float(any(reference.lower() in pred.lower() for reference in references))
 
 
 @dataclass(frozen=True)
@@ -85,17 +50,20 @@ class Task:
 
 
 GENERATED = {
-    **{name: Task(partial(_niah, needles.RULER), 0, 128) for name in NIAH},
-    "vt": Task(partial(_vt, aggregation.RULER), N_HOPS + 1, 30, lead_in=40),
-    "cwe": Task(_cwe, N_COMMON + 1, 120),
-    "fwe": Task(_fwe, MIN_CODED_WORDS, 50, lead_in=20),
-    "qa": Task(partial(_qa, passages.RULER), 0, 32, string_match_part),
+    **{name: Task(partial(task.build, wording=NEEDLES), 0, 128) for name, task in NIAH.items()},
+    "vt": Task(partial(build_vt, wording=CHAINS), N_HOPS + 1, 30, lead_in=40),
+    "cwe": Task(build_cwe, N_COMMON + 1, 120),
+    "fwe": Task(build_fwe, MIN_CODED_WORDS, 50, lead_in=20),
+    "qa": Task(partial(build_qa, wording=PASSAGES), 0, 32, string_match_part),
 }
 # The tasks that have other words: their builders with these.
 REWORDED: dict[str, Builder] = {
-    **dict.fromkeys(("niah_single", "niah_multikey", "niah_multivalue"), partial(_niah, reworded.NEEDLES)),
-    "vt": partial(_vt, reworded.CHAINS),
-    "qa": partial(_qa, reworded.PASSAGES),
+    **{
+        name: partial(NIAH[name].build, wording=NEEDLES_REWORDED)
+        for name in ("niah_single", "niah_multikey", "niah_multivalue")
+    },
+    "vt": partial(build_vt, wording=CHAINS_REWORDED),
+    "qa": partial(build_qa, wording=PASSAGES_REWORDED),
 }
 
 
@@ -106,7 +74,7 @@ class Form:
     Attributes:
         place: the question ``"after"`` the text, ``"before"`` it or ``"both"``.
         with_prefix: RULER's answer prefix follows the chat template. A model without a template gets it always.
-        is_reworded: in the words of ``reworded``, for the tasks of ``REWORDED``.
+        is_reworded: in other words, for the tasks of ``REWORDED``.
     """
 
     place: str = "after"
@@ -116,7 +84,7 @@ class Form:
 
 @dataclass(frozen=True)
 class GeneratedSource:
-    """The questions of a generated task at one length (``questions.Source``).
+    """The questions of a generated task at one length (``prompts.Source``).
 
     Attributes:
         length_tokens: most tokens of a prompt, template included.
@@ -146,17 +114,13 @@ class GeneratedSource:
         Raises:
             ValueError: the length is too short for the task, or the haystack does not serve it.
         """
-        ask = Ask(self.seed, self.length_tokens, index)
         task = GENERATED[self.task]
-        build = partial(self._build, ask)
+        build = REWORDED[self.task] if self.form.is_reworded else task.build
+        ask = Ask(self.seed, self.task, self.length_tokens, index)
         try:
-            return fit(build, self._count, task.least, self.length_tokens)
+            return fit(partial(build, ask, self.haystack), self._count, task.least, self.length_tokens)
         except ValueError as error:
             raise ValueError(f"--length {self.length_tokens}, task {self.task}: {error}") from error
-
-    def _build(self, ask: Ask, n_units: int) -> Parts:
-        build = REWORDED[self.task] if self.form.is_reworded else GENERATED[self.task].build
-        return build(self.task, ask, self.haystack, n_units)
 
     def question(self, index: int) -> Question:
         """The question of an index."""
@@ -167,15 +131,16 @@ class GeneratedSource:
             task=name,
             length=str(self.length_tokens),
             index=index,
-            prompt=self.prompter.prompt(parts.content(self.form.place), self._wording(parts), self.max_tokens),
+            prompt=self._prompt(parts),
             references=parts.references,
             score=lambda pred: task.score(pred, parts.references),
             depths=parts.depths,
         )
 
     def _count(self, parts: Parts) -> int:
-        return len(self.prompter.ids(parts.content(self.form.place), self._wording(parts)))
+        return len(self._prompt(parts).ids)
 
-    def _wording(self, parts: Parts) -> Wording:
+    def _prompt(self, parts: Parts) -> TaskPrompt:
         glue = "" if self.prompter.has_template else " "
-        return Wording(answer_prefix=f"{glue}{parts.answer_prefix}" if self._is_prefixed else "")
+        wording = Wording(answer_prefix=f"{glue}{parts.answer_prefix}" if self._is_prefixed else "")
+        return self.prompter.prompt(parts.content(self.form.place), wording, self.max_tokens)

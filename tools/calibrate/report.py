@@ -1,21 +1,44 @@
-"""What a calibration found as a PNG: which heads see the answer, and speed against kept quality.
+"""What a calibration found, for people: the schedules tried as a table, and as a picture.
 
-Needs the extra ``[plot]`` (matplotlib).
+The picture shows which heads see the answer, and speed against kept quality. It needs the extra ``[plot]``
+(matplotlib), which is imported when it is drawn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from .recall import recall_map
 from .recording import Recording
-from .trial import Trial
+from .trials import Trial, decode_way
 
 MAP_KEEP = 0.2  # share of the tokens, for the heat map
 MAP_POOL = 21
 _BLUE, _ORANGE = "#0072B2", "#D55E00"
+_COLUMNS = (("n", 3), ("quality", 7), ("kept", 6), ("first", 6), ("speed-up", 8), ("share", 6), ("kld", 6), ("rows", 5))
+_LEGEND = """\
+quality: score / dense score on fresh probes; kept: the same, gains in one kind not paying for losses in another; first:
+quality with the question before the text; speed-up: 1 / share of the dense work; rows: computed per decoded token;
+decode: tokens that a step may bring back, by which margin and how many on average, and what is not left whole
+"""
+
+
+def frontier_text(found: Sequence[Trial], chosen: Optional[Trial]) -> str:
+    """All schedules tried, cheapest first; a star marks the chosen one."""
+    lines = [" ".join(["  schedule".ljust(36), *(name.rjust(width) for name, width in _COLUMNS), " decode"])]
+    for trial in sorted(found, key=lambda trial: trial.figures.share):
+        f, mark = trial.figures, "*" if trial is chosen else ""
+        values = [str(f.n), f"{f.quality:.3f}", f"{f.kept:.3f}", _or_dash(f.question_first), f"{1 / f.share:.2f}x"]
+        values += [f"{f.share:.3f}", f"{f.kld:.3f}", f"{f.rows:.2f}"]
+        shown = (value.rjust(width) for value, (_, width) in zip(values, _COLUMNS))
+        lines.append(" ".join([f"{mark:2}{trial.label:34}", *shown, f" {decode_way(trial.schedule)}"]))
+    return "\n".join(lines) + "\n" + _LEGEND
+
+
+def _or_dash(ratio: Optional[float]) -> str:
+    return "-" if ratio is None else f"{ratio:.2f}"
 
 
 def draw(path: Path, title: str, recordings: Sequence[Recording], trials: Sequence[Trial]) -> None:

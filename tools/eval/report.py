@@ -1,7 +1,9 @@
-"""What the answers come to: rows by task, length and method, as text and as JSON.
+"""What the answers come to: rows by task, length and method, as text, as JSON and as a picture.
 
-Owns the figures of a row. Scores have a 95% Wilson interval; a speed-up is the median over questions of the dense
-time to the first token divided by the method's, both from the same run.
+Owns the figures of a row and how sure they are. Scores have a 95% Wilson interval; a speed-up is the median over
+questions of the dense time to the first token divided by the method's, both from the same run. The picture has one
+point for each method, as figure 5 of the LazyLLM paper; matplotlib is the extra ``[plot]`` and is imported when it is
+drawn.
 """
 
 from __future__ import annotations
@@ -9,24 +11,64 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Optional
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Callable, Optional
 
 import numpy as np
+import numpy.typing as npt
 
-from .intervals import bootstrap, ratio_of_means, wilson
 from .kld import Divergence, summarize
 from .methods import DENSE, Method
-from .questions import KLD
-from .records import Record
+from .prompts import KLD
+from .runner import Record
 
 ALL_TASKS = "all"
+Z_95 = 1.959963984540054
+N_RESAMPLES = 2000
 NOTES = (
     "score: mean, 95% Wilson interval; of dense: score / dense score; share: of the dense work of reading; "
     "speed-up: median of dense / method time to first token, same question and run; revived: rows per decode step"
 )
 
+_KINDS = {"keep": ("o", "tab:blue"), "dense": ("s", "black")}
+_BASELINE = ("x", "tab:gray")
 _HEAD = ("task", "length", "method", "n", "score", "95%", "of dense", "share", "ttft s", "speed-up", "revived")
 _KLD_HEAD = ("kld", "length", "method", "n", "mean", "median", "99%", "max", "same top", "ppl", "of base", "share")
+
+Values = npt.NDArray[np.float64]
+
+
+def wilson(mean: float, n: int) -> tuple[float, float]:
+    """The 95% Wilson interval of a mean of n scores in [0, 1].
+
+    Exact in form for scores of 0 and 1; scores between vary less, so for them it is on the safe side. Unlike the normal
+    and the bootstrap interval it has a width where all n scores are equal.
+    """
+    z2 = Z_95 * Z_95
+    center = (mean + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z_95 / (1 + z2 / n) * math.sqrt(mean * (1 - mean) / n + z2 / (4 * n * n))
+    return max(0.0, center - half), min(1.0, center + half)
+
+
+def bootstrap(statistic: Callable[..., Any], *samples: Sequence[float]) -> tuple[float, float]:
+    """The 95% percentile interval of a statistic of paired samples, from 2000 resamples that are always the same."""
+    columns = [np.asarray(sample, np.float64) for sample in samples]
+    n = len(columns[0])
+    rng = np.random.default_rng(0)
+    picks = rng.integers(0, n, (N_RESAMPLES, n))
+    values = np.array([statistic(*[column[pick] for column in columns]) for pick in picks], np.float64)
+    values = values[np.isfinite(values)]
+    if values.size == 0:
+        return math.nan, math.nan
+    low, high = np.percentile(values, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def ratio_of_means(above: Values, below: Values) -> float:
+    """Mean of one sample over that of another; NaN where the other is 0."""
+    mean = float(below.mean())
+    return float(above.mean()) / mean if mean else math.nan
 
 
 @dataclass(frozen=True)
@@ -192,3 +234,40 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
         cells = [c.ljust(w) if i in (0, 2) else c.rjust(w) for i, (c, w) in enumerate(zip(line, widths))]
         out.append("  ".join(cells).rstrip())
     return "\n".join(out)
+
+
+def plotted(rows: Sequence[Row]) -> list[Row]:
+    """The rows over all tasks that have a speed-up and a quality; where there is only one task, its rows."""
+    overall = [row for row in rows if row.task == ALL_TASKS] or list(rows)
+    return [row for row in overall if row.speedup is not None and row.ratio is not None]
+
+
+def draw(path: Path, rows: Sequence[Row], kinds: dict[str, str], title: str) -> None:
+    """Draws a point for each of ``plotted(rows)``, in the colour of its kind of method."""
+    figure: Any = import_module("matplotlib.figure").Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    for row in plotted(rows):
+        marker, color = _KINDS.get(kinds.get(row.method, ""), _BASELINE)
+        axes.errorbar(
+            row.speedup,
+            row.ratio,
+            xerr=_arms(row.speedup, row.speedup_low, row.speedup_high),
+            yerr=_arms(row.ratio, row.ratio_low, row.ratio_high),
+            fmt=marker,
+            color=color,
+            capsize=3,
+        )
+        axes.annotate(row.method, (row.speedup, row.ratio), textcoords="offset points", xytext=(6, 6), fontsize=8)
+    axes.margins(x=0.25, y=0.1)  # room for the names
+    axes.axhline(1.0, color="black", linewidth=0.5, linestyle=":")
+    axes.set_xlabel("time to first token, speed-up over dense")
+    axes.set_ylabel("score / dense score")
+    axes.set_title(title)
+    figure.savefig(path)
+
+
+def _arms(value: Optional[float], low: Optional[float], high: Optional[float]) -> Any:
+    """Lengths of an error bar's two arms; None without an interval."""
+    if value is None or low is None or high is None:
+        return None
+    return [[max(0.0, value - low)], [max(0.0, high - value)]]
