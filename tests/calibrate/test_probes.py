@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable
 
@@ -25,7 +26,7 @@ def probes(tiny_model: Callable[[TinyConfig], tuple[Path, Any]]) -> ProbeSource:
     return ProbeSource(Haystack.read(None), Prompter(tokenizer, {"tokenizer.chat_template": CHATML}), seed=3)
 
 
-def text_at(probes: ProbeSource, ids: tuple[int, ...], positions: tuple[int, ...]) -> str:
+def text_at(probes: ProbeSource, ids: Sequence[int], positions: Sequence[int]) -> str:
     return probes.prompter.tokenizer.detokenize([ids[pos] for pos in positions]).decode()
 
 
