@@ -1,4 +1,4 @@
-// capi.cpp: the C interface. Translates handles and exceptions; decides nothing.
+// capi.cpp: the C interface. Translates handles and structs; decides nothing.
 
 #include <algorithm>
 #include <memory>

@@ -11,6 +11,8 @@
 namespace lazygguf {
 namespace {
 
+constexpr int MOST_LAYERS = 1024; // no model file with more is accepted
+
 void check_version(const char * what, int32_t version) {
     if (version != LAZY_VERSION) {
         fail(status::invalid_argument, format("%s.version is %d, expected %d", what, version, LAZY_VERSION));
@@ -35,18 +37,18 @@ void check_in_schedule(bool ok, const std::string & message) {
 }
 
 // Heads grouped by their layers, ascending, or the mean over each of the last n_layers; il_begin is the segment's
-// first layer.
-std::vector<scored_layer> read_scored(const lazy_point & p, int64_t il_begin) {
+// first layer. None where the scores come from outside, or where il is one that check_schedule refuses.
+std::vector<scored_layer> read_scored(const lazy_point & p, int il_begin) {
     check_in_schedule(p.n_heads >= 0 && (p.heads == nullptr) == (p.n_heads == 0), "heads and n_heads disagree");
-    if (p.il < 0) {
-        return {}; // the scores come from outside
+    if (p.il < il_begin || p.il >= MOST_LAYERS) {
+        return {};
     }
-    const auto n_most = static_cast<long long>(p.il) + 1 - il_begin;
+    const int n_most = p.il + 1 - il_begin;
     check_in_schedule(p.n_layers >= 1 && p.n_layers <= n_most,
-                      format("n_layers is %d after layer %d, expected a value in [1, %lld]", p.n_layers, p.il, n_most));
+                      format("n_layers is %d after layer %d, expected a value in [1, %d]", p.n_layers, p.il, n_most));
     std::vector<scored_layer> out;
-    for (int i = p.n_layers - 1; p.n_heads == 0 && i >= 0; --i) {
-        out.push_back({p.il - i, {}});
+    for (int il = p.il - p.n_layers + 1; p.n_heads == 0 && il <= p.il; ++il) {
+        out.push_back({il, {}});
     }
     std::map<int, std::vector<int>> by_layer;
     for (int i = 0; i < p.n_heads; ++i) {
@@ -135,7 +137,7 @@ keep_schedule read_schedule(const lazy_schedule * schedule) {
                       format("%d pruning points, expected at most %d", schedule->n_points, MAX_SEGMENTS - 1));
     for (int i = 0; i < schedule->n_points; ++i) {
         const lazy_point & p = schedule->points[i];
-        const int64_t il_begin = i == 0 ? 0 : std::max<int64_t>(int64_t{schedule->points[i - 1].il} + 1, 0);
+        const int il_begin = i == 0 ? 0 : std::clamp(schedule->points[i - 1].il, -1, MOST_LAYERS) + 1;
         const pruning_point point = {p.il,       p.keep,     read_scored(p, il_begin), p.n_query, p.pool, p.mass,
                                      p.keep_min, p.query_max};
         if (p.il == -1 && i == 0) {

@@ -91,6 +91,10 @@ std::vector<int32_t> find_query(const pruning_point & point, const step_extent &
     return wanted;
 }
 
+int32_t revive_limit(const keep_schedule & schedule, double n_saved) {
+    return schedule.mean_revive == 0.0 ? schedule.max_revive : static_cast<int32_t>(n_saved);
+}
+
 step_plan plan_step(const keep_schedule & schedule, const step_extent & extent, const step_hints & hints,
                     const step_memory & before, const std::vector<score_window> & remembered) {
     step_plan plan;
@@ -111,13 +115,6 @@ step_plan plan_step(const keep_schedule & schedule, const step_extent & extent, 
     plan.n_sink = schedule.n_sink;
     plan.n_revive = plan.limits_revival() ? revive_limit(schedule, before.n_saved) : -1;
     return plan;
-}
-
-int32_t revive_limit(const keep_schedule & schedule, double n_saved) {
-    if (schedule.max_revive < 0 || schedule.mean_revive == 0.0) {
-        return schedule.max_revive;
-    }
-    return static_cast<int32_t>(n_saved);
 }
 
 choice choose_entering(const keep_schedule & schedule, const step_plan & plan, const float * scores,
@@ -149,14 +146,15 @@ bool may_prune(const pruning_point & point, const step_plan & plan, size_t n_liv
 
 std::vector<candidate> select_live(const pruning_point & point, const step_plan & plan,
                                    const std::vector<int32_t> & live, const std::vector<float> & scores) {
-    const bool prunes = !scores.empty();
     std::vector<candidate> tokens;
-    for (const int32_t pos : live) {
-        const float score = prunes ? scores[static_cast<size_t>(pos)] : 0.0F;
-        tokens.push_back({pos, score, !prunes || plan.is_protected(pos)});
-    }
-    if (!prunes) {
+    if (scores.empty()) {
+        for (const int32_t pos : live) {
+            tokens.push_back({pos, 0.0F, true});
+        }
         return tokens;
+    }
+    for (const int32_t pos : live) {
+        tokens.push_back({pos, scores[static_cast<size_t>(pos)], plan.is_protected(pos)});
     }
     pool_scores(tokens, point.pool);
     return select(tokens, count_kept(tokens, share_of(point), plan.extent.n_tokens));

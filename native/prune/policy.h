@@ -45,7 +45,7 @@ struct step_plan {
     bool is_dense = false;                   // nothing is pruned
     position_span question;                  // who asks where a point's n_query is 0
     std::vector<std::vector<int32_t>> query; // by point: the positions that ask there, ascending
-    std::vector<int32_t> asking;             // all of them and the newest; ascending
+    std::vector<int32_t> asking;             // they, the newest token and, before layer 0, the question; ascending
     std::vector<int32_t> protect;            // never pruned, by the caller's word in any step; ascending
     int32_t n_sink = 0;                      // the first tokens, never pruned
     int32_t n_revive = -1;                   // old tokens that the points may revive in all; -1: any number
@@ -76,12 +76,12 @@ position_span find_question(const step_extent & extent, position_span given, pos
 std::vector<int32_t> find_query(const pruning_point & point, const step_extent & extent, position_span question,
                                 const score_window & remembered);
 
-// The plan of a step. `remembered`: by point, what earlier askers looked at.
-step_plan plan_step(const keep_schedule & schedule, const step_extent & extent, const step_hints & hints,
-                    const step_memory & before, const std::vector<score_window> & remembered);
-
 // How many old tokens the points of a decode step may revive in all; -1: any number.
 int32_t revive_limit(const keep_schedule & schedule, double n_saved);
+
+// The plan of a step, by the rules above. remembered: by point, what earlier askers looked at.
+step_plan plan_step(const keep_schedule & schedule, const step_extent & extent, const step_hints & hints,
+                    const step_memory & before, const std::vector<score_window> & remembered);
 
 // ---- what enters ----
 

@@ -79,10 +79,10 @@ void session::eval(const int32_t * tokens, int32_t n, const eval_params & params
     cancel_.store(false);
     compute_.reset_moved();
 
-    const step_extent extent = {n_tokens_, n_tokens_ + n};
+    const step_extent extent = {n_tokens_, n_tokens_ + n}; // who asks, and what is never pruned
     step st(params, plan_step(schedule_, extent, params.hints, memory_, windows_), segments_.size(), mdl_.hp.n_head);
     tokens_.insert(tokens_.end(), tokens, tokens + n);
-    try {
+    try { // what enters before layer 0
         st.now = choose_entering(schedule_, st.plan, params.hints.scores, memory_.entered, segments_.front().cells);
         st.entered = st.now.live;
         for (size_t s = 0; s < segments_.size(); ++s) {
@@ -90,7 +90,7 @@ void session::eval(const int32_t * tokens, int32_t n, const eval_params & params
             run_segment(st, s);
             report.live = st.now.live;
             report.n_computed = static_cast<int32_t>(st.now.rows.size());
-            if (!is_last(s)) {
+            if (!is_last(s)) { // what lives on, and what is revived
                 report.scores = score(st, s);
                 st.now = choose_going_on(schedule_, st.plan, {s, report.scores, segments_[s + 1].cells}, st.now);
             }

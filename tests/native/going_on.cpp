@@ -95,7 +95,10 @@ CASE("all are selected and none is weighed where a point does not prune") {
     const keep_schedule schedule = schedule_of({point_at(1, 0.5)});
     const std::vector<candidate> selected = select_live(schedule.points[0], plan_of(schedule, PROMPT), {2, 5, 7}, {});
     CHECK_EQ(list_of(selected), positions({2, 5, 7}));
-    CHECK_EQ(worst_score(selected), 0.0F);
+    for (const candidate & c : selected) {
+        CHECK_EQ(c.is_protected, true);
+        CHECK_EQ(c.score, 0.0F);
+    }
 }
 
 CASE("scores at a point are pooled over the neighbours that are live") {
@@ -128,6 +131,18 @@ CASE("what is selected lives on and is computed where the next segment has no ro
     CHECK_EQ(next.live, positions({4, 5, 6, 7}));
     CHECK_EQ(next.rows, positions({4, 6, 7}));
     CHECK_EQ(next.revived, positions({4}));
+}
+
+CASE("what the next segment holds is computed once, whatever was revived") {
+    const keep_schedule schedule = limited(-1);
+    const cell_map next = cells_of({4});
+    CHECK_EQ(choose_going_on(schedule, plan_of(schedule, DECODE), {0, RISING, next}, living(all(8), {4})).rows,
+             positions({2, 3, 5, 6, 7}));
+}
+
+CASE("what the next segment holds and is not selected is not seen") {
+    CHECK_EQ(going_on(limited(0), DECODE, RISING, {0, 1, 3}).live, positions({3, 7}));
+    CHECK_EQ(going_on(limited(0), LATER_PROMPT, RISING, {0, 1, 3}).live, positions({2, 3, 4, 5, 6, 7}));
 }
 
 CASE("a later prompt revives all that is selected whatever the limit") {

@@ -74,6 +74,8 @@ BAD_POINTS = [
     ([native_point(il=-2)], "il is -2, expected a layer in [0, 4] for a model of 6 layers, or -1"),
     ([native_point(il=5)], "il is 5, expected a layer in [0, 4]"),
     ([native_point(il=2**31 - 1)], "il is 2147483647"),
+    ([native_point(il=2**31 - 1, n_layers=2**31 - 1)], "il is 2147483647"),
+    ([native_point(il=2**31 - 1), native_point()], "il is 2147483647"),
     ([native_point(keep=0.0)], "keep is 0, expected a value in (0, 1]"),
     ([native_point(keep=-0.5)], "keep is -0.5"),
     ([native_point(keep=1.4)], "keep is 1.4"),
