@@ -12,8 +12,7 @@ from rich.text import Text
 
 from lazygguf.cli.printable import printable
 
-from .rows import Row
-from .timing import Spread
+from .timing import Row, Spread
 
 NONE = "-"
 WIDE = 160  # columns, where stdout is no terminal and nothing has to fit

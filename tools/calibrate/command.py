@@ -19,13 +19,13 @@ from lazygguf.cli.main import EXIT_ERROR, EXIT_INTERRUPTED
 from lazygguf.errors import Cancelled
 from lazygguf.model.options import ModelOptions
 
-from ..draft_options import draft_options
 from ..eval.engine import Engine, Reader
 from ..eval.haystack import Haystack
 from ..eval.kld import N_CONTINUATION
 from ..eval.methods import DENSE, Method
 from ..eval.options import parse_lengths
 from ..progress_bar import step_bar
+from ..schedule_options import draft_options
 from .options import check_arguments
 from .plot import draw
 from .probes import KINDS, MAX_LISTED, ProbeSource

@@ -19,9 +19,8 @@ from lazygguf.cli.printable import printable
 from lazygguf.errors import Cancelled
 from lazygguf.model.options import ModelOptions
 
-from ..draft_options import draft_options
-from ..keep_options import Asking
 from ..progress_bar import step_bar
+from ..schedule_options import Asking, draft_options
 from .engine import Engine
 from .haystack import Haystack
 from .kld import N_CONTINUATION, KldSource

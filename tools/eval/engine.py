@@ -28,7 +28,7 @@ from lazygguf.read.prompt import Prompt as Tokens
 from lazygguf.text.tokenizer import Tokenizer
 from lazygguf.threads import physical_cores
 
-from ..keep_options import ModelShape
+from ..schedule_options import ModelShape
 from .kld import Logits
 from .methods import Method
 from .prompts import Prompt, Prompter

@@ -11,8 +11,8 @@ from lazygguf._names import refuse_unknown
 from lazygguf.cli.arguments import add_compute_arguments, add_draft_arguments, add_file_argument, check_least
 from lazygguf.cli.main import UsageError
 
-from ..keep_options import add_schedule_arguments, is_spelled, split_schedules
 from ..plot_file import check_plot
+from ..schedule_options import add_schedule_arguments, is_spelled, split_schedules
 from .longbench import NAMES, found_tasks, require_metrics
 from .methods import BASELINES, DENSE
 from .questions import KLD
