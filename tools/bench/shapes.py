@@ -13,6 +13,7 @@ import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Callable
 
@@ -22,10 +23,8 @@ import numpy.typing as npt
 from gguf import GGMLQuantizationType as Type
 
 from ..atomic_file import atomic_output, check_space, scratch_file, shown_bytes
-from ..convert.payload import tensor_bytes
 from ..convert.plan import Hparams, Vocab, expected_tensors
-from ..convert.verify import check_input
-from ..convert.writer import ALIGNMENT, Header, gguf_file, pad_tensor, table_bytes
+from ..convert.writer import ALIGNMENT, Header, check_input, gguf_file, pad_tensor, table_bytes, tensor_bytes
 from ..progress_bar import byte_bar
 from ..quantize.command import QuantizeOptions, run_quantizer
 from ..quantize.quant_types import COPY, QuantType
@@ -40,46 +39,23 @@ _N_BLOCKS = {256: 4093, 32: 32749, 1: 1048573}
 _ROW_BLOCKS = {256: 1, 32: 8, 1: 256}  # at a time into ggml: 256 weights, a row of any type
 _NORM_SPREAD = 0.1
 
+_LLAMA2_7B = Hparams(
+    arch="llama",
+    n_vocab=32000,
+    n_ctx=4096,
+    n_embd=4096,
+    n_ff=11008,
+    n_layer=32,
+    n_head=32,
+    n_head_kv=32,
+    n_embd_head=128,
+    rms_eps=1e-5,
+    rope_theta=10000.0,
+)
 SHAPES = {
-    "llama2-7b": Hparams(
-        arch="llama",
-        n_vocab=32000,
-        n_ctx=4096,
-        n_embd=4096,
-        n_ff=11008,
-        n_layer=32,
-        n_head=32,
-        n_head_kv=32,
-        n_embd_head=128,
-        rms_eps=1e-5,
-        rope_theta=10000.0,
-    ),
-    "llama3-8b": Hparams(
-        arch="llama",
-        n_vocab=128256,
-        n_ctx=8192,
-        n_embd=4096,
-        n_ff=14336,
-        n_layer=32,
-        n_head=32,
-        n_head_kv=8,
-        n_embd_head=128,
-        rms_eps=1e-5,
-        rope_theta=500000.0,
-    ),
-    "tinyllama-1.1b": Hparams(
-        arch="llama",
-        n_vocab=32000,
-        n_ctx=2048,
-        n_embd=2048,
-        n_ff=5632,
-        n_layer=22,
-        n_head=32,
-        n_head_kv=4,
-        n_embd_head=64,
-        rms_eps=1e-5,
-        rope_theta=10000.0,
-    ),
+    "llama2-7b": _LLAMA2_7B,
+    "llama3-8b": replace(_LLAMA2_7B, n_vocab=128256, n_ctx=8192, n_ff=14336, n_head_kv=8, rope_theta=500000.0),
+    "tinyllama-1.1b": replace(_LLAMA2_7B, n_ctx=2048, n_embd=2048, n_ff=5632, n_layer=22, n_head_kv=4, n_embd_head=64),
 }
 
 
