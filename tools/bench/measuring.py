@@ -78,8 +78,13 @@ def run_plan(plan: Plan, on_turn: OnTurn = lambda what: None) -> Iterator[list[R
         KeyboardInterrupt, Cancelled: Ctrl-C, at once in lazygguf and after an ubatch in llama.cpp.
     """
     peaks = _peaks(plan, on_turn)
-    settings = replace(plan.settings, n_ctx=_n_ctx(plan, max(plan.lengths)))
-    with open_engines(plan.path, plan.contenders, settings) as engines, interrupt_cancels(lambda: _cancel(engines)):
+
+    def cancel() -> None:
+        for engine in engines.values():
+            engine.cancel()
+
+    settings = replace(plan.settings, n_ctx=max(plan.lengths) + plan.n_gen)
+    with open_engines(plan.path, plan.contenders, settings) as engines, interrupt_cancels(cancel):
         for n_prompt in plan.lengths:
             yield _measure_length(plan, n_prompt, engines, peaks.get(n_prompt, {}), on_turn)
 
@@ -100,21 +105,12 @@ def _peaks(plan: Plan, on_turn: OnTurn) -> dict[int, dict[Contender, int]]:
     """Peak bytes by prompt length and contender; empty without memory."""
     peaks: dict[int, dict[Contender, int]] = {}
     for n_prompt in plan.lengths if plan.with_memory else ():
-        settings = replace(plan.settings, n_ctx=_n_ctx(plan, n_prompt))
+        settings = replace(plan.settings, n_ctx=n_prompt + plan.n_gen)
         peaks[n_prompt] = {}
         for contender in plan.contenders:
             on_turn(f"{n_prompt:,} tokens, {contender.label}, memory")
             peaks[n_prompt][contender] = peak_bytes(plan.path, contender, settings, plan.script(n_prompt))
     return peaks
-
-
-def _n_ctx(plan: Plan, n_prompt: int) -> int:
-    return n_prompt + plan.n_gen
-
-
-def _cancel(engines: dict[Contender, Engine]) -> None:
-    for engine in engines.values():
-        engine.cancel()
 
 
 def peak_bytes(path: str, contender: Contender, settings: Settings, script: Script) -> int:
