@@ -7,7 +7,6 @@ time, after so many), pp2048+tg64 (both, the first token sampled between them). 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from importlib.metadata import version
 from statistics import fmean, stdev
@@ -15,7 +14,7 @@ from typing import Any
 
 from lazygguf import __version__
 from lazygguf._ffi import NativeFile, list_devices
-from lazygguf.files.model_file import fingerprint, shipped_profile
+from lazygguf.files.model_file import ModelFile
 
 from ..schedule_options import ModelShape
 from . import ggml_calls
@@ -67,25 +66,22 @@ def model_facts(path: str, has_draft: bool = False) -> ModelFacts:
     Raises:
         LazyError, OSError: lazygguf does not run the file.
     """
-    with NativeFile(path) as file:
-        file.check()
-        metadata, tensors = file.metadata, file.tensors
-        shipped = shipped_profile(fingerprint(path, file))
-    n_bytes = sum(tensor.n_bytes for tensor in tensors)
-    n_params = sum(math.prod(tensor.ne) for tensor in tensors)
-    arch = metadata["general.architecture"]
+    file = ModelFile.read(path)
     by_type: dict[str, int] = {}
-    for tensor in tensors:
-        by_type[tensor.type_name] = by_type.get(tensor.type_name, 0) + tensor.n_bytes
-    n_layer, n_head = (int(metadata[f"{arch}.{key}"]) for key in ("block_count", "attention.head_count"))
+    with NativeFile(path) as opened:
+        for tensor in opened.tensors:
+            by_type[tensor.type_name] = by_type.get(tensor.type_name, 0) + tensor.n_bytes
+    n_params = file.size.n_params
+    arch, main_type = file.metadata["general.architecture"], max(by_type, key=by_type.__getitem__)
+    n_layer, n_head = file.hparam("block_count"), file.hparam("attention.head_count")
     return ModelFacts(
         path=path,
-        model_type=f"{arch} {_shown_params(n_params)} {max(by_type, key=by_type.__getitem__)}",
-        n_bytes=n_bytes,
+        model_type=f"{arch} {_shown_params(n_params)} {main_type}",
+        n_bytes=sum(by_type.values()),
         n_params=n_params,
-        n_vocab=len(metadata["tokenizer.ggml.tokens"]),
-        n_ctx_train=int(metadata[f"{arch}.context_length"]),
-        shape=ModelShape(n_layer, n_head, metadata, shipped, has_draft),
+        n_vocab=len(file.metadata["tokenizer.ggml.tokens"]),
+        n_ctx_train=file.hparam("context_length"),
+        shape=ModelShape(n_layer, n_head, file.metadata, file.shipped, has_draft),
     )
 
 
