@@ -7,11 +7,11 @@ from dataclasses import replace
 
 from lazygguf.tools.bench.contenders import LLAMA_CPP, contenders, split_keeps
 from lazygguf.tools.bench.engines import Settings, open_engines
-from lazygguf.tools.bench.facts import model_facts
-from lazygguf.tools.bench.memory import peak_bytes
+from lazygguf.tools.bench.measuring import peak_bytes
+from lazygguf.tools.bench.records import model_facts
 from lazygguf.tools.bench.text import Script, text_ids
 from lazygguf.tools.bench.timing import measure
-from lazygguf.tools.keep_options import Asking
+from lazygguf.tools.schedule_options import Asking
 from report import Report
 
 from lazygguf.text.tokenizer import Tokenizer

@@ -8,7 +8,7 @@ from typing import Any
 import llama_cpp
 import numpy as np
 from lazygguf.tools.bench.text import text_ids
-from report import Report
+from report import Report, nmse
 
 from lazygguf import LazyModel
 
@@ -20,10 +20,6 @@ PROMPTS = (
     "What is the difference between a virus and a bacterium?",
     "Describe a rainy day in a small town.",
 )
-
-
-def nmse(logits: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.sum((logits - expected) ** 2, dtype=np.float64) / np.sum(expected**2, dtype=np.float64))
 
 
 def greedy(model: LazyModel | llama_cpp.Llama, prompt: str) -> str:

@@ -6,11 +6,11 @@ import argparse
 
 from lazygguf.tools.bench.contenders import LLAMA_CPP, contenders, split_keeps
 from lazygguf.tools.bench.engines import Settings
-from lazygguf.tools.bench.facts import model_facts
 from lazygguf.tools.bench.measuring import Plan, run_plan
-from lazygguf.tools.bench.rows import Row
+from lazygguf.tools.bench.records import model_facts
 from lazygguf.tools.bench.text import text_ids
-from lazygguf.tools.keep_options import Asking
+from lazygguf.tools.bench.timing import Row
+from lazygguf.tools.schedule_options import Asking
 from report import Report
 
 from lazygguf.text.tokenizer import Tokenizer

@@ -11,7 +11,7 @@ pytest.importorskip("lazygguf.tools.convert.command", reason="lazygguf is not in
 
 
 def parse_and_run(module: str, *arguments: object) -> int:
-    """Runs ``lazygguf.tools.<module>`` as the command line does, without catching its exceptions."""
+    """Runs ``lazygguf.tools.<module>.command`` as the command line does, without catching its exceptions."""
     import importlib
 
     tool = importlib.import_module(f"lazygguf.tools.{module}.command")

@@ -22,7 +22,7 @@ from lazygguf.tools.eval.methods import (
     promised_share,
 )
 from lazygguf.tools.eval.prompts import TaskPrompt
-from lazygguf.tools.keep_options import Asking, ModelShape
+from lazygguf.tools.schedule_options import Asking, ModelShape
 
 from lazygguf import KeepSchedule
 from lazygguf.model.options import ModelOptions

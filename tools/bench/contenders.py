@@ -13,7 +13,7 @@ from typing import Any, Optional
 
 from lazygguf.schedule.keep_schedule import KeepSchedule
 
-from ..keep_options import Asking, ModelShape, schedule_of, split_schedules
+from ..schedule_options import Asking, ModelShape, schedule_of, split_schedules
 
 LAZYGGUF = "lazygguf"
 LLAMA_CPP = "llama-cpp-python"

@@ -21,7 +21,6 @@ from lazygguf.model.options import ModelOptions
 from lazygguf.model.parts import ModelParts
 from lazygguf.read.context import TokenContext
 from lazygguf.read.prompt import Prompt
-from lazygguf.schedule.keep_schedule import KeepSchedule
 
 from .contenders import LLAMA_CPP, Contender
 
@@ -169,11 +168,6 @@ class LlamaCppEngine:
         self._model.close()
 
 
-def _first_schedule(contenders: Sequence[Contender]) -> Optional[KeepSchedule]:
-    """What the shared weights are placed for; None where all are dense."""
-    return next((c.schedule for c in contenders if c.schedule is not None), None)
-
-
 @contextlib.contextmanager
 def open_engines(path: str, contenders: Sequence[Contender], settings: Settings) -> Iterator[dict[Contender, Engine]]:
     """Opens every contender, in order, for the block.
@@ -182,13 +176,14 @@ def open_engines(path: str, contenders: Sequence[Contender], settings: Settings)
         LazyError, ValueError, OSError, MemoryError: an engine cannot be opened; its own words say why.
     """
     with contextlib.ExitStack() as stack:
-        options = settings.options()
-        parts = stack.enter_context(ModelParts(path, options, _first_schedule(contenders)))
+        options, parts = settings.options(), None
+        placed_for = next((c.schedule for c in contenders if c.schedule is not None), None)
         engines: dict[Contender, Any] = {}
         for contender in contenders:
             if contender.engine == LLAMA_CPP:
                 engines[contender] = LlamaCppEngine(path, settings)
             else:
+                parts = parts or stack.enter_context(ModelParts(path, options, placed_for))
                 engines[contender] = LazyEngine(parts.context(contender.schedule, options.draft is not None))
             stack.callback(engines[contender].close)
         yield engines

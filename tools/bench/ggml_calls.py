@@ -1,4 +1,4 @@
-"""The few functions of ggml itself that the benchmark asks: quantizing rows, devices, its commit.
+"""The few functions of ggml itself that the benchmark asks: quantizing rows, backends, its commit.
 
 Owns their ctypes signatures, on the library that llama-cpp-python has loaded.
 """
@@ -6,39 +6,16 @@ Owns their ctypes signatures, on the library that llama-cpp-python has loaded.
 from __future__ import annotations
 
 import ctypes
-from typing import Any, NamedTuple
+from typing import Any
 
 import gguf
 import numpy as np
 import numpy.typing as npt
 from llama_cpp import _ggml
 
-_DEVICE_KINDS = ("CPU", "GPU", "GPU", "CPU")  # ggml_backend_dev_type: CPU, GPU, IGPU, ACCEL, as llama-bench sums up
-
-
-class Device(NamedTuple):
-    """A device of ggml: "CPU" or "GPU", and what it is."""
-
-    kind: str
-    description: str
-
 
 def _function(name: str, result: Any, *arguments: Any) -> Any:
     return ctypes.CFUNCTYPE(result, *arguments)((name, _ggml.libggml))
-
-
-def devices() -> list[Device]:
-    """What ggml can compute on in this process."""
-    get = _function("ggml_backend_dev_get", ctypes.c_void_p, ctypes.c_size_t)
-    kind = _function("ggml_backend_dev_type", ctypes.c_int, ctypes.c_void_p)
-    describe = _function("ggml_backend_dev_description", ctypes.c_char_p, ctypes.c_void_p)
-    found = []
-    for i in range(_function("ggml_backend_dev_count", ctypes.c_size_t)()):
-        device = get(i)
-        number = kind(device)
-        if number < len(_DEVICE_KINDS):
-            found.append(Device(_DEVICE_KINDS[number], describe(device).decode("utf-8", "replace").strip()))
-    return found
 
 
 def backends() -> list[str]:

@@ -1,25 +1,34 @@
 """The whole benchmark: memory first, then every prompt length with all contenders in turn.
 
-Memory comes first and in processes of their own, while this one holds no model yet.
+A process's peak of memory never falls, and several models live in the process that measures time. So each peak is that
+of a fresh process that does nothing else, and they come first, while this process holds no model yet. A peak is the
+resident set: mapped weights count, and memory of a GPU does not.
 """
 
 from __future__ import annotations
 
+import json
+import resource
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
-from typing import Callable
+from pathlib import Path
+from typing import Any, Callable
 
 from lazygguf.cli.terminal import interrupt_cancels
+from lazygguf.errors import LazyError
 
+from ..child_process import child_command
 from .contenders import Contender
 from .engines import Engine, Settings, open_engines
-from .memory import peak_bytes
-from .rows import Row, make_rows
 from .text import Script, script
-from .timing import interleave
+from .timing import Row, interleave, make_rows, measure
 
 OnTurn = Callable[[str], None]
+
+_STATUS = Path("/proc/self/status")
 
 
 @dataclass(frozen=True)
@@ -69,8 +78,13 @@ def run_plan(plan: Plan, on_turn: OnTurn = lambda what: None) -> Iterator[list[R
         KeyboardInterrupt, Cancelled: Ctrl-C, at once in lazygguf and after an ubatch in llama.cpp.
     """
     peaks = _peaks(plan, on_turn)
-    settings = replace(plan.settings, n_ctx=_n_ctx(plan, max(plan.lengths)))
-    with open_engines(plan.path, plan.contenders, settings) as engines, interrupt_cancels(lambda: _cancel(engines)):
+
+    def cancel() -> None:
+        for engine in engines.values():
+            engine.cancel()
+
+    settings = replace(plan.settings, n_ctx=max(plan.lengths) + plan.n_gen)
+    with open_engines(plan.path, plan.contenders, settings) as engines, interrupt_cancels(cancel):
         for n_prompt in plan.lengths:
             yield _measure_length(plan, n_prompt, engines, peaks.get(n_prompt, {}), on_turn)
 
@@ -91,7 +105,7 @@ def _peaks(plan: Plan, on_turn: OnTurn) -> dict[int, dict[Contender, int]]:
     """Peak bytes by prompt length and contender; empty without memory."""
     peaks: dict[int, dict[Contender, int]] = {}
     for n_prompt in plan.lengths if plan.with_memory else ():
-        settings = replace(plan.settings, n_ctx=_n_ctx(plan, n_prompt))
+        settings = replace(plan.settings, n_ctx=n_prompt + plan.n_gen)
         peaks[n_prompt] = {}
         for contender in plan.contenders:
             on_turn(f"{n_prompt:,} tokens, {contender.label}, memory")
@@ -99,10 +113,43 @@ def _peaks(plan: Plan, on_turn: OnTurn) -> dict[int, dict[Contender, int]]:
     return peaks
 
 
-def _n_ctx(plan: Plan, n_prompt: int) -> int:
-    return n_prompt + plan.n_gen
+def peak_bytes(path: str, contender: Contender, settings: Settings, script: Script) -> int:
+    """Peak resident bytes of a process that opens the model, reads the prompt and the tokens after it.
+
+    Raises:
+        LazyError: the process failed; its last line says why.
+    """
+    job = {
+        "path": path,
+        "contender": contender.to_dict(),
+        "settings": asdict(settings),
+        "script": script._asdict(),
+    }
+    done = subprocess.run(child_command(__name__), input=json.dumps(job), capture_output=True, text=True)
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise LazyError(f"measuring the memory of {contender.label} failed: {last} (--no-memory skips it)")
+    return int(done.stdout.splitlines()[-1])
 
 
-def _cancel(engines: dict[Contender, Engine]) -> None:
-    for engine in engines.values():
-        engine.cancel()
+def main() -> int:
+    """The child: a job as JSON on stdin, the peak on stdout."""
+    job: dict[str, Any] = json.load(sys.stdin)
+    contender = Contender.from_dict(job["contender"])
+    with open_engines(job["path"], [contender], Settings(**job["settings"])) as engines:
+        measure(engines[contender], Script(**job["script"]))
+        print(own_peak_bytes())
+    return 0
+
+
+def own_peak_bytes() -> int:
+    """Peak resident bytes of this process.
+
+    Linux's ru_maxrss begins at the size of the process that started this one, hence VmHWM where there is one.
+    """
+    try:
+        lines = _STATUS.read_text(encoding="ascii", errors="replace").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024

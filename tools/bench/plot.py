@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .contenders import LLAMA_CPP
-from .rows import Row
+from .timing import Row
 
 # Okabe and Ito's colours, told apart by colour-blind readers and in grey
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -1,4 +1,4 @@
-"""The rows as JSON: llama-bench's field names, its three kinds of test, and the fields that are ours.
+"""What a benchmark ran on (model, machine, versions), and its rows as JSON with llama-bench's field names.
 
 A row becomes three records, as llama-bench names such tests: pp2048 (the prompt), tg64 @ d2048 (tokens one at a
 time, after so many), pp2048+tg64 (both, the first token sampled between them). What describes the row as a whole
@@ -8,15 +8,104 @@ time, after so many), pp2048+tg64 (both, the first token sampled between them). 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib.metadata import version
 from statistics import fmean, stdev
 from typing import Any
 
 from lazygguf import __version__
+from lazygguf._ffi import NativeFile, list_devices
+from lazygguf.files.model_file import ModelFile
 
-from .contenders import LAZYGGUF
+from ..schedule_options import ModelShape
+from . import ggml_calls
+from .contenders import LAZYGGUF, LLAMA_CPP
 from .engines import TYPE_KV, Settings
-from .facts import Machine, ModelFacts, engine_version
-from .rows import Row
+from .timing import Row
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """Of a GGUF file, without its weights.
+
+    Attributes:
+        path: the file.
+        model_type: architecture, size and main type, such as "llama 6.74 B Q4_K".
+        n_bytes: of all tensors.
+        n_params: weights.
+        n_vocab: tokens in the vocabulary.
+        n_ctx_train: tokens of context it was trained with.
+        shape: what schedules must fit.
+    """
+
+    path: str
+    model_type: str
+    n_bytes: int
+    n_params: int
+    n_vocab: int
+    n_ctx_train: int
+    shape: ModelShape
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The hardware and the library, named as llama-bench names them."""
+
+    cpu_info: str
+    gpu_info: str
+    backends: str
+    build_commit: str
+
+
+def model_facts(path: str, has_draft: bool = False) -> ModelFacts:
+    """Reads them.
+
+    Args:
+        path: the model.
+        has_draft: a draft scores before layer 0 for it.
+
+    Raises:
+        LazyError, OSError: lazygguf does not run the file.
+    """
+    file = ModelFile.read(path)
+    by_type: dict[str, int] = {}
+    with NativeFile(path) as opened:
+        for tensor in opened.tensors:
+            by_type[tensor.type_name] = by_type.get(tensor.type_name, 0) + tensor.n_bytes
+    n_params = file.size.n_params
+    arch, main_type = file.metadata["general.architecture"], max(by_type, key=by_type.__getitem__)
+    n_layer, n_head = file.hparam("block_count"), file.hparam("attention.head_count")
+    return ModelFacts(
+        path=path,
+        model_type=f"{arch} {_shown_params(n_params)} {main_type}",
+        n_bytes=sum(by_type.values()),
+        n_params=n_params,
+        n_vocab=len(file.metadata["tokenizer.ggml.tokens"]),
+        n_ctx_train=file.hparam("context_length"),
+        shape=ModelShape(n_layer, n_head, file.metadata, file.shipped, has_draft),
+    )
+
+
+def machine() -> Machine:
+    """This machine."""
+    found = list_devices()
+    kinds = ("CPU", "ACCEL"), ("GPU", "IGPU")  # as llama-bench sums up
+    cpu, gpu = (", ".join(d.description.strip() for d in found if d.type in kind) for kind in kinds)
+    return Machine(cpu, gpu, ",".join(ggml_calls.backends()), ggml_calls.commit())
+
+
+def _shown_params(n: int) -> str:
+    return f"{n / 1e9:.2f} B" if n >= 1e9 else f"{n / 1e6:.2f} M"
+
+
+def describe(model: ModelFacts, machine: Machine, settings: Settings) -> str:
+    """Model and machine in one line."""
+    where = ", ".join(filter(None, (settings.device or machine.gpu_info, settings.rpc_servers)))
+    placed = f"{settings.n_gpu_layers} layers on the GPU by {settings.placement}"
+    gpu = f", {where}, {placed}" if settings.n_gpu_layers else ""
+    return (
+        f"{model.model_type}, {model.n_bytes / 2**20:,.0f} MiB; {settings.n_threads} threads of {machine.cpu_info}"
+        f"{gpu}; n_ubatch {settings.n_ubatch}, flash attention, weights {settings.weights}"
+    )
 
 
 @dataclass(frozen=True)
@@ -54,7 +143,7 @@ def _common(conditions: Conditions, row: Row) -> dict[str, Any]:
     engine = row.contender.engine
     return {
         "engine": engine,
-        "engine_version": engine_version(engine),
+        "engine_version": version("llama-cpp-python") if engine == LLAMA_CPP else __version__,
         "lazygguf_version": __version__,
         "build_commit": machine.build_commit,  # of the ggml that both engines run on
         "build_number": None,  # llama-bench counts commits; the library does not tell

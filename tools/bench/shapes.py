@@ -1,8 +1,8 @@
 """Models of a known shape with random weights, to measure what is not at hand.
 
 Owns the shapes and the file: every tensor in the type that llama.cpp's quantizer would give it, a vocabulary that
-loads and has the words of the text that bench reads, and weights from ``random_blocks``. What such a model says means
-nothing; how long it takes and what it holds are those of a real one.
+loads and has the words of the text that bench reads, and random weights, as fast as a disk takes them. What such a
+model says means nothing; how long it takes and what it holds are those of a real one.
 """
 
 from __future__ import annotations
@@ -10,67 +10,52 @@ from __future__ import annotations
 import math
 import re
 import sys
+import zlib
 from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Callable
 
 import gguf
+import numpy as np
+import numpy.typing as npt
 from gguf import GGMLQuantizationType as Type
 
 from ..atomic_file import atomic_output, check_space, scratch_file, shown_bytes
-from ..convert.payload import tensor_bytes
 from ..convert.plan import Hparams, Vocab, expected_tensors
-from ..convert.verify import check_input
-from ..convert.writer import ALIGNMENT, Header, gguf_file, pad_tensor, table_bytes
+from ..convert.writer import ALIGNMENT, Header, check_input, gguf_file, pad_tensor, table_bytes, tensor_bytes
 from ..progress_bar import byte_bar
 from ..quantize.command import QuantizeOptions, run_quantizer
 from ..quantize.quant_types import COPY, QuantType
-from .random_blocks import RandomBlocks
+from .ggml_calls import quantize_rows
 from .text import TEXT
 
 Shapes = dict[str, tuple[int, ...]]
 Types = dict[str, Type]
 
+# primes: about a million weights of a type, whatever its block
+_N_BLOCKS = {256: 4093, 32: 32749, 1: 1048573}
+_ROW_BLOCKS = {256: 1, 32: 8, 1: 256}  # at a time into ggml: 256 weights, a row of any type
+_NORM_SPREAD = 0.1
+
+_LLAMA2_7B = Hparams(
+    arch="llama",
+    n_vocab=32000,
+    n_ctx=4096,
+    n_embd=4096,
+    n_ff=11008,
+    n_layer=32,
+    n_head=32,
+    n_head_kv=32,
+    n_embd_head=128,
+    rms_eps=1e-5,
+    rope_theta=10000.0,
+)
 SHAPES = {
-    "llama2-7b": Hparams(
-        arch="llama",
-        n_vocab=32000,
-        n_ctx=4096,
-        n_embd=4096,
-        n_ff=11008,
-        n_layer=32,
-        n_head=32,
-        n_head_kv=32,
-        n_embd_head=128,
-        rms_eps=1e-5,
-        rope_theta=10000.0,
-    ),
-    "llama3-8b": Hparams(
-        arch="llama",
-        n_vocab=128256,
-        n_ctx=8192,
-        n_embd=4096,
-        n_ff=14336,
-        n_layer=32,
-        n_head=32,
-        n_head_kv=8,
-        n_embd_head=128,
-        rms_eps=1e-5,
-        rope_theta=500000.0,
-    ),
-    "tinyllama-1.1b": Hparams(
-        arch="llama",
-        n_vocab=32000,
-        n_ctx=2048,
-        n_embd=2048,
-        n_ff=5632,
-        n_layer=22,
-        n_head=32,
-        n_head_kv=4,
-        n_embd_head=64,
-        rms_eps=1e-5,
-        rope_theta=10000.0,
-    ),
+    "llama2-7b": _LLAMA2_7B,
+    "llama3-8b": replace(_LLAMA2_7B, n_vocab=128256, n_ctx=8192, n_ff=14336, n_head_kv=8, rope_theta=500000.0),
+    "tinyllama-1.1b": replace(_LLAMA2_7B, n_ctx=2048, n_embd=2048, n_ff=5632, n_layer=22, n_head_kv=4, n_embd_head=64),
 }
 
 
@@ -199,3 +184,53 @@ def _type(name: str) -> Type:
         return Type[name.upper()]
     except KeyError:
         raise ValueError(f"the installed gguf package does not know the type {name}") from None
+
+
+class RandomBlocks:
+    """Makes the data of tensors, straight in a quantized type.
+
+    One chunk of each type is random floats quantized by ggml itself, so that its blocks are of the kind that real ones
+    are and every scale is finite. A tensor is that chunk over and over, from a place of its own. The chunk's number of
+    blocks is prime, so that the rows of a matrix do not repeat until they have begun at every block of it.
+
+    Args:
+        std: standard deviation of the weights; 1 / sqrt(n_embd) keeps activations near one.
+        seed: the same gives the same weights.
+    """
+
+    def __init__(self, std: float, seed: int = 0) -> None:
+        self._std = std
+        self._seed = seed
+        self._chunks: dict[Type, npt.NDArray[np.uint8]] = {}
+
+    def pieces(self, name: str, shape: tuple[int, ...], kind: Type) -> Iterator[memoryview]:
+        """The bytes of a tensor, in order. Vectors are the gains of norms, near one, in F32."""
+        rng = np.random.default_rng((self._seed, zlib.crc32(name.encode())))
+        if len(shape) == 1:
+            if kind != Type.F32:
+                raise ValueError(f"{name} is a vector in {kind.name}, expected F32")
+            yield rng.normal(1.0, _NORM_SPREAD, shape).astype("<f4").view(np.uint8).data
+            return
+        blocks = self._chunk(kind)
+        left = tensor_bytes(int(np.prod(shape, dtype=np.int64)), kind)
+        begin = int(rng.integers(len(blocks)))
+        while left > 0:
+            piece = blocks[begin:].reshape(-1)[:left]
+            yield piece.data
+            left -= piece.size
+            begin = 0
+
+    def _chunk(self, kind: Type) -> npt.NDArray[np.uint8]:
+        """(n_blocks, block_bytes), a prime number of blocks."""
+        if kind not in self._chunks:
+            self._chunks[kind] = _random_chunk(kind, self._std, self._seed)
+        return self._chunks[kind]
+
+
+def _random_chunk(kind: Type, std: float, seed: int) -> npt.NDArray[np.uint8]:
+    per_block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    n_blocks = _N_BLOCKS[per_block]
+    n_rows = -(-n_blocks // _ROW_BLOCKS[per_block])
+    rng = np.random.default_rng((seed, int(kind)))
+    values = rng.standard_normal((n_rows, per_block * _ROW_BLOCKS[per_block]), np.float32) * np.float32(std)
+    return quantize_rows(values, kind).reshape(-1, block_bytes)[:n_blocks]

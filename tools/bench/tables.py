@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Callable, Optional
 
 from rich import box
@@ -12,24 +11,14 @@ from rich.text import Text
 
 from lazygguf.cli.printable import printable
 
-from .rows import Row
-from .timing import Spread
+from .timing import Row, Spread
+
+Column = tuple[str, Callable[[Row], str]]  # its title, and what it shows of a row
 
 NONE = "-"
 WIDE = 160  # columns, where stdout is no terminal and nothing has to fit
 
-_SPEED = (
-    "prompt",
-    "keep",
-    "TTFT s",
-    "prefill s (min-max)",
-    "prefill t/s (min-max)",
-    "decode t/s (min-max)",
-    "total s",
-)
-_WORK = ("prompt", "keep", "share", "ideal", "reached")
-_DRAFT = ("draft s", "draft share")
-_MEMORY = ("prompt", "keep", "KV MiB", "aux MiB", "peak MiB", "logits")
+_LEFT = ("keep", "logits")  # columns of text
 _PARTS = ("ttft", "decode", "total")
 
 
@@ -55,75 +44,63 @@ def print_tables(rows: list[Row], title: str, markdown: bool = False) -> None:
 
 def speed_table(rows: list[Row], markdown: bool = False) -> Table:
     """Times, medians first."""
-    table = _table(_SPEED, markdown)
-    for row in rows:
-        table.add_row(
-            *_names(row),
-            _seconds(row.spread("ttft").median),
-            _spread(row.spread("prefill"), _seconds),
-            _spread(row.rate("prefill"), _rate),
-            _spread(row.rate("decode"), _rate),
-            _seconds(row.spread("total").median),
-            end_section=not markdown and _ends_length(rows, row),
-        )
-    return table
+    columns: list[Column] = [
+        ("TTFT s", lambda row: _seconds(row.spread("ttft").median)),
+        ("prefill s (min-max)", lambda row: _spread(row.spread("prefill"), _seconds)),
+        ("prefill t/s (min-max)", lambda row: _spread(row.rate("prefill"), _rate)),
+        ("decode t/s (min-max)", lambda row: _spread(row.rate("decode"), _rate)),
+        ("total s", lambda row: _seconds(row.spread("total").median)),
+    ]
+    return _table(rows, columns, markdown)
 
 
 def ratio_table(rows: list[Row], markdown: bool = False) -> Table:
     """Work done, and how many times faster than dense and llama.cpp."""
-    against = [("dense", Row.ratio_dense)] if rows[0].dense is not None else []
+    columns: list[Column] = [
+        ("share", lambda row: f"{row.token_share:.3f}"),
+        ("ideal", lambda row: f"{row.ideal_speedup:.2f}x"),
+        ("reached", lambda row: NONE if row.reached is None else f"{row.reached:.0%}"),
+    ]
+    if any(row.draft_share for row in rows):
+        columns += [
+            ("draft s", lambda row: _seconds(row.spread("draft").median) if row.draft_share else NONE),
+            ("draft share", lambda row: f"{row.draft_share:.3f}" if row.draft_share else NONE),
+        ]
+    if rows[0].dense is not None:
+        columns.append(("TTFT, decode, total / dense", lambda row: _ratios(row.ratio_dense)))
     if rows[0].llama_cpp is not None:
-        against.append(("llama.cpp", Row.ratio_llama_cpp))
-    has_draft = any(row.draft_share for row in rows)
-    titles = [*_WORK, *(_DRAFT if has_draft else ())]
-    table = _table([*titles, *(f"TTFT, decode, total / {name}" for name, _ in against)], markdown)
-    for row in rows:
-        table.add_row(
-            *_names(row),
-            f"{row.token_share:.3f}",
-            f"{row.ideal_speedup:.2f}x",
-            NONE if row.reached is None else f"{row.reached:.0%}",
-            *(_draft(row) if has_draft else ()),
-            *("  ".join(_times(ratio(row, part)) for part in _PARTS) for _, ratio in against),
-            end_section=not markdown and _ends_length(rows, row),
-        )
-    return table
+        columns.append(("TTFT, decode, total / llama.cpp", lambda row: _ratios(row.ratio_llama_cpp)))
+    return _table(rows, columns, markdown)
 
 
 def memory_table(rows: list[Row], markdown: bool = False) -> Table:
     """Bytes held, and the logits' hash."""
-    table = _table(_MEMORY, markdown)
-    for row in rows:
-        last = row.samples[-1]
-        table.add_row(
-            *_names(row),
-            *(_mib(n) for n in (last.kv_bytes, last.aux_bytes, row.peak_bytes)),
-            row.logits_hash,
-            end_section=not markdown and _ends_length(rows, row),
-        )
-    return table
+    columns: list[Column] = [
+        ("KV MiB", lambda row: _mib(row.samples[-1].kv_bytes)),
+        ("aux MiB", lambda row: _mib(row.samples[-1].aux_bytes)),
+        ("peak MiB", lambda row: _mib(row.peak_bytes)),
+        ("logits", lambda row: row.logits_hash),
+    ]
+    return _table(rows, columns, markdown)
 
 
-def _table(titles: Sequence[str], markdown: bool) -> Table:
+def _table(rows: list[Row], columns: list[Column], markdown: bool) -> Table:
+    """The columns after those that name a row; a line ends each length on a terminal."""
     table = Table(box=box.MARKDOWN if markdown else box.SIMPLE_HEAD, header_style="bold", pad_edge=markdown)
-    for title in titles:
-        table.add_column(title, justify="left" if title in ("keep", "logits") else "right", overflow="fold")
+    names: list[Column] = [
+        ("prompt", lambda row: f"{row.n_prompt:,}"),
+        ("keep", lambda row: printable(row.contender.label)),
+    ]
+    for title, _ in names + columns:
+        table.add_column(title, justify="left" if title in _LEFT else "right", overflow="fold")
+    for row, following in zip(rows, [*rows[1:], None]):
+        ends_length = following is None or following.n_prompt != row.n_prompt
+        table.add_row(*(cell(row) for _, cell in names + columns), end_section=ends_length and not markdown)
     return table
 
 
-def _names(row: Row) -> tuple[str, str]:
-    return f"{row.n_prompt:,}", printable(row.contender.label)
-
-
-def _draft(row: Row) -> tuple[str, str]:
-    """Seconds of the draft, and its work as a share of the dense work."""
-    if not row.draft_share:
-        return NONE, NONE
-    return _seconds(row.spread("draft").median), f"{row.draft_share:.3f}"
-
-
-def _ends_length(rows: list[Row], row: Row) -> bool:
-    return row is next(other for other in reversed(rows) if other.n_prompt == row.n_prompt)
+def _ratios(ratio: Callable[[str], Optional[float]]) -> str:
+    return "  ".join(_times(ratio(part)) for part in _PARTS)
 
 
 def _spread(values: Spread, shown: Callable[[float], str]) -> str:

@@ -26,13 +26,13 @@ from lazygguf.errors import Cancelled
 from lazygguf.model.options import ModelOptions
 
 from ..atomic_file import check_target
-from ..draft_options import draft_options
 from ..eval.command import parse_lengths
 from ..eval.engine import Engine
 from ..eval.kld import N_CONTINUATION
 from ..eval.prompts import Haystack
 from ..plot_file import check_plot
 from ..progress_bar import step_bar
+from ..schedule_options import draft_options
 from .drafts import find_scoring
 from .probes import KINDS, MAX_LISTED, ProbeSource
 from .profile import embed_profile, measured, model_notes, write_profile

@@ -183,6 +183,11 @@ class Constant(Source):
         return self._values[begin:end]
 
 
+def is_count(value: object) -> bool:
+    """Whether a value of a header can be a size or an offset."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62
+
+
 def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
     """Row-major strides in elements."""
     strides, step = [], 1

@@ -17,15 +17,22 @@ from lazygguf.errors import ModelFileError
 
 from ..atomic_file import atomic_output, check_space, check_target, scratch_file, shown_bytes
 from ..progress_bar import byte_bar, step_bar
-from ..quantize.command import QuantizeOptions, check_quantized, run_quantizer
+from ..quantize.command import QuantizeOptions, run_quantizer
 from ..quantize.quant_types import QuantType, quant_type
 from .hf import plan_hf
 from .hf_weights import has_weights
 from .meta import plan_meta, shard_names
-from .payload import OUTTYPES, resolve_auto
 from .plan import ModelPlan
-from .verify import check_written
-from .writer import data_bytes, header_bytes, load_metadata, write_gguf
+from .writer import (
+    OUTTYPES,
+    check_against_plan,
+    check_written,
+    data_bytes,
+    header_bytes,
+    load_metadata,
+    resolve_auto,
+    write_gguf,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -170,11 +177,11 @@ def _describe(plan: ModelPlan, target: Path, outtype: str, kind: Optional[QuantT
 def _write(plan: ModelPlan, path: Path, outtype: str, metadata: gguf.Metadata) -> None:
     with byte_bar("converting", data_bytes(plan, outtype)) as progress:
         write_gguf(plan, path, outtype, metadata, progress)
-    check_written(path, plan, outtype)
+    check_against_plan(path, plan, outtype)
 
 
 def _quantize(source: Path, target: Path, kind: QuantType) -> None:
     options = QuantizeOptions(ftype=kind.ftype, only_copy=kind.name == "COPY", allow_requantize=True)
     with step_bar("quantizing") as progress:
         run_quantizer(source, target, options, progress)
-    check_quantized(target)
+    check_written(target)

@@ -1,7 +1,8 @@
-"""GGUF files are written: metadata by the gguf package, the tensors of a plan streamed block by block.
+"""GGUF files are written: metadata by the gguf package, the tensors of a plan converted and streamed block by block.
 
-Owns the order of the file and the memory: a few blocks at a time, whatever the model's size. It writes to the
-path it is given; that this is a temporary name is atomic_file's business.
+Owns the types of the tensors, their conversion, the order of the file, and the memory: a few blocks at a time, whatever
+the model's size. A value that a type cannot hold is an error, never an infinity. A written file is read again with the
+loader's checks. It writes to the path it is given; that this is a temporary name is atomic_file's business.
 """
 
 from __future__ import annotations
@@ -18,22 +19,115 @@ from typing import Any, BinaryIO, Callable, Optional
 
 import gguf
 import numpy as np
-from gguf import GGMLQuantizationType
+from gguf import GGMLQuantizationType as Type
 from numpy.typing import NDArray
 
-from lazygguf.errors import ModelFileError
+from lazygguf.errors import LazyError, ModelFileError, UnsupportedModelError
 
-from .payload import FILE_TYPES, convert_block, is_plain_copy, n_bytes, tensor_bytes, type_of
 from .plan import Hparams, ModelPlan, OutTensor, Vocab, add_hparams, add_vocab
 
+OUTTYPES = {"f32": Type.F32, "f16": Type.F16, "bf16": Type.BF16, "q8_0": Type.Q8_0}
+FILE_TYPES = {
+    "f32": gguf.LlamaFileType.ALL_F32,
+    "f16": gguf.LlamaFileType.MOSTLY_F16,
+    "bf16": gguf.LlamaFileType.MOSTLY_BF16,
+    "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
+}
+_SAME = {"F32": Type.F32, "F16": Type.F16, "BF16": Type.BF16}
+_Q8_BLOCK = 32
+
+_bf16_as_f16: Optional[NDArray[np.float16]] = None
 BLOCK_ELEMENTS = 4 * 1024 * 1024
 N_WORKERS = 2  # conversion keeps ahead of a disk; more only costs memory
 ALIGNMENT = gguf.GGUF_DEFAULT_ALIGNMENT
 
 
+def resolve_auto(outtype: str, tensors: list[OutTensor]) -> str:
+    """ "auto" becomes the 16-bit type of the first matrix that has one, else f16."""
+    if outtype != "auto":
+        return outtype
+    for tensor in tensors:
+        if len(tensor.source.shape) >= 2 and tensor.source.dtype in ("F16", "BF16"):
+            return tensor.source.dtype.lower()
+    return "f16"
+
+
+def type_of(tensor: OutTensor, outtype: str) -> Type:
+    """The GGUF type of a tensor: vectors stay F32, rows that Q8_0 blocks do not fit become F16."""
+    if len(tensor.source.shape) <= 1:
+        return Type.F32
+    wanted = OUTTYPES[outtype]
+    if wanted == Type.Q8_0 and tensor.source.shape[-1] % _Q8_BLOCK:
+        return Type.F16
+    return wanted
+
+
+def tensor_bytes(n_elements: int, kind: Type) -> int:
+    """Bytes of so many elements in a type; they are whole blocks of it."""
+    per_block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    return n_elements // per_block * int(block_bytes)
+
+
+def convert_block(name: str, block: NDArray[Any], dtype: str, kind: Type) -> NDArray[Any]:
+    """One block of rows in the file's type, contiguous.
+
+    Args:
+        name: The tensor, for errors.
+        block: Stored elements; BF16 as uint16.
+        dtype: What they are.
+        kind: What the file holds.
+    """
+    if _SAME[dtype] == kind:
+        return np.ascontiguousarray(block)
+    if kind == Type.F16:
+        return _to_f16(name, block, dtype)
+    floats = _to_f32(block, dtype)
+    if kind == Type.F32:
+        return floats
+    result: NDArray[Any] = gguf.quants.quantize(floats, kind)
+    return result
+
+
+def _to_f32(block: NDArray[Any], dtype: str) -> NDArray[np.float32]:
+    if dtype == "BF16":
+        wide = block.astype(np.uint32)
+        wide <<= 16
+        return wide.view(np.float32)
+    return np.ascontiguousarray(block, dtype=np.float32)
+
+
+def _to_f16(name: str, block: NDArray[Any], dtype: str) -> NDArray[np.float16]:
+    if dtype == "BF16":
+        return _bf16_to_f16(name, np.ascontiguousarray(block))
+    try:
+        with np.errstate(over="raise"):
+            return block.astype(np.float16)
+    except FloatingPointError:
+        raise _too_large(name, float(np.abs(block).max())) from None
+
+
+def _bf16_to_f16(name: str, bits: NDArray[np.uint16]) -> NDArray[np.float16]:
+    """By table: all 65536 values, which is twice as fast as the way over float32."""
+    global _bf16_as_f16
+    if _bf16_as_f16 is None:
+        with np.errstate(over="ignore"):
+            values = (np.arange(1 << 16, dtype=np.uint32) << 16).view(np.float32)
+            _bf16_as_f16 = values.astype(np.float16)
+    largest = int((bits & np.uint16(0x7FFF)).max())  # the magnitude's order is the order of its bits
+    if 0x477F < largest < 0x7F80:  # above 65280, below infinity
+        raise _too_large(name, float(_to_f32(np.array([largest], dtype=np.uint16), "BF16")[0]))
+    return _bf16_as_f16[bits]
+
+
+def _too_large(name: str, value: float) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"{name} holds {value:g}, more than f16 can (65504); convert with --outtype bf16 or f32"
+    )
+
+
 def data_bytes(plan: ModelPlan, outtype: str) -> int:
     """Bytes of all tensors in the file, padded."""
-    return sum(_padded(n_bytes(t.source, type_of(t, outtype))) for t in plan.tensors)
+    return sum(_padded(tensor_bytes(t.source.n_elements, type_of(t, outtype))) for t in plan.tensors)
 
 
 def header_bytes(plan: ModelPlan) -> int:
@@ -74,7 +168,7 @@ class Header:
     vocab: Vocab
     metadata: gguf.Metadata
     file_type: int
-    tensors: Sequence[tuple[str, tuple[int, ...], GGMLQuantizationType]]
+    tensors: Sequence[tuple[str, tuple[int, ...], Type]]
 
 
 @contextlib.contextmanager
@@ -118,7 +212,7 @@ def write_gguf(
     Args:
         plan: What to write; a plan without tensors gives a vocabulary file.
         path: Created or overwritten.
-        outtype: A key of payload.OUTTYPES.
+        outtype: A key of OUTTYPES.
         metadata: general.* keys.
         progress: Called with the bytes of each block that was written.
     """
@@ -140,7 +234,7 @@ def _write_tensors(tensors: list[OutTensor], file: BinaryIO, outtype: str, progr
                 file.write(block.reshape(-1).view(np.uint8).data)
                 written += block.nbytes
                 progress(block.nbytes)
-            expected = n_bytes(tensor.source, type_of(tensor, outtype))
+            expected = tensor_bytes(tensor.source.n_elements, type_of(tensor, outtype))
             if written != expected:
                 raise ModelFileError(f"{tensor.name}: {written} bytes were written, expected {expected}")
             pad_tensor(file, written)
@@ -152,7 +246,7 @@ def _blocks(tensor: OutTensor, outtype: str, pool: ThreadPoolExecutor) -> Iterat
     n_rows = source.shape[0]
     step = max(1, BLOCK_ELEMENTS * n_rows // source.n_elements)
     ranges = [(begin, min(begin + step, n_rows)) for begin in range(0, n_rows, step)]
-    if is_plain_copy(source, kind):
+    if _SAME[source.dtype] == kind:  # the stored bytes are already the file's
         for begin, end in ranges:
             yield np.ascontiguousarray(source.rows(begin, end))
             source.release(begin, end)
@@ -175,3 +269,43 @@ def _next(source: Any, running: deque[tuple[Future[NDArray[Any]], int, int]]) ->
     block = future.result()
     source.release(begin, end)
     return block
+
+
+# the checks load ggml, which the rest of a conversion does not need
+
+
+def check_input(path: Path) -> None:
+    """Raises unless the loader would take the file as a model: container, keys, tensors, vocabulary."""
+    from lazygguf._ffi import NativeFile
+
+    with NativeFile(path) as file:
+        file.check()
+
+
+def check_written(path: Path) -> None:
+    """The same for a file of our own."""
+    try:
+        check_input(path)
+    except LazyError as error:
+        raise type(error)(
+            f"the file just written does not pass the loader's check, so it was removed: {error}"
+        ) from error
+
+
+def check_against_plan(path: Path, plan: ModelPlan, outtype: str) -> None:
+    """Raises unless the file holds the plan and the loader takes it; a vocabulary file is not loaded."""
+    from lazygguf._ffi import NativeFile
+
+    if plan.tensors:
+        check_written(path)
+    with NativeFile(path) as file:
+        found = [(t.name, _without_ones(t.ne), t.type_name) for t in file.tensors]
+        n_tokens = len(file.metadata["tokenizer.ggml.tokens"])
+    planned = [(t.name, _without_ones(tuple(reversed(t.source.shape))), type_of(t, outtype).name) for t in plan.tensors]
+    if found != planned or n_tokens != len(plan.vocab.tokens):
+        odd = next((pair for pair in zip(found, planned) if pair[0] != pair[1]), (len(found), len(planned)))
+        raise ModelFileError(f"the file just written differs from the plan: {odd[0]}, expected {odd[1]}")
+
+
+def _without_ones(ne: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(n for n in ne if n != 1)

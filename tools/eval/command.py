@@ -27,10 +27,9 @@ from lazygguf.cli.printable import printable
 from lazygguf.errors import Cancelled
 from lazygguf.model.options import ModelOptions
 
-from ..draft_options import draft_options
-from ..keep_options import Asking, add_schedule_arguments, is_spelled, split_schedules
 from ..plot_file import check_plot
 from ..progress_bar import step_bar
+from ..schedule_options import Asking, add_schedule_arguments, draft_options, is_spelled, split_schedules
 from .engine import Engine
 from .kld import N_CONTINUATION, KldSource
 from .longbench import N_SPARE, NAMES, LongBenchSource, found_tasks, require_metrics

@@ -28,7 +28,7 @@ from lazygguf.read.prompt import Prompt
 from lazygguf.text.tokenizer import Tokenizer
 from lazygguf.threads import physical_cores
 
-from ..keep_options import ModelShape
+from ..schedule_options import ModelShape
 from .methods import Method
 from .prompts import Prompter, TaskPrompt
 

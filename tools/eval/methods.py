@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from lazygguf.schedule.keep_schedule import BEFORE_LAYER_0, KeepSchedule, PruningPoint
 
-from ..keep_options import Asking, ModelShape, schedule_of
+from ..schedule_options import Asking, ModelShape, schedule_of
 from .prompts import TaskPrompt
 
 BASELINES = ("dense", "random", "recent", "static", "paper")

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import deque
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Callable, Optional
 
@@ -17,7 +17,7 @@ from lazygguf.errors import LazyError, UnsupportedModelError
 
 from ..atomic_file import atomic_output, check_space, check_target, shown_bytes
 from ..child_process import child_command
-from ..convert.verify import check_input
+from ..convert.writer import check_input, check_written
 from ..progress_bar import step_bar
 from .imatrix_file import read_imatrix
 from .quant_types import COPY, QuantType, quant_type, tensor_type
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.dry_run:
         check_not_same(args.input, args.output)
         check_target(args.output, args.force)
-    planned = run_quantizer(args.input, args.output, options_with_dry_run(options), lambda done, total: None)
+    planned = run_quantizer(args.input, args.output, replace(options, dry_run=True), lambda done, total: None)
     _say(f"{args.input.name} -> {kind.name}: {shown_bytes(planned.n_bytes)}, {planned.bits:.2f} bits a weight")
     if args.dry_run:
         for line in planned.warnings:
@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> int:
     with atomic_output(args.output, args.force) as scratch:
         with step_bar("quantizing") as progress:
             result = run_quantizer(args.input, scratch, options, progress)
-        check_quantized(scratch)
+        check_written(scratch)
     for line in result.warnings:
         _say(line)
     print(f"lazygguf chat -m {args.output}")
@@ -116,25 +116,10 @@ def _options(args: argparse.Namespace, kind: QuantType) -> QuantizeOptions:
     )
 
 
-def options_with_dry_run(options: QuantizeOptions) -> QuantizeOptions:
-    """The same, only measuring."""
-    return QuantizeOptions(**{**asdict(options), "dry_run": True})
-
-
 def check_not_same(source: Path, target: Path) -> None:
     """Raises ValueError when the output is the input."""
     if target.exists() and source.samefile(target):
         raise ValueError(f"{target}: the output is the input; name another file")
-
-
-def check_quantized(path: Path) -> None:
-    """The loader's check of a file that the quantizer wrote."""
-    try:
-        check_input(path)
-    except LazyError as error:
-        raise type(error)(
-            f"the file just written does not pass the loader's check, so it was removed: {error}"
-        ) from error
 
 
 def run_quantizer(

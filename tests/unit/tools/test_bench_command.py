@@ -17,7 +17,7 @@ pytest.importorskip("lazygguf.tools.bench.command", reason="lazygguf is not inst
 
 from lazygguf.tools.bench.contenders import LAZYGGUF, LLAMA_CPP, Contender
 from lazygguf.tools.bench.engines import LazyEngine, LlamaCppEngine, Settings
-from lazygguf.tools.bench.memory import peak_bytes
+from lazygguf.tools.bench.measuring import peak_bytes
 from lazygguf.tools.bench.text import Script
 
 TinyModel = Callable[[TinyConfig], tuple[Path, Any]]

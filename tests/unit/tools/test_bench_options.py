@@ -24,7 +24,7 @@ from lazygguf.tools.bench.contenders import (
     split_keeps,
 )
 from lazygguf.tools.bench.text import random_ids
-from lazygguf.tools.keep_options import Asking, ModelShape
+from lazygguf.tools.schedule_options import Asking, ModelShape
 
 TinyModel = Callable[[TinyConfig], tuple[Path, Any]]
 SHAPE = ModelShape(n_layer=10, n_head=4, metadata={})

@@ -14,8 +14,7 @@ from gguf import GGMLQuantizationType
 
 pytest.importorskip("lazygguf.tools.bench.command", reason="lazygguf is not installed with its tools")
 
-from lazygguf.tools.bench.random_blocks import RandomBlocks
-from lazygguf.tools.bench.shapes import SHAPES, make_vocab, shape_file, tensor_shapes
+from lazygguf.tools.bench.shapes import SHAPES, RandomBlocks, make_vocab, shape_file, tensor_shapes
 from lazygguf.tools.bench.text import TEXT
 from lazygguf.tools.convert.plan import Hparams
 from lazygguf.tools.quantize.quant_types import quant_type

@@ -16,13 +16,21 @@ pytest.importorskip("lazygguf.tools.bench.command", reason="lazygguf is not inst
 from lazygguf.tools.bench import measuring
 from lazygguf.tools.bench.contenders import LAZYGGUF, LLAMA_CPP, Contender
 from lazygguf.tools.bench.engines import Counts, Settings
-from lazygguf.tools.bench.facts import Machine, ModelFacts
-from lazygguf.tools.bench.records import Conditions, to_records
-from lazygguf.tools.bench.rows import VARIES, Row, make_rows
+from lazygguf.tools.bench.records import Conditions, Machine, ModelFacts, to_records
 from lazygguf.tools.bench.tables import memory_table, ratio_table, speed_table
 from lazygguf.tools.bench.text import Script, script
-from lazygguf.tools.bench.timing import Sample, interleave, logits_hash, measure, pair_ratio, spread
-from lazygguf.tools.keep_options import ModelShape
+from lazygguf.tools.bench.timing import (
+    VARIES,
+    Row,
+    Sample,
+    interleave,
+    logits_hash,
+    make_rows,
+    measure,
+    pair_ratio,
+    spread,
+)
+from lazygguf.tools.schedule_options import ModelShape
 
 THEIRS = Contender(LLAMA_CPP)
 DENSE = Contender(LAZYGGUF)

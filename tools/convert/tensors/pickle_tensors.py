@@ -14,7 +14,7 @@ from typing import Any
 
 from lazygguf.errors import ModelFileError, UnsupportedModelError
 
-from ..checkpoint import STORED, FileTensor, MappedFile, Source, Unreadable, refuse_stand_in
+from ..checkpoint import STORED, FileTensor, MappedFile, Source, Unreadable, is_count, refuse_stand_in
 from .pickle_machine import Refused, run_pickle
 
 MAX_PICKLE = 256 * 1024 * 1024  # bytes of data.pkl; a 70B checkpoint has about 100 KB
@@ -151,7 +151,7 @@ class _TorchZip:
             raise Refused(f"the storage {key!r} is not in the archive")
         dtype, item = STORAGES[kind.name]
         offset, size = self._span(info)
-        if not _is_count(n_elements) or n_elements * item > size:
+        if not is_count(n_elements) or n_elements * item > size:
             raise Refused(f"storage {key!r} claims {n_elements} elements of {dtype} in {size} bytes")
         return Storage(dtype, item, offset, n_elements)
 
@@ -180,14 +180,10 @@ def _rebuild_parameter(data: Any, *_: Any) -> TensorView:
     return data
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62
-
-
 def _rebuild_tensor(storage: Any, first: Any, shape: Any, strides: Any, *_: Any) -> TensorView:
     """A view of a storage that stays inside it."""
     counts = isinstance(shape, tuple) and isinstance(strides, tuple) and len(shape) == len(strides) <= 4
-    if not (isinstance(storage, Storage) and counts and all(_is_count(n) for n in (first, *shape, *strides))):
+    if not (isinstance(storage, Storage) and counts and all(is_count(n) for n in (first, *shape, *strides))):
         raise Refused(f"a tensor with the shape {shape!r} and strides {strides!r} at {first!r}")
     last = first + sum((n - 1) * s for n, s in zip(shape, strides))
     if 0 not in shape and last >= storage.n_elements:

@@ -13,7 +13,7 @@ from typing import Any
 
 from lazygguf.errors import ModelFileError
 
-from ..checkpoint import STORED, FileTensor, MappedFile, Source, Unreadable, refuse_stand_in
+from ..checkpoint import STORED, FileTensor, MappedFile, Source, Unreadable, is_count, refuse_stand_in
 
 MAX_HEADER = 100 * 1000 * 1000  # bytes; the limit of the format's own library
 ITEM_SIZES = {
@@ -84,10 +84,6 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _is_size(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 62
-
-
 def _entry(path: Path, name: str, entry: Any) -> tuple[str, tuple[int, ...], int, int]:
     """dtype, shape and byte range of one tensor, each consistent with the others."""
     if not isinstance(entry, dict):
@@ -97,9 +93,9 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[str, tuple[int, ...], int
         raise ModelFileError(f"{path}: tensor {name!r}: dtype is {dtype!r}")
     if dtype not in ITEM_SIZES:
         raise ModelFileError(f"{path}: tensor {name!r}: safetensors has no type {dtype!r}")
-    if not isinstance(shape, list) or not all(_is_size(n) for n in shape):
+    if not isinstance(shape, list) or not all(is_count(n) for n in shape):
         raise ModelFileError(f"{path}: tensor {name!r}: shape is {shape!r}")
-    if not isinstance(offsets, list) or len(offsets) != 2 or not all(_is_size(n) for n in offsets):
+    if not isinstance(offsets, list) or len(offsets) != 2 or not all(is_count(n) for n in offsets):
         raise ModelFileError(f"{path}: tensor {name!r}: data_offsets is {offsets!r}")
     size = ITEM_SIZES[dtype]
     for n in shape:

@@ -11,16 +11,21 @@ import json
 from pathlib import Path
 from typing import Any, Optional
 
-import gguf
-
 from lazygguf.errors import ModelFileError, UnsupportedModelError
 
 from ..json_file import read_json
 from ..plan import Vocab
-from .special import looks_special, padding_names, read_specials, refuse_duplicates
-
-NORMAL, CONTROL = int(gguf.TokenType.NORMAL), int(gguf.TokenType.CONTROL)
-USER_DEFINED, UNUSED = int(gguf.TokenType.USER_DEFINED), int(gguf.TokenType.UNUSED)
+from .special import (
+    CONTROL,
+    NORMAL,
+    UNUSED,
+    USER_DEFINED,
+    looks_special,
+    padding_names,
+    read_specials,
+    refuse_duplicates,
+    vocab_table,
+)
 
 _TAIL = r"[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 LLAMA3_SPLIT = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|" + _TAIL % r"\p{N}{1,3}"
@@ -47,7 +52,7 @@ def read_bpe(path: Path, n_vocab: int, pre: Optional[str], notes: list[str]) -> 
     if not isinstance(model, dict) or model.get("type") != "BPE":
         kind = model.get("type") if isinstance(model, dict) else model
         raise UnsupportedModelError(f"{path}: the tokenizer's model is {kind!r}; BPE and SentencePiece are converted")
-    texts = _base_tokens(path, model.get("vocab"), n_vocab)
+    texts = _base_tokens(path, vocab_table(path, model.get("vocab")), n_vocab)
     types = [NORMAL if i in texts else UNUSED for i in range(n_vocab)]
     _put_added(path, tokenizer.get("added_tokens") or [], texts, types, notes)
     names = padding_names(n_vocab, {text.encode() for text in texts.values()})
@@ -70,9 +75,7 @@ def read_bpe(path: Path, n_vocab: int, pre: Optional[str], notes: list[str]) -> 
     )
 
 
-def _base_tokens(path: Path, vocab: Any, n_vocab: int) -> dict[int, str]:
-    if not isinstance(vocab, dict) or not all(isinstance(i, int) and i >= 0 for i in vocab.values()):
-        raise ModelFileError(f"{path}: model.vocab is no table of token ids")
+def _base_tokens(path: Path, vocab: dict[str, int], n_vocab: int) -> dict[int, str]:
     largest = max(vocab.values(), default=-1)
     if largest >= n_vocab:
         raise ModelFileError(

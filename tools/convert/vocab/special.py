@@ -18,6 +18,9 @@ from lazygguf.errors import ModelFileError
 
 from ..json_file import optional_json
 
+NORMAL, UNKNOWN, CONTROL = int(gguf.TokenType.NORMAL), int(gguf.TokenType.UNKNOWN), int(gguf.TokenType.CONTROL)
+USER_DEFINED, UNUSED = int(gguf.TokenType.USER_DEFINED), int(gguf.TokenType.UNUSED)
+BYTE = int(gguf.TokenType.BYTE)
 KINDS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
 
@@ -63,6 +66,13 @@ def _named_ids(config: dict[str, Any], tokens: Sequence[bytes]) -> dict[str, int
         if isinstance(text, str) and text.encode() in positions:
             ids[kind] = positions[text.encode()]
     return ids
+
+
+def vocab_table(path: Path, vocab: Any) -> dict[str, int]:
+    """model.vocab of a tokenizer.json: the id of each token."""
+    if not isinstance(vocab, dict) or not all(isinstance(i, int) and i >= 0 for i in vocab.values()):
+        raise ModelFileError(f"{path}: model.vocab is no table of token ids")
+    return vocab
 
 
 def looks_special(token: str) -> bool:

@@ -11,21 +11,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import gguf
-
 from lazygguf.errors import ModelFileError
 
 from ..json_file import optional_json, read_json
 from ..plan import Vocab
-from .special import looks_special, padding_names, read_specials, refuse_duplicates
-
-NORMAL, UNKNOWN, CONTROL = (
-    int(gguf.TokenType.NORMAL),
-    int(gguf.TokenType.UNKNOWN),
-    int(gguf.TokenType.CONTROL),
+from .special import (
+    BYTE,
+    CONTROL,
+    NORMAL,
+    UNKNOWN,
+    UNUSED,
+    USER_DEFINED,
+    looks_special,
+    padding_names,
+    read_specials,
+    refuse_duplicates,
+    vocab_table,
 )
-USER_DEFINED, UNUSED = int(gguf.TokenType.USER_DEFINED), int(gguf.TokenType.UNUSED)
-BYTE = int(gguf.TokenType.BYTE)
+
 SPACE = "\u2581"
 ADDED_SCORE, PADDING_SCORE = -1000.0, -10000.0
 
@@ -161,7 +164,7 @@ def read_spm_json(path: Path, n_vocab: int, notes: list[str]) -> Vocab:
     model = tokenizer["model"]
     table = _Table(n_vocab)
     ranks = _merge_ranks(path, model.get("merges") or [])
-    for text, i in _vocab_items(path, model.get("vocab")):
+    for text, i in vocab_table(path, model.get("vocab")).items():
         if i >= n_vocab:
             raise ModelFileError(f"{path}: the token {text!r} has the id {i}, the embedding has {n_vocab} rows")
         byte = re.fullmatch(r"<0x[0-9A-Fa-f]{2}>", text) is not None
@@ -179,12 +182,6 @@ def read_spm_json(path: Path, n_vocab: int, notes: list[str]) -> Vocab:
     specials = read_specials(path.parent, tokens, load_merges=False)
     return Vocab("llama", "default", tokens, table.types, table.scores, None, specials.ids, specials.add,
                  _json_space_prefix(path, tokenizer), specials.chat_template)  # fmt: skip
-
-
-def _vocab_items(path: Path, vocab: Any) -> list[tuple[str, int]]:
-    if not isinstance(vocab, dict) or not all(isinstance(i, int) and i >= 0 for i in vocab.values()):
-        raise ModelFileError(f"{path}: model.vocab is no table of token ids")
-    return list(vocab.items())
 
 
 def _merge_ranks(path: Path, merges: Any) -> dict[str, int]:

@@ -10,14 +10,12 @@ import binascii
 from pathlib import Path
 from typing import Optional
 
-import gguf
-
 from lazygguf.errors import ModelFileError
 
 from ..plan import Vocab
+from .special import CONTROL, NORMAL
 
 N_SPECIAL = 256
-NORMAL, CONTROL = int(gguf.TokenType.NORMAL), int(gguf.TokenType.CONTROL)
 MAX_SIZE = 64 * 1024 * 1024
 
 

@@ -1,14 +1,18 @@
-"""Keep schedules on the command line of a tool: their list, who asks in them, and how they become schedules.
+"""Keep schedules and drafts on the command line of a tool: how the options become them.
 
-Owns the options that bench and eval share. It knows nothing of what is done with a schedule.
+Owns the options that the tools share: the list of schedules, who asks in them, and what a draft is opened with. It
+knows nothing of what is done with a schedule.
 """
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional, Union
 
+from lazygguf.files.model_file import ModelFile
+from lazygguf.model.parts import draft_obstacle
 from lazygguf.schedule.keep import KeepArgument, resolve_keep
 from lazygguf.schedule.keep_schedule import QUESTION, KeepSchedule
 
@@ -112,3 +116,21 @@ def schedule_of(keep: str, asking: Asking, shape: ModelShape) -> Optional[KeepSc
     if schedule is not None and schedule.entry is not None and not shape.has_draft:
         raise ValueError(f'keep schedule "{keep}": il is -1, which needs scores from outside: name a draft with -md')
     return schedule
+
+
+def draft_options(args: argparse.Namespace, model_path: str) -> dict[str, Any]:
+    """-md, -ngld and --second-look as arguments of ``LazyModel``.
+
+    Raises:
+        ValueError: the draft would not run, since the model is not large enough for it.
+        OSError, ModelFileError: it cannot be read.
+    """
+    if args.model_draft is not None:
+        obstacle = draft_obstacle(args.model_draft, ModelFile.read(model_path))
+        if obstacle:
+            raise ValueError(f"-md {args.model_draft}: {obstacle}")
+    return {
+        "draft": args.model_draft,
+        "n_gpu_layers_draft": args.n_gpu_layers_draft,
+        "second_look": args.second_look,
+    }
