@@ -71,7 +71,8 @@ def check_server(endpoint: str, version: int) -> None:
         address = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)[0][4]
         with socket.create_connection((str(address[0]), port), _TIMEOUT_S) as connection:
             connection.sendall(struct.pack("<BQ", _HELLO, _N_CAPS) + bytes(_N_CAPS))
-            answer = _receive(connection, _ANSWER.size)
+            with connection.makefile("rb") as stream:
+                answer = stream.read(_ANSWER.size)
     except socket.timeout:
         raise LazyError(
             f"RPC server {endpoint} does not answer within {_TIMEOUT_S:.0f} s: it serves one client at a time, and may "
@@ -81,16 +82,6 @@ def check_server(endpoint: str, version: int) -> None:
         reason = error.strerror or str(error)
         raise LazyError(f"RPC server {endpoint}: {reason}; start one there with 'lazygguf rpc-server'") from error
     _check_answer(endpoint, answer, version)
-
-
-def _receive(connection: socket.socket, n_bytes: int) -> bytes:
-    received = b""
-    while len(received) < n_bytes:
-        part = connection.recv(n_bytes - len(received))
-        if not part:
-            break
-        received += part
-    return received
 
 
 def _check_answer(endpoint: str, answer: bytes, version: int) -> None:

@@ -98,7 +98,6 @@ _REFUSED = {
     "tool_choice": "lazygguf does not call tools",
 }
 _SAMPLING = tuple(SamplingArguments.__annotations__)
-_HOOKS = ("logits_processor", "stopping_criteria")
 TEXT_OPTIONS = tuple(TextArguments.__annotations__)
 CHAT_OPTIONS = tuple(ChatArguments.__annotations__)
 MAX_LOGPROBS = 1000
@@ -116,7 +115,7 @@ class CompletionOptions:
         echo: put the prompt before the text.
         model: the name that results carry; None is the model's path.
         grammar: what the answer must match.
-        hooks: the ``logits_processor`` and ``stopping_criteria`` callables as lists.
+        logits_processors, stopping_criteria: the callables.
     """
 
     sampling: SamplingParams = field(default_factory=SamplingParams)
@@ -126,7 +125,8 @@ class CompletionOptions:
     echo: bool = False
     model: Optional[str] = None
     grammar: Optional[GrammarLike] = None
-    hooks: dict[str, list[Any]] = field(default_factory=dict)
+    logits_processors: Sequence[LogitsProcessor] = ()
+    stopping_criteria: Sequence[StoppingCriterion] = ()
 
     @classmethod
     def of_text(cls, given: Mapping[str, Any]) -> CompletionOptions:
@@ -162,8 +162,8 @@ class CompletionOptions:
             sampling=self.sampling,
             grammar=self.grammar,
             n_logprobs=self.n_logprobs,
-            logits_processors=self.hooks.get("logits_processor", []),
-            stopping_criteria=self.hooks.get("stopping_criteria", []),
+            logits_processors=self.logits_processors,
+            stopping_criteria=self.stopping_criteria,
             started=started,
         )
 
@@ -193,7 +193,8 @@ def _shared(options: Mapping[str, Any]) -> dict[str, Any]:
         "stops": check_stops(options.get("stop")),
         "model": options.get("model"),
         "grammar": grammar,
-        "hooks": {name: _callables(name, options.get(name)) for name in _HOOKS},
+        "logits_processors": _callables("logits_processor", options.get("logits_processor")),
+        "stopping_criteria": _callables("stopping_criteria", options.get("stopping_criteria")),
     }
 
 

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 import numpy.typing as npt
@@ -82,16 +82,12 @@ class TokenContext:
         if self._cancelled:
             raise Cancelled("cancelled")
 
-    def append(self, new: Prompt, scores: Optional[Scores] = None, attention: Any = None) -> Any:
+    def append(self, new: Prompt, scores: Optional[Scores] = None) -> None:
         """Reads tokens after what is there; generations under way are over.
 
         Args:
             new: the new tokens.
             scores: for every token in the context, see ``_ffi.NativeSession.eval``; no reader reads then.
-            attention: see ``_ffi.NativeSession.eval``; no reader reads then.
-
-        Returns:
-            The attention that was asked for, or None.
 
         Raises:
             ContextFullError: they do not fit.
@@ -99,7 +95,7 @@ class TokenContext:
         with self._step() as session:
             self._generation += 1
             self._cancelled = False
-            return self._read(session, new, scores, attention)
+            self._read(session, new, scores)
 
     def read_prompt(self, prompt: Prompt) -> None:
         """Makes the context hold exactly this prompt, with logits, reading only what is not there already.
@@ -166,21 +162,20 @@ class TokenContext:
             if self.reader is not None:
                 self.reader.close()
 
-    def _read(self, session: Session, new: Prompt, scores: Optional[Scores] = None, attention: Any = None) -> Any:
+    def _read(self, session: Session, new: Prompt, scores: Optional[Scores] = None) -> None:
         n_past = session.n_tokens
         if n_past + len(new.ids) > self.n_ctx:
             self.check_room(n_past + len(new.ids))
         begin = time.perf_counter()
         ids = self._tokens.extend(new.ids)
-        if self.reader is not None and scores is None and attention is None:
+        if self.reader is not None and scores is None:
             progress = Progress(self._on_progress, self._on_draft_progress, self._check_cancelled)
             self.stats = self.reader.read(session, Reading(replace(new, ids=ids), n_past), progress)
-            return None
+            return
         tokens = np.asarray(new.ids, np.int32)
-        found = session.eval(tokens, new.query_span, self._on_progress, scores, attention, new.protect)
+        session.eval(tokens, new.query_span, self._on_progress, scores, protect=new.protect)
         self.stats = stats_of_steps([session.stats()], n_past, time.perf_counter() - begin)
         self.stats.draft_note = self.draft_note
-        return found
 
     def _on_progress(self, n_done: int, n_total: int) -> None:
         self._check_cancelled()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional, Union
@@ -278,7 +279,7 @@ def _point_from_dict(point: Any) -> PruningPoint:
 def _point_problem(point: PruningPoint) -> Optional[str]:
     if not is_integer(point.il, BEFORE_LAYER_0, INT32_MAX):
         return f"il is {point.il!r}, expected an integer >= 0, or -1 (before layer 0)"
-    if not _is_share(point.keep) or point.keep == 0:
+    if not _is_number(point.keep, 1) or point.keep == 0:
         return f"keep is {_spell_keep(point.keep)}, expected a value in (0, 1]"
     if point.n_query != QUESTION and not is_integer(point.n_query, 1, MAX_QUERY):
         return f'n_query is {point.n_query!r}, expected an integer in [1, {MAX_QUERY}] or "{QUESTION}"'
@@ -288,9 +289,9 @@ def _point_problem(point: PruningPoint) -> Optional[str]:
         return f"query_max is {point.query_max!r}, expected true or false"
     if not is_integer(point.n_layers, 1, max(1, point.il + 1)):
         return f"n_layers is {point.n_layers!r}, expected an integer in [1, {max(1, point.il + 1)}]"
-    if not _is_share(point.mass) or point.mass == 0:
+    if not _is_number(point.mass, 1) or point.mass == 0:
         return f"mass is {point.mass!r}, expected a value in (0, 1]"
-    if not _is_share(point.keep_min) or point.keep_min > point.keep:
+    if not _is_number(point.keep_min, 1) or point.keep_min > point.keep:
         return f"keep_min is {point.keep_min!r}, expected a value in [0, {_spell_keep(point.keep)}]"
     return None
 
@@ -335,7 +336,7 @@ def _schedule_problem(schedule: KeepSchedule) -> Optional[str]:
         if not is_integer(value, least, INT32_MAX):
             return f"{key} is {value!r}, expected an integer >= {least}"
     for key in ("revive_margin", "mean_revive"):
-        if not _is_amount(getattr(schedule, key)):
+        if not _is_number(getattr(schedule, key), sys.float_info.max):
             return f"{key} is {getattr(schedule, key)!r}, expected a number >= 0"
     if schedule.mean_revive > 0 and schedule.max_revive < 0:
         return f"mean_revive is {schedule.mean_revive!r} and max_revive has no limit (-1), which it needs"
@@ -345,16 +346,13 @@ def _schedule_problem(schedule: KeepSchedule) -> Optional[str]:
     return None
 
 
-def is_integer(value: Any, least: int, most: int) -> bool:
+def is_integer(value: Any, least: int, most: float = math.inf) -> bool:
+    """Whether a value is an integer in [least, most], and no bool."""
     return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
-def _is_amount(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
-
-
-def _is_share(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= 1
+def _is_number(value: Any, most: float) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most
 
 
 def _spell_keep(keep: Any) -> str:

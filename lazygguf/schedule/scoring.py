@@ -12,17 +12,13 @@ from typing import Any, Optional, Union
 
 from .._names import refuse_unknown
 from ..errors import ModelFileError
-from .keep_schedule import MAX_POOL, MAX_QUERY, QUESTION
+from .keep_schedule import MAX_POOL, MAX_QUERY, QUESTION, is_integer
 from .profile_json import parse_json
 
 SCORING_KEY = "lazygguf.scoring"
 MEAN, MAX = "mean", "max"
 _KEYS = ("layers", "heads", "n_query", "over_query", "pool")
 _NOTES = ("model", "measurements")  # kept in the file, not used here
-
-
-def _is_int(value: Any, least: int, most: float = float("inf")) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= most
 
 
 @dataclass(frozen=True)
@@ -57,19 +53,19 @@ class ScoringProfile:
 
     def _problem(self) -> Optional[str]:
         layers = self.layers
-        if not layers or not all(_is_int(il, 0) for il in layers) or list(layers) != sorted(set(layers)):
+        if not layers or not all(is_integer(il, 0) for il in layers) or list(layers) != sorted(set(layers)):
             return f"layers are {list(layers)}, expected different integers >= 0, ascending"
         for il, heads in (self.heads or {}).items():
-            if il not in layers or not heads or not all(_is_int(head, 0) for head in heads):
+            if il not in layers or not heads or not all(is_integer(head, 0) for head in heads):
                 return f"heads of layer {il!r} are {heads!r}, expected integers >= 0 for one of the layers"
-        if self.n_query != QUESTION and not _is_int(self.n_query, 1, MAX_QUERY):
+        if self.n_query != QUESTION and not is_integer(self.n_query, 1, MAX_QUERY):
             return f'n_query is {self.n_query!r}, expected an integer in [1, {MAX_QUERY}] or "{QUESTION}"'
         if self.over_query not in (MEAN, MAX):
             return f'over_query is {self.over_query!r}, expected "{MEAN}" or "{MAX}"'
         if isinstance(self.pool, tuple):
-            fits = len(self.pool) == 2 and all(_is_int(n, 0, MAX_POOL) for n in self.pool)
+            fits = len(self.pool) == 2 and all(is_integer(n, 0, MAX_POOL) for n in self.pool)
         else:
-            fits = _is_int(self.pool, 1, MAX_POOL) and self.pool % 2 == 1
+            fits = is_integer(self.pool, 1, MAX_POOL) and self.pool % 2 == 1
         return None if fits else f"pool is {self.pool!r}, expected an odd integer in [1, {MAX_POOL}] or two integers"
 
     @property

@@ -160,14 +160,12 @@ def question_span(pieces: Sequence[bytes], question: str, n_tail: int = 0) -> Qu
         found.
     """
     needle = encode_text(question)
-    ends = np.cumsum([len(piece) for piece in pieces], dtype=np.int64)
     text = b"".join(pieces)
     begin = text.rfind(needle, 0, len(text) - n_tail) if needle else -1
     if begin < 0:
         return None
-    first = int(np.searchsorted(ends, begin, side="right"))  # the first token that ends after the begin
-    last = int(np.searchsorted(ends, begin + len(needle), side="left"))  # the token that holds the last byte
-    return max(first, last + 1 - MAX_QUERY), last + 1
+    first, last = tokens_over(spans_of(pieces), begin, begin + len(needle))
+    return max(first, last - MAX_QUERY), last
 
 
 def template_positions(pieces: Sequence[bytes], contents: Sequence[str]) -> tuple[int, ...]:
