@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from typing import Callable
 
@@ -16,6 +17,11 @@ from rich.progress import (
     TimeRemainingColumn,
     TransferSpeedColumn,
 )
+
+
+def say(line: str) -> None:
+    """A line on stderr, where no bar is shown."""
+    print(line, file=sys.stderr)
 
 
 def _bar(*columns: ProgressColumn) -> Progress:
@@ -33,12 +39,7 @@ def byte_bar(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
 @contextlib.contextmanager
 def step_bar(title: str, unit: str = "tensors") -> Iterator[Callable[[int, int], None]]:
-    """A bar over steps; call the result with the steps done and their number.
-
-    Args:
-        title: what is being done.
-        unit: what is counted.
-    """
+    """A bar over steps; call the result with the units done and their number."""
     count = TextColumn(f"{{task.completed}}/{{task.total}} {unit}")
     with _bar(TextColumn("{task.description}"), BarColumn(), count) as bar:
         task = bar.add_task(title, total=None)

@@ -7,7 +7,9 @@ is converted here. ``release`` lets the mapped pages go, so a conversion's memor
 
 from __future__ import annotations
 
+import itertools
 import mmap
+import operator
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Optional
@@ -189,12 +191,8 @@ def is_count(value: object) -> bool:
 
 
 def contiguous_strides(shape: Sequence[int]) -> tuple[int, ...]:
-    """Row-major strides in elements."""
-    strides, step = [], 1
-    for n in reversed(shape):
-        strides.append(step)
-        step *= n
-    return tuple(reversed(strides))
+    """Row-major strides in elements; of one dimension at least."""
+    return tuple(itertools.accumulate(reversed(shape[1:]), operator.mul, initial=1))[::-1]
 
 
 def refuse_stand_in(path: Path, head: bytes) -> None:

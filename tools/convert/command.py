@@ -70,7 +70,8 @@ def run(args: argparse.Namespace) -> int:
     _describe(plan, target, outtype, kind)
     if not args.dry_run:
         check_target(target, args.force)
-    check_space(target.parent, _needed_bytes(plan, outtype, kind))
+    size = header_bytes(plan) + data_bytes(plan, outtype)
+    check_space(target.parent, size + (_quantized_bytes(plan, kind) if kind else 0))  # both files are there for a while
     if args.dry_run:
         return 0
     with atomic_output(target, args.force) as scratch:
@@ -145,11 +146,6 @@ def _target(args: argparse.Namespace, metadata: gguf.Metadata, outtype: str, kin
     else:
         name = gguf.naming_convention(*origin, metadata.size_label, label)
     return Path(args.source) / f"{name}.gguf"
-
-
-def _needed_bytes(plan: ModelPlan, outtype: str, kind: Optional[QuantType]) -> int:
-    """Bytes on the disk while converting: with --quantize both files are there for a while."""
-    return header_bytes(plan) + data_bytes(plan, outtype) + (_quantized_bytes(plan, kind) if kind else 0)
 
 
 def _quantized_bytes(plan: ModelPlan, kind: QuantType) -> int:

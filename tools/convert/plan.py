@@ -7,7 +7,7 @@ the metadata keys of the hyper-parameters. It knows no checkpoint format.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -83,7 +83,7 @@ class Vocab:
     model: str  # "llama" (SentencePiece) or "gpt2" (byte-level BPE)
     pre: str
     tokens: list[bytes]
-    types: list[int]
+    types: Sequence[int]
     scores: Optional[list[float]] = None
     merges: Optional[list[str]] = None
     special_ids: Mapping[str, int] = field(default_factory=dict)  # "bos" -> id

@@ -24,16 +24,10 @@ from numpy.typing import NDArray
 
 from lazygguf.errors import LazyError, ModelFileError, UnsupportedModelError
 
+from ..quantize.quant_types import QUANT_TYPES
 from .plan import Hparams, ModelPlan, OutTensor, Vocab, add_hparams, add_vocab
 
 OUTTYPES = {"f32": Type.F32, "f16": Type.F16, "bf16": Type.BF16, "q8_0": Type.Q8_0}
-FILE_TYPES = {
-    "f32": gguf.LlamaFileType.ALL_F32,
-    "f16": gguf.LlamaFileType.MOSTLY_F16,
-    "bf16": gguf.LlamaFileType.MOSTLY_BF16,
-    "q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
-}
-_SAME = {"F32": Type.F32, "F16": Type.F16, "BF16": Type.BF16}
 _Q8_BLOCK = 32
 
 _bf16_as_f16: Optional[NDArray[np.float16]] = None
@@ -77,15 +71,14 @@ def convert_block(name: str, block: NDArray[Any], dtype: str, kind: Type) -> NDA
         dtype: What they are.
         kind: What the file holds.
     """
-    if _SAME[dtype] == kind:
+    if Type[dtype] == kind:
         return np.ascontiguousarray(block)
     if kind == Type.F16:
         return _to_f16(name, block, dtype)
     floats = _to_f32(block, dtype)
     if kind == Type.F32:
         return floats
-    result: NDArray[Any] = gguf.quants.quantize(floats, kind)
-    return result
+    return np.asarray(gguf.quants.quantize(floats, kind))
 
 
 def _to_f32(block: NDArray[Any], dtype: str) -> NDArray[np.float32]:
@@ -156,19 +149,13 @@ def load_metadata(plan: ModelPlan, name: Optional[str]) -> gguf.Metadata:
 
 @dataclass(frozen=True)
 class Header:
-    """All of a file but the tensors' data.
-
-    Attributes:
-        metadata: general.* keys.
-        file_type: the llama_ftype that the file says it is.
-        tensors: name, NumPy shape and type of each, in file order.
-    """
+    """All of a file but the tensors' data."""
 
     hparams: Hparams
     vocab: Vocab
-    metadata: gguf.Metadata
-    file_type: int
-    tensors: Sequence[tuple[str, tuple[int, ...], Type]]
+    metadata: gguf.Metadata  # general.* keys
+    file_type: int  # the llama_ftype that the file says it is
+    tensors: Sequence[tuple[str, tuple[int, ...], Type]]  # name, NumPy shape and type of each, in file order
 
 
 @contextlib.contextmanager
@@ -217,18 +204,9 @@ def write_gguf(
         progress: Called with the bytes of each block that was written.
     """
     tensors = [(t.name, t.source.shape, type_of(t, outtype)) for t in plan.tensors]
-    header = Header(plan.hparams, plan.vocab, metadata, FILE_TYPES[outtype], tensors)
-    with gguf_file(path, header) as file:
-        _write_tensors(plan.tensors, file, outtype, progress)
-
-
-def _padded(size: int) -> int:
-    return -(-size // ALIGNMENT) * ALIGNMENT
-
-
-def _write_tensors(tensors: list[OutTensor], file: BinaryIO, outtype: str, progress: Callable[[int], None]) -> None:
-    with ThreadPoolExecutor(N_WORKERS) as pool:
-        for tensor in tensors:
+    header = Header(plan.hparams, plan.vocab, metadata, QUANT_TYPES[outtype.upper()].ftype, tensors)
+    with gguf_file(path, header) as file, ThreadPoolExecutor(N_WORKERS) as pool:
+        for tensor in plan.tensors:
             written = 0
             for block in _blocks(tensor, outtype, pool):
                 file.write(block.reshape(-1).view(np.uint8).data)
@@ -240,13 +218,17 @@ def _write_tensors(tensors: list[OutTensor], file: BinaryIO, outtype: str, progr
             pad_tensor(file, written)
 
 
+def _padded(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
 def _blocks(tensor: OutTensor, outtype: str, pool: ThreadPoolExecutor) -> Iterator[NDArray[Any]]:
     """The tensor's blocks in order; conversion runs a few blocks ahead, plain copies come from the map."""
     source, kind = tensor.source, type_of(tensor, outtype)
     n_rows = source.shape[0]
     step = max(1, BLOCK_ELEMENTS * n_rows // source.n_elements)
     ranges = [(begin, min(begin + step, n_rows)) for begin in range(0, n_rows, step)]
-    if _SAME[source.dtype] == kind:  # the stored bytes are already the file's
+    if Type[source.dtype] == kind:  # the stored bytes are already the file's
         for begin, end in ranges:
             yield np.ascontiguousarray(source.rows(begin, end))
             source.release(begin, end)

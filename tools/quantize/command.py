@@ -7,18 +7,17 @@ import json
 import re
 import signal
 import subprocess
-import sys
 from collections import deque
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Callable, Optional
+from typing import IO, Callable, Optional
 
 from lazygguf.errors import LazyError, UnsupportedModelError
 
 from ..atomic_file import atomic_output, check_space, check_target, shown_bytes
 from ..child_process import child_command
 from ..convert.writer import check_input, check_written
-from ..progress_bar import step_bar
+from ..progress_bar import say, step_bar
 from .imatrix_file import read_imatrix
 from .quant_types import COPY, QuantType, quant_type, tensor_type
 
@@ -86,10 +85,10 @@ def run(args: argparse.Namespace) -> int:
         check_not_same(args.input, args.output)
         check_target(args.output, args.force)
     planned = run_quantizer(args.input, args.output, replace(options, dry_run=True), lambda done, total: None)
-    _say(f"{args.input.name} -> {kind.name}: {shown_bytes(planned.n_bytes)}, {planned.bits:.2f} bits a weight")
+    say(f"{args.input.name} -> {kind.name}: {shown_bytes(planned.n_bytes)}, {planned.bits:.2f} bits a weight")
     if args.dry_run:
         for line in planned.warnings:
-            _say(line)
+            say(line)
         return 0
     check_space(args.output.parent, planned.n_bytes)
     with atomic_output(args.output, args.force) as scratch:
@@ -97,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
             result = run_quantizer(args.input, scratch, options, progress)
         check_written(scratch)
     for line in result.warnings:
-        _say(line)
+        say(line)
     print(f"lazygguf chat -m {args.output}")
     return 0
 
@@ -133,28 +132,25 @@ def run_quantizer(
     """
     job = {**asdict(options), "source": str(source), "target": str(target)}
     command = child_command("lazygguf.tools.quantize.worker")
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdin is not None and process.stdout is not None
-    try:
-        process.stdin.write(json.dumps(job).encode())
-        process.stdin.close()
-        log = _follow(process.stdout, progress)
-        status = process.wait()
-        errors = process.stderr.read().decode("utf-8", "replace") if process.stderr is not None else ""
-    finally:
-        if process.poll() is None:
-            process.kill()
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        try:
+            process.stdin.write(json.dumps(job).encode())
+            process.stdin.close()
+            log = _follow(process.stdout, progress)
+            status = process.wait()
+            errors = process.stderr.read().decode("utf-8", "replace")
+        finally:
+            process.kill()  # does nothing to one that has ended
             process.wait()
-        for stream in (process.stdout, process.stderr):
-            if stream is not None:
-                stream.close()
     return _result(status, log, errors)
 
 
-def _follow(stream: object, progress: Callable[[int, int], None]) -> list[str]:
+def _follow(stream: IO[bytes], progress: Callable[[int, int], None]) -> list[str]:
     """Reads the log to its end; returns its last lines."""
     lines: deque[str] = deque(maxlen=4096)
-    for raw in stream:  # type: ignore[attr-defined]
+    for raw in stream:
         line = raw.decode("utf-8", "replace").rstrip()
         match = _STEP.match(line)
         if match:
@@ -181,7 +177,3 @@ def _result(status: int, log: list[str], errors: str) -> QuantizeResult:
     warnings = tuple(re.sub(r"^\w+: ", "", line) for line in log if "WARNING" in line)
     types = tuple((m[1], m[3] or m[2]) for m in map(_TYPE.match, log) if m)
     return QuantizeResult(int(float(size[1]) * 1024 * 1024), float(size[2]), warnings, types)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

@@ -11,31 +11,15 @@ from typing import Any, Callable, Optional
 
 _MARK = object()
 
-# opcodes that push their argument
+# opcodes that push their argument: numbers, text and bytes, never what a name or the memo stands for
 _CONSTANTS = frozenset(
-    [
-        "INT",
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "LONG",
-        "LONG1",
-        "LONG4",
-        "FLOAT",
-        "BINFLOAT",
-        "BINUNICODE",
-        "SHORT_BINUNICODE",
-        "BINUNICODE8",
-        "UNICODE",
-        "STRING",
-        "BINSTRING",
-        "SHORT_BINSTRING",
-        "BINBYTES",
-        "SHORT_BINBYTES",
-        "BINBYTES8",
-    ]
+    op.name
+    for op in pickletools.opcodes
+    if op.proto < 5 and op.arg and not op.stack_before and op.stack_after not in ([], [pickletools.anyobject])
 )
 _VALUES: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+_CONTAINERS: dict[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list}
+_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}  # of so many values
 _SKIPPED = frozenset(["PROTO", "FRAME"])
 
 
@@ -92,6 +76,11 @@ class _Machine:
             self._stack.append(argument)
         elif name in _VALUES:
             self._stack.append(_VALUES[name])
+        elif name in _CONTAINERS:
+            self._stack.append(_CONTAINERS[name]())
+        elif name in _TUPLES:
+            values = [self.pop() for _ in range(_TUPLES[name])]
+            self._stack.append(tuple(reversed(values)))
         elif name not in _SKIPPED:
             handler: Optional[Callable[[Any], None]] = getattr(self, f"_op_{name.lower()}", None)
             if handler is None:
@@ -121,9 +110,6 @@ class _Machine:
     def _op_pop_mark(self, _: Any) -> None:
         self._items()
 
-    def _op_empty_dict(self, _: Any) -> None:
-        self._stack.append({})
-
     def _op_dict(self, _: Any) -> None:
         items = self._items()
         self._stack.append(dict(zip(items[0::2], items[1::2])))
@@ -131,22 +117,8 @@ class _Machine:
     def _op_list(self, _: Any) -> None:
         self._stack.append(self._items())
 
-    def _op_empty_list(self, _: Any) -> None:
-        self._stack.append([])
-
     def _op_tuple(self, _: Any) -> None:
         self._stack.append(tuple(self._items()))
-
-    def _op_tuple1(self, _: Any) -> None:
-        self._stack.append((self.pop(),))
-
-    def _op_tuple2(self, _: Any) -> None:
-        b, a = self.pop(), self.pop()
-        self._stack.append((a, b))
-
-    def _op_tuple3(self, _: Any) -> None:
-        c, b, a = self.pop(), self.pop(), self.pop()
-        self._stack.append((a, b, c))
 
     def _op_append(self, _: Any) -> None:
         value = self.pop()

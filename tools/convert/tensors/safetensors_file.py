@@ -8,6 +8,7 @@ copied.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -97,9 +98,7 @@ def _entry(path: Path, name: str, entry: Any) -> tuple[str, tuple[int, ...], int
         raise ModelFileError(f"{path}: tensor {name!r}: shape is {shape!r}")
     if not isinstance(offsets, list) or len(offsets) != 2 or not all(is_count(n) for n in offsets):
         raise ModelFileError(f"{path}: tensor {name!r}: data_offsets is {offsets!r}")
-    size = ITEM_SIZES[dtype]
-    for n in shape:
-        size *= n
+    size = ITEM_SIZES[dtype] * math.prod(shape)
     if offsets[1] - offsets[0] != size:
         raise ModelFileError(
             f"{path}: tensor {name!r}: {dtype} {shape} needs {size} bytes, "

@@ -11,21 +11,13 @@ import json
 from pathlib import Path
 from typing import Any, Optional
 
+from gguf import TokenType
+
 from lazygguf.errors import ModelFileError, UnsupportedModelError
 
 from ..json_file import read_json
 from ..plan import Vocab
-from .special import (
-    CONTROL,
-    NORMAL,
-    UNUSED,
-    USER_DEFINED,
-    looks_special,
-    padding_names,
-    read_specials,
-    refuse_duplicates,
-    vocab_table,
-)
+from .special import looks_special, padding_names, read_specials, refuse_duplicates, vocab_table
 
 _TAIL = r"[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 LLAMA3_SPLIT = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|" + _TAIL % r"\p{N}{1,3}"
@@ -53,7 +45,7 @@ def read_bpe(path: Path, n_vocab: int, pre: Optional[str], notes: list[str]) -> 
         kind = model.get("type") if isinstance(model, dict) else model
         raise UnsupportedModelError(f"{path}: the tokenizer's model is {kind!r}; BPE and SentencePiece are converted")
     texts = _base_tokens(path, vocab_table(path, model.get("vocab")), n_vocab)
-    types = [NORMAL if i in texts else UNUSED for i in range(n_vocab)]
+    types: list[int] = [TokenType.NORMAL if i in texts else TokenType.UNUSED for i in range(n_vocab)]
     _put_added(path, tokenizer.get("added_tokens") or [], texts, types, notes)
     names = padding_names(n_vocab, {text.encode() for text in texts.values()})
     tokens = [texts[i].encode() if i in texts else names[i] for i in range(n_vocab)]
@@ -61,18 +53,8 @@ def read_bpe(path: Path, n_vocab: int, pre: Optional[str], notes: list[str]) -> 
     specials = read_specials(path.parent, tokens, load_merges=True)
     _check_merges(path, specials.merges, set(tokens))
     add = {"bos": False, **specials.add}  # a tokenizer that adds one says so in its post-processor
-    return Vocab(
-        "gpt2",
-        pre or find_pre(path, tokenizer),
-        tokens,
-        types,
-        None,
-        specials.merges,
-        specials.ids,
-        add,
-        None,
-        specials.chat_template,
-    )
+    pre = pre or find_pre(path, tokenizer)
+    return Vocab("gpt2", pre, tokens, types, None, specials.merges, specials.ids, add, None, specials.chat_template)
 
 
 def _base_tokens(path: Path, vocab: dict[str, int], n_vocab: int) -> dict[int, str]:
@@ -99,7 +81,7 @@ def _put_added(path: Path, added: Any, texts: dict[int, str], types: list[int], 
             continue
         control = bool(entry.get("special")) or looks_special(text)
         texts[i] = text if control else text.replace("\u2581", " ")
-        types[i] = CONTROL if control else USER_DEFINED
+        types[i] = TokenType.CONTROL if control else TokenType.USER_DEFINED
 
 
 def _check_merges(path: Path, merges: list[str], tokens: set[bytes]) -> None:

@@ -18,9 +18,6 @@ from lazygguf.errors import ModelFileError
 
 from ..json_file import optional_json
 
-NORMAL, UNKNOWN, CONTROL = int(gguf.TokenType.NORMAL), int(gguf.TokenType.UNKNOWN), int(gguf.TokenType.CONTROL)
-USER_DEFINED, UNUSED = int(gguf.TokenType.USER_DEFINED), int(gguf.TokenType.UNUSED)
-BYTE = int(gguf.TokenType.BYTE)
 KINDS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
 

@@ -11,23 +11,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gguf import TokenType
+
 from lazygguf.errors import ModelFileError
 
 from ..json_file import optional_json, read_json
 from ..plan import Vocab
-from .special import (
-    BYTE,
-    CONTROL,
-    NORMAL,
-    UNKNOWN,
-    UNUSED,
-    USER_DEFINED,
-    looks_special,
-    padding_names,
-    read_specials,
-    refuse_duplicates,
-    vocab_table,
-)
+from .special import looks_special, padding_names, read_specials, refuse_duplicates, vocab_table
 
 SPACE = "\u2581"
 ADDED_SCORE, PADDING_SCORE = -1000.0, -10000.0
@@ -40,7 +30,7 @@ class _Table:
         self.n_vocab = n_vocab
         self.tokens: dict[int, bytes] = {}
         self.scores = [PADDING_SCORE] * n_vocab
-        self.types = [UNUSED] * n_vocab
+        self.types: list[int] = [TokenType.UNUSED] * n_vocab
 
     def put(self, i: int, token: str, score: float, kind: int) -> None:
         self.tokens[i], self.scores[i], self.types[i] = token.encode(), score, kind
@@ -98,12 +88,12 @@ def read_spm(path: Path, folder: Path, n_vocab: int, notes: list[str]) -> Vocab:
 
 def _piece_type(processor: Any, i: int) -> int:
     if processor.IsUnknown(i):
-        return UNKNOWN
+        return TokenType.UNKNOWN
     if processor.IsControl(i):
-        return CONTROL
+        return TokenType.CONTROL
     if processor.IsUnused(i):
-        return UNUSED
-    return BYTE if processor.IsByte(i) else NORMAL
+        return TokenType.UNUSED
+    return TokenType.BYTE if processor.IsByte(i) else TokenType.NORMAL
 
 
 def _space_prefix(folder: Path, processor: Any) -> Any:
@@ -142,10 +132,10 @@ def _put_added(table: _Table, folder: Path, notes: list[str]) -> None:
         if i >= table.n_vocab:
             notes.append(f"the added token {text!r} has the id {i}, the embedding has {table.n_vocab} rows: left out")
             continue
-        control = special or table.types[i] == CONTROL or looks_special(text)
-        unknown = table.types[i] == UNKNOWN and not special
-        kind = UNKNOWN if unknown else CONTROL if control else USER_DEFINED
-        table.put(i, text if kind == CONTROL else text.replace(SPACE, " "), ADDED_SCORE, kind)
+        control = special or table.types[i] == TokenType.CONTROL or looks_special(text)
+        unknown = table.types[i] == TokenType.UNKNOWN and not special
+        kind = TokenType.UNKNOWN if unknown else TokenType.CONTROL if control else TokenType.USER_DEFINED
+        table.put(i, text if kind == TokenType.CONTROL else text.replace(SPACE, " "), ADDED_SCORE, kind)
 
 
 def is_spm_json(tokenizer: dict[str, Any]) -> bool:
@@ -168,15 +158,15 @@ def read_spm_json(path: Path, n_vocab: int, notes: list[str]) -> Vocab:
         if i >= n_vocab:
             raise ModelFileError(f"{path}: the token {text!r} has the id {i}, the embedding has {n_vocab} rows")
         byte = re.fullmatch(r"<0x[0-9A-Fa-f]{2}>", text) is not None
-        kind = BYTE if byte else UNKNOWN if text == model.get("unk_token") else NORMAL
-        table.put(i, text, 0.0 if kind != NORMAL else -float(ranks.get(text, len(ranks) + i)), kind)
+        kind = TokenType.BYTE if byte else TokenType.UNKNOWN if text == model.get("unk_token") else TokenType.NORMAL
+        table.put(i, text, 0.0 if kind != TokenType.NORMAL else -float(ranks.get(text, len(ranks) + i)), kind)
     for entry in tokenizer.get("added_tokens") or []:
         i, text = entry["id"], entry["content"]
         if i >= n_vocab:
             notes.append(f"the added token {text!r} has the id {i}, the embedding has {n_vocab} rows: left out")
-        elif table.types[i] != UNKNOWN:
-            kind = CONTROL if entry.get("special") or looks_special(text) else USER_DEFINED
-            table.put(i, text if kind == CONTROL else text.replace(SPACE, " "), ADDED_SCORE, kind)
+        elif table.types[i] != TokenType.UNKNOWN:
+            kind = TokenType.CONTROL if entry.get("special") or looks_special(text) else TokenType.USER_DEFINED
+            table.put(i, text if kind == TokenType.CONTROL else text.replace(SPACE, " "), ADDED_SCORE, kind)
     tokens = table.padded()
     refuse_duplicates(path, tokens)
     specials = read_specials(path.parent, tokens, load_merges=False)

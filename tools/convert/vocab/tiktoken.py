@@ -10,10 +10,11 @@ import binascii
 from pathlib import Path
 from typing import Optional
 
+from gguf import TokenType
+
 from lazygguf.errors import ModelFileError
 
 from ..plan import Vocab
-from .special import CONTROL, NORMAL
 
 N_SPECIAL = 256
 MAX_SIZE = 64 * 1024 * 1024
@@ -60,7 +61,7 @@ def read_tiktoken(path: Path, n_vocab: int, is_llama31: bool) -> Vocab:
     if is_llama31:
         special_ids.update(eom=ids["<|eom_id|>"], pad=ids["<|finetune_right_pad_id|>"])
     tokens = [text.encode() for text in texts + special]
-    types = [NORMAL] * len(texts) + [CONTROL] * len(special)
+    types = [TokenType.NORMAL] * len(texts) + [TokenType.CONTROL] * len(special)
     return Vocab("gpt2", "llama-bpe", tokens, types, None, merges, special_ids, {"bos": True, "eos": False})
 
 
