@@ -7,23 +7,16 @@ interrupted step leaves it at its last whole step, and the list is cut to that b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 
-
-class Trimmed(Protocol):
-    """A session as far as its length goes."""
-
-    @property
-    def n_tokens(self) -> int: ...
-    def trim(self, n_tokens: int) -> None: ...
+from .session import Session
 
 
 class SessionTokens:
     """The ids of the tokens in a session."""
 
-    def __init__(self, session: Trimmed) -> None:
+    def __init__(self, session: Session) -> None:
         self._session = session
         self._ids: list[int] = []
 
