@@ -43,12 +43,7 @@ class ModelShape:
 
 
 def add_schedule_arguments(group: Any, default: str) -> None:
-    """Adds --keep, --n-query, --pool and --max-revive.
-
-    Args:
-        group: of an argument parser.
-        default: what --keep is without the option, for the help.
-    """
+    """Adds --keep, --n-query, --pool and --max-revive; ``default`` says in the help what is done without --keep."""
     group.add_argument(
         "--keep",
         action="append",

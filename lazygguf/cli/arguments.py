@@ -17,13 +17,16 @@ def add_file_argument(group: Any) -> None:
 NO_DRAFT = "none"
 
 
-def add_draft_arguments(group: Any, default: str = "") -> None:
-    """Adds -md, -ngld and --second-look; ``default`` says in the help what is done without -md."""
+def add_compute_arguments(group: Any, no_draft: str = "") -> None:
+    """Adds -md, -ngld, --second-look, -t, -ub, and what names devices: -ngl, -dev, --rpc and --list-devices.
+
+    ``no_draft`` says in the help what is done without -md.
+    """
     group.add_argument(
         "-md",
         "--model-draft",
         metavar="FILE",
-        help=f'a smaller model that reads first and chooses what --keep "-1:..." reads{default}',
+        help=f'a smaller model that reads first and chooses what --keep "-1:..." reads{no_draft}',
     )
     group.add_argument(
         "-ngld",
@@ -40,10 +43,6 @@ def add_draft_arguments(group: Any, default: str = "") -> None:
         metavar="X",
         help="share of the tokens that may be read on top where the draft's choice is not enough; 0: none (0.05)",
     )
-
-
-def add_compute_arguments(group: Any) -> None:
-    """Adds -t, -ub, and what names devices: -ngl, -dev, --rpc and --list-devices."""
     group.add_argument("-t", "--threads", type=int, metavar="N", help="threads (default: physical cores)")
     group.add_argument("-ub", "--ubatch-size", type=int, default=512, metavar="N", help="tokens read at once (512)")
     group.add_argument(

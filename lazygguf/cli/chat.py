@@ -13,14 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from ..model.lazy_model import LazyModel
-from .arguments import (
-    NO_DRAFT,
-    add_compute_arguments,
-    add_draft_arguments,
-    add_file_argument,
-    add_placement_argument,
-    compute_options,
-)
+from .arguments import NO_DRAFT, add_compute_arguments, add_file_argument, add_placement_argument, compute_options
 from .demo import demo_draft, model_or_demo
 from .main import UsageError
 from .repl import Repl
@@ -57,7 +50,10 @@ def run(args: argparse.Namespace) -> int:
     with LazyModel(model_path, **_model_options(args), **_draft_options(args, model_path)) as model:
         session = ChatSession(model, screen, asked.system, settings, quiet=args.json)
         if once:
-            return _answer_once(session, asked, args.json)
+            answer = session.ask(asked.prompt)
+            if args.json:
+                print(json.dumps(answer.to_dict(), ensure_ascii=False))
+            return 0
         return Repl(session, screen).run(asked.document, asked.question)
 
 
@@ -88,13 +84,6 @@ def _read_asked(args: argparse.Namespace) -> Asked:
             question = text
     system = read_text(args.system_prompt_file) if args.system_prompt_file else args.system_prompt
     return Asked("\n\n".join(documents), question, system)
-
-
-def _answer_once(session: ChatSession, asked: Asked, as_json: bool) -> int:
-    answer = session.ask(asked.prompt)
-    if as_json:
-        print(json.dumps(answer.to_dict(), ensure_ascii=False))
-    return 0
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -158,10 +147,9 @@ def _add_model_arguments(group: Any) -> None:
     add_file_argument(group)
     group.add_argument("-c", "--ctx-size", type=int, default=0, metavar="N", help="context, tokens (0: the model's)")
     group.add_argument("--keep", default="auto", metavar="WHAT", help='"auto", "off", "10:0.3,13:0.08" or a .json file')
-    add_draft_arguments(group, f'; without it the demo model, where it pays; "{NO_DRAFT}": none')
     group.add_argument("--headings", metavar="REGEX", help='lines that begin so are always read, such as "#+ "')
     group.add_argument("--max-revive", type=int, metavar="N", help="tokens brought back per step, -1 no limit")
-    add_compute_arguments(group)
+    add_compute_arguments(group, f'; without it the demo model, where it pays; "{NO_DRAFT}": none')
     add_placement_argument(group)
     group.add_argument("-tb", "--threads-batch", type=int, metavar="N", help="threads while reading (default: -t)")
     group.add_argument(

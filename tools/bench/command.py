@@ -9,19 +9,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lazygguf.cli.arguments import (
-    add_compute_arguments,
-    add_draft_arguments,
-    add_file_argument,
-    add_placement_argument,
-    check_least,
-)
+from lazygguf.cli.arguments import add_compute_arguments, add_file_argument, add_placement_argument, check_least
 from lazygguf.cli.demo import model_or_demo
 from lazygguf.cli.main import EXIT_INTERRUPTED, UsageError
 from lazygguf.errors import Cancelled
@@ -29,7 +22,7 @@ from lazygguf.text.tokenizer import Tokenizer
 from lazygguf.threads import physical_cores
 
 from ..plot_file import check_plot
-from ..progress_bar import turn_bar
+from ..progress_bar import say, turn_bar
 from ..quantize.quant_types import quant_type
 from ..schedule_options import Asking, add_schedule_arguments, draft_options
 from .contenders import LLAMA_CPP, contenders, parse_lengths, split_keeps
@@ -85,11 +78,6 @@ def check_arguments(args: argparse.Namespace) -> None:
     check_least(args, {"n_gen": 1, "repetitions": 1, "threads": 1, "ubatch_size": 1})
 
 
-def asking_of(args: argparse.Namespace) -> Asking:
-    """Who asks in spelled schedules."""
-    return Asking(args.n_query, args.pool, args.max_revive)
-
-
 def _add_model_arguments(group: Any) -> None:
     add_file_argument(group)
     group.add_argument(
@@ -108,7 +96,6 @@ def _add_model_arguments(group: Any) -> None:
         default="fast",
         help="how lazygguf keeps them: as-is computes with the file's types only, as llama.cpp does (fast)",
     )
-    add_draft_arguments(group)
     add_compute_arguments(group)
     add_placement_argument(group)
 
@@ -165,10 +152,11 @@ def run(args: argparse.Namespace) -> int:
         draft = draft_options(args, path)
         model = model_facts(path, has_draft=args.model_draft is not None)
         against = LLAMA_CPP if args.against == LLAMA_CPP else None
+        asking = Asking(args.n_query, args.pool, args.max_revive)
         text, question = _text_and_question(args, model, max(lengths) + args.n_gen)
         plan = Plan(
             path=path,
-            contenders=contenders(keeps, asking_of(args), model.shape, against),
+            contenders=contenders(keeps, asking, model.shape, against),
             text=text,
             question=question,
             lengths=lengths,
@@ -228,7 +216,7 @@ def _text_and_question(args: argparse.Namespace, model: ModelFacts, n_tokens: in
 def _warn(plan: Plan, model: ModelFacts) -> None:
     longest = max(plan.lengths) + plan.n_gen
     if longest > model.n_ctx_train:
-        _say(f"note: {longest:,} tokens are above the {model.n_ctx_train:,} that the model was trained with")
+        say(f"note: {longest:,} tokens are above the {model.n_ctx_train:,} that the model was trained with")
 
 
 def _measure(plan: Plan) -> tuple[list[Row], bool]:
@@ -240,7 +228,7 @@ def _measure(plan: Plan) -> tuple[list[Row], bool]:
                 rows += finished
                 on_turn.say(f"{finished[0].n_prompt:,} tokens: done")
     except (KeyboardInterrupt, Cancelled):
-        _say("interrupted" + (": these lengths are complete" if rows else " before a prompt length was complete"))
+        say("interrupted" + (": these lengths are complete" if rows else " before a prompt length was complete"))
         return rows, True
     return rows, False
 
@@ -259,8 +247,4 @@ def _show(args: argparse.Namespace, rows: list[Row], conditions: Conditions) -> 
         where = f"{settings.n_threads} {'core' if settings.n_threads == 1 else 'cores'}, {conditions.machine.cpu_info}"
         where += f", {conditions.machine.gpu_info}" if settings.n_gpu_layers else ""
         write_plot(rows, args.plot, f"Time to first token: {Path(conditions.model.path).name}", where)
-        _say(f"wrote {args.plot}")
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+        say(f"wrote {args.plot}")

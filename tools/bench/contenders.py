@@ -26,17 +26,11 @@ _RANGE = re.compile(r"(\d+)-(\d+)([+*])(\d+)")
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to read a prompt.
+    """One way to read a prompt."""
 
-    Attributes:
-        engine: LAZYGGUF or LLAMA_CPP.
-        keep: the keep schedule as the command line named it; "off" is dense.
-        schedule: what it came to for the model; None is dense.
-    """
-
-    engine: str
-    keep: str = DENSE
-    schedule: Optional[KeepSchedule] = None
+    engine: str  # LAZYGGUF or LLAMA_CPP
+    keep: str = DENSE  # the keep schedule as the command line named it; "off" is dense
+    schedule: Optional[KeepSchedule] = None  # what it came to for the model; None is dense
 
     @property
     def label(self) -> str:
@@ -102,12 +96,6 @@ def _range(part: str, first: int, last: int, sign: str, step: int) -> list[int]:
 
 def contenders(keeps: Sequence[str], asking: Asking, shape: ModelShape, against: Optional[str]) -> list[Contender]:
     """The rows of a benchmark, in the order in which they take turns.
-
-    Args:
-        keeps: what ``split_keeps`` gives.
-        asking: how the spelled ones ask.
-        shape: of the model that the schedules must fit.
-        against: LLAMA_CPP or None.
 
     Raises:
         ValueError: a schedule is wrong or does not fit the model.

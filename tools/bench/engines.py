@@ -53,20 +53,13 @@ class Settings:
 
 
 class Counts(NamedTuple):
-    """What an engine says of its last reads.
+    """What an engine says of its last reads."""
 
-    Attributes:
-        token_share: share of the dense work that reading the last tokens took, the draft's included.
-        kv_bytes, aux_bytes: held after them; None where the engine does not tell.
-        draft_s: seconds of the draft.
-        draft_share: its part of ``token_share``.
-    """
-
-    token_share: float
-    kv_bytes: Optional[int]
+    token_share: float  # share of the dense work that reading the last tokens took, the draft's included
+    kv_bytes: Optional[int]  # kv_bytes, aux_bytes: held after them; None where the engine does not tell
     aux_bytes: Optional[int]
-    draft_s: float = 0.0
-    draft_share: float = 0.0
+    draft_s: float = 0.0  # seconds of the draft
+    draft_share: float = 0.0  # its part of token_share
 
 
 class Engine(Protocol):
@@ -101,6 +94,7 @@ class LazyEngine:
 
     def __init__(self, context: TokenContext) -> None:
         self._context = context
+        self.reset, self.cancel, self.close = context.reset, context.cancel, context.close
 
     def read(self, ids: Sequence[int], n_asked: int = 0) -> None:
         end = self._context.n_tokens + len(ids)
@@ -116,15 +110,6 @@ class LazyEngine:
         stats = self._context.stats
         share = stats.token_share + stats.draft_share
         return Counts(share, stats.kv_bytes, stats.aux_bytes, stats.draft_s, stats.draft_share)
-
-    def reset(self) -> None:
-        self._context.reset()
-
-    def cancel(self) -> None:
-        self._context.cancel()
-
-    def close(self) -> None:
-        self._context.close()
 
 
 class LlamaCppEngine:
@@ -146,6 +131,7 @@ class LlamaCppEngine:
             verbose=False,
         )
         self._n_vocab = self._model.n_vocab()
+        self.reset, self.close = self._model.reset, self._model.close
 
     def read(self, ids: Sequence[int], n_asked: int = 0) -> None:
         self._model.eval(ids)
@@ -158,14 +144,8 @@ class LlamaCppEngine:
     def counts(self) -> Counts:
         return Counts(1.0, None, None)
 
-    def reset(self) -> None:
-        self._model.reset()
-
     def cancel(self) -> None:
         pass
-
-    def close(self) -> None:
-        self._model.close()
 
 
 @contextlib.contextmanager

@@ -47,7 +47,8 @@ def quantize_rows(rows: npt.NDArray[np.float32], kind: gguf.GGMLQuantizationType
         raise ValueError(f"rows of {n_per_row} are no whole blocks of {kind.name} ({per_block})")
     rows = np.ascontiguousarray(rows, np.float32)
     out = np.empty((n_rows, n_per_row // per_block * block_bytes), np.uint8)
-    imatrix = np.ones(n_per_row, np.float32) if _needs_imatrix(kind) else None
+    needs_imatrix = _function("ggml_quantize_requires_imatrix", ctypes.c_bool, ctypes.c_int)(int(kind))
+    imatrix = np.ones(n_per_row, np.float32) if needs_imatrix else None
     quantize = _function(
         "ggml_quantize_chunk",
         ctypes.c_size_t,
@@ -61,7 +62,3 @@ def quantize_rows(rows: npt.NDArray[np.float32], kind: gguf.GGMLQuantizationType
     if n_bytes != out.nbytes:
         raise ValueError(f"ggml wrote {n_bytes} bytes of {kind.name}, expected {out.nbytes}")
     return out
-
-
-def _needs_imatrix(kind: gguf.GGMLQuantizationType) -> bool:
-    return bool(_function("ggml_quantize_requires_imatrix", ctypes.c_bool, ctypes.c_int)(int(kind)))

@@ -33,29 +33,17 @@ _STATUS = Path("/proc/self/status")
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured.
+    """What is measured."""
 
-    Attributes:
-        path: the model.
-        contenders: the rows of each length, in turn.
-        text: tokens of the longest prompt and those after it.
-        lengths: prompt lengths.
-        n_gen: tokens read one at a time after each prompt.
-        repeats: runs that count.
-        settings: of every engine.
-        with_memory: measure peak memory too.
-        question: tokens at the end of every prompt; empty for none.
-    """
-
-    path: str
-    contenders: Sequence[Contender]
-    text: Sequence[int]
+    path: str  # the model
+    contenders: Sequence[Contender]  # the rows of each length, in turn
+    text: Sequence[int]  # tokens of the longest prompt and those after it
     lengths: Sequence[int]
-    n_gen: int
-    repeats: int
-    settings: Settings
-    with_memory: bool = True
-    question: Sequence[int] = ()
+    n_gen: int  # tokens read one at a time after each prompt
+    repeats: int  # runs that count
+    settings: Settings  # of every engine
+    with_memory: bool = True  # measure peak memory too
+    question: Sequence[int] = ()  # tokens at the end of every prompt; empty for none
 
     def script(self, n_prompt: int) -> Script:
         """What is read at this length."""
@@ -68,11 +56,7 @@ class Plan:
 
 
 def run_plan(plan: Plan, on_turn: OnTurn = lambda what: None) -> Iterator[list[Row]]:
-    """Gives the rows of each prompt length as soon as it is complete.
-
-    Args:
-        plan: what to measure.
-        on_turn: told what comes before each run.
+    """Gives the rows of each prompt length as soon as it is complete; tells ``on_turn`` before each run what comes.
 
     Raises:
         KeyboardInterrupt, Cancelled: Ctrl-C, at once in lazygguf and after an ubatch in llama.cpp.

@@ -14,14 +14,7 @@ _GREY = "#666666"
 
 
 def write_plot(rows: list[Row], path: Path, title: str, subtitle: str) -> None:
-    """Writes the plot: one line a contender, medians, with the least and the most time as bars.
-
-    Args:
-        rows: of all lengths.
-        path: a PNG file, replaced where it exists.
-        title: what was measured.
-        subtitle: on which machine.
-    """
+    """Writes the plot: one line a contender, medians, with the least and the most time as bars."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.8), dpi=160, layout="constrained")

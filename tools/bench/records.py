@@ -7,7 +7,7 @@ time, after so many), pp2048+tg64 (both, the first token sampled between them). 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from statistics import fmean, stdev
 from typing import Any
@@ -25,25 +25,15 @@ from .timing import Row
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """Of a GGUF file, without its weights.
+    """Of a GGUF file, without its weights."""
 
-    Attributes:
-        path: the file.
-        model_type: architecture, size and main type, such as "llama 6.74 B Q4_K".
-        n_bytes: of all tensors.
-        n_params: weights.
-        n_vocab: tokens in the vocabulary.
-        n_ctx_train: tokens of context it was trained with.
-        shape: what schedules must fit.
-    """
-
-    path: str
-    model_type: str
-    n_bytes: int
-    n_params: int
-    n_vocab: int
-    n_ctx_train: int
-    shape: ModelShape
+    path: str  # the file
+    model_type: str  # architecture, size and main type, such as "llama 6.74 B Q4_K"
+    n_bytes: int  # of all tensors
+    n_params: int  # weights
+    n_vocab: int  # tokens in the vocabulary
+    n_ctx_train: int  # tokens of context it was trained with
+    shape: ModelShape  # what schedules must fit
 
 
 @dataclass(frozen=True)
@@ -53,15 +43,11 @@ class Machine:
     cpu_info: str
     gpu_info: str
     backends: str
-    build_commit: str
+    build_commit: str  # of the ggml that both engines run on
 
 
 def model_facts(path: str, has_draft: bool = False) -> ModelFacts:
     """Reads them.
-
-    Args:
-        path: the model.
-        has_draft: a draft scores before layer 0 for it.
 
     Raises:
         LazyError, OSError: lazygguf does not run the file.
@@ -145,11 +131,8 @@ def _common(conditions: Conditions, row: Row) -> dict[str, Any]:
         "engine": engine,
         "engine_version": version("llama-cpp-python") if engine == LLAMA_CPP else __version__,
         "lazygguf_version": __version__,
-        "build_commit": machine.build_commit,  # of the ggml that both engines run on
         "build_number": None,  # llama-bench counts commits; the library does not tell
-        "cpu_info": machine.cpu_info,
-        "gpu_info": machine.gpu_info,
-        "backends": machine.backends,
+        **asdict(machine),
         "model_filename": model.path,
         "model_type": model.model_type,
         "model_size": model.n_bytes,

@@ -14,6 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Callable
 
@@ -79,8 +80,9 @@ def shape_file(name: str, hparams: Hparams, kind: QuantType, folder: Path) -> Pa
     types = mixed_types(hparams, vocab, kind, path)
     n_bytes = sum(tensor_bytes(math.prod(shape), types[tensor]) for tensor, shape in shapes.items())
     check_space(folder, n_bytes + ALIGNMENT * len(shapes) + table_bytes(vocab, len(shapes)))
+    tensors = [(tensor, shapes[tensor], types[tensor]) for tensor in shapes]
     print(f"making {path}: random weights, {shown_bytes(n_bytes)}", file=sys.stderr)
-    header = _header(path.name, hparams, vocab, kind, [(tensor, shapes[tensor], types[tensor]) for tensor in shapes])
+    header = Header(hparams, vocab, gguf.Metadata(name=path.name), kind.ftype, tensors)
     with atomic_output(path, force=False) as scratch:
         with byte_bar("writing", n_bytes) as progress:
             write_random(header, scratch, progress)
@@ -146,7 +148,8 @@ def mixed_types(hparams: Hparams, vocab: Vocab, kind: QuantType, beside: Path) -
         for name, shape in tensor_shapes(hparams).items()
     ]
     with scratch_file(beside.with_name(f"{beside.name}.types")) as stand_in:
-        with gguf_file(stand_in, _header(beside.name, hparams, vocab, kind, small)) as file:
+        header = Header(hparams, vocab, gguf.Metadata(name=beside.name), kind.ftype, small)
+        with gguf_file(stand_in, header) as file:
             for _, shape, tensor_kind in small:
                 n_bytes = tensor_bytes(math.prod(shape), tensor_kind)
                 file.write(bytes(n_bytes))
@@ -173,12 +176,6 @@ def write_random(header: Header, path: Path, progress: Callable[[int], None]) ->
             pad_tensor(file, written)
 
 
-def _header(
-    name: str, hparams: Hparams, vocab: Vocab, kind: QuantType, tensors: list[tuple[str, tuple[int, ...], Type]]
-) -> Header:
-    return Header(hparams, vocab, gguf.Metadata(name=name), kind.ftype, tensors)
-
-
 def _type(name: str) -> Type:
     try:
         return Type[name.upper()]
@@ -201,7 +198,6 @@ class RandomBlocks:
     def __init__(self, std: float, seed: int = 0) -> None:
         self._std = std
         self._seed = seed
-        self._chunks: dict[Type, npt.NDArray[np.uint8]] = {}
 
     def pieces(self, name: str, shape: tuple[int, ...], kind: Type) -> Iterator[memoryview]:
         """The bytes of a tensor, in order. Vectors are the gains of norms, near one, in F32."""
@@ -211,7 +207,7 @@ class RandomBlocks:
                 raise ValueError(f"{name} is a vector in {kind.name}, expected F32")
             yield rng.normal(1.0, _NORM_SPREAD, shape).astype("<f4").view(np.uint8).data
             return
-        blocks = self._chunk(kind)
+        blocks = _random_chunk(kind, self._std, self._seed)
         left = tensor_bytes(int(np.prod(shape, dtype=np.int64)), kind)
         begin = int(rng.integers(len(blocks)))
         while left > 0:
@@ -220,14 +216,10 @@ class RandomBlocks:
             left -= piece.size
             begin = 0
 
-    def _chunk(self, kind: Type) -> npt.NDArray[np.uint8]:
-        """(n_blocks, block_bytes), a prime number of blocks."""
-        if kind not in self._chunks:
-            self._chunks[kind] = _random_chunk(kind, self._std, self._seed)
-        return self._chunks[kind]
 
-
+@cache
 def _random_chunk(kind: Type, std: float, seed: int) -> npt.NDArray[np.uint8]:
+    """(n_blocks, block_bytes), a prime number of blocks."""
     per_block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
     n_blocks = _N_BLOCKS[per_block]
     n_rows = -(-n_blocks // _ROW_BLOCKS[per_block])

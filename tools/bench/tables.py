@@ -23,13 +23,7 @@ _PARTS = ("ttft", "decode", "total")
 
 
 def print_tables(rows: list[Row], title: str, markdown: bool = False) -> None:
-    """Prints the tables to stdout.
-
-    Args:
-        rows: of all lengths.
-        title: what they were measured on.
-        markdown: as Markdown, whole, whatever the terminal's width.
-    """
+    """Prints the tables to stdout; as Markdown they are whole, whatever the terminal's width."""
     console = Console(highlight=False, markup=False, emoji=False)
     if markdown or not console.is_terminal:
         console = Console(highlight=False, markup=False, emoji=False, width=WIDE)

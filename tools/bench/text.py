@@ -23,17 +23,11 @@ _LEAST_TEXT = 3  # times the question's tokens: a prompt that is shorter has no 
 
 
 class Script(NamedTuple):
-    """What one run reads.
+    """What one run reads."""
 
-    Attributes:
-        ids: the prompt's tokens and those after it.
-        n_prompt: tokens of the prompt.
-        n_asked: of those, the newest, which are a question about the others; 0 where nothing is asked.
-    """
-
-    ids: list[int]
-    n_prompt: int
-    n_asked: int = 0
+    ids: list[int]  # the prompt's tokens and those after it
+    n_prompt: int  # tokens of the prompt
+    n_asked: int = 0  # of those, the newest, which are a question about the others; 0 where nothing is asked
 
 
 def script(text: Sequence[int], question: Sequence[int], n_prompt: int, n_gen: int) -> Script:

@@ -30,28 +30,17 @@ HASH_DIGITS = 12
 
 @dataclass(frozen=True)
 class Sample:
-    """One run, in seconds.
+    """One run, in seconds."""
 
-    Attributes:
-        prefill_s: reading the prompt, to the moment when the last token's logits are there.
-        ttft_s: the same and the first sampled token: from here on an engine decodes.
-        decode_s: reading the tokens after the prompt, one at a time, logits ready after each.
-        token_share: share of the dense work that the prompt took, a draft's work included.
-        kv_bytes, aux_bytes: held at the end; None where the engine does not tell.
-        logits_hash: of the logits after the prompt.
-        draft_s: the part of ``prefill_s`` in which a draft read.
-        draft_share: the part of ``token_share`` that is its work.
-    """
-
-    prefill_s: float
-    ttft_s: float
-    decode_s: float
-    token_share: float
-    kv_bytes: Optional[int]
+    prefill_s: float  # reading the prompt, to the moment when the last token's logits are there
+    ttft_s: float  # the same and the first sampled token: from here on an engine decodes
+    decode_s: float  # reading the tokens after the prompt, one at a time, logits ready after each
+    token_share: float  # share of the dense work that the prompt took, a draft's work included
+    kv_bytes: Optional[int]  # kv_bytes, aux_bytes: held at the end; None where the engine does not tell
     aux_bytes: Optional[int]
-    logits_hash: str
-    draft_s: float = 0.0
-    draft_share: float = 0.0
+    logits_hash: str  # of the logits after the prompt
+    draft_s: float = 0.0  # the part of prefill_s in which a draft read
+    draft_share: float = 0.0  # the part of token_share that is its work
 
     @property
     def total_s(self) -> float:
@@ -133,41 +122,26 @@ def pair_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return median(t / o for o, t in zip(ours, theirs))
 
 
-_SECONDS: Mapping[str, Callable[[Sample], float]] = {
-    "prefill": lambda sample: sample.prefill_s,
-    "ttft": lambda sample: sample.ttft_s,
-    "decode": lambda sample: sample.decode_s,
-    "total": lambda sample: sample.total_s,
-    "draft": lambda sample: sample.draft_s,
-}
 VARIES = "varies"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One contender at one prompt length.
-
-    Attributes:
-        contender: who.
-        n_prompt, n_gen: tokens of the prompt, tokens after it.
-        samples: its runs.
-        dense, llama_cpp: the runs of those rows in the same rounds; None where there is no such row.
-        peak_bytes: peak RSS of a process that does such a run alone; None where it was not measured.
-        test_time: when its runs began, ISO 8601, UTC.
-    """
+    """One contender at one prompt length."""
 
     contender: Contender
-    n_prompt: int
+    n_prompt: int  # n_prompt, n_gen: tokens of the prompt, tokens after it
     n_gen: int
-    samples: Sequence[Sample]
+    samples: Sequence[Sample]  # its runs
+    # dense, llama_cpp: the runs of those rows in the same rounds; None where there is no such row
     dense: Optional[Sequence[Sample]] = None
     llama_cpp: Optional[Sequence[Sample]] = None
-    peak_bytes: Optional[int] = None
-    test_time: str = ""
+    peak_bytes: Optional[int] = None  # peak RSS of a process that does such a run alone; None where it was not measured
+    test_time: str = ""  # when its runs began, ISO 8601, UTC
 
     def seconds(self, part: str) -> list[float]:
         """The times of a part, "prefill", "ttft", "decode", "total", or "draft", which is in the first two."""
-        return [_SECONDS[part](sample) for sample in self.samples]
+        return _seconds(self.samples, part)
 
     def spread(self, part: str) -> Spread:
         """Median, least and most seconds of a part."""
@@ -217,9 +191,11 @@ class Row:
         return hashes.pop() if len(hashes) == 1 else VARIES
 
     def _ratio(self, part: str, others: Optional[Sequence[Sample]]) -> Optional[float]:
-        if others is None:
-            return None
-        return pair_ratio(self.seconds(part), [_SECONDS[part](sample) for sample in others])
+        return None if others is None else pair_ratio(self.seconds(part), _seconds(others, part))
+
+
+def _seconds(samples: Sequence[Sample], part: str) -> list[float]:
+    return [getattr(sample, f"{part}_s") for sample in samples]
 
 
 def make_rows(

@@ -11,15 +11,9 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
-from lazygguf.cli.arguments import (
-    add_compute_arguments,
-    add_draft_arguments,
-    add_file_argument,
-    check_least,
-    compute_options,
-)
+from lazygguf.cli.arguments import add_compute_arguments, add_file_argument, check_least, compute_options
 from lazygguf.cli.demo import model_or_demo
 from lazygguf.cli.main import EXIT_ERROR, EXIT_INTERRUPTED, UsageError
 from lazygguf.errors import Cancelled
@@ -31,7 +25,7 @@ from ..eval.engine import Engine
 from ..eval.kld import N_CONTINUATION
 from ..eval.prompts import Haystack
 from ..plot_file import check_plot
-from ..progress_bar import step_bar
+from ..progress_bar import say, step_bar
 from ..schedule_options import draft_options
 from .drafts import find_scoring
 from .probes import KINDS, MAX_LISTED, ProbeSource
@@ -70,7 +64,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     model = parser.add_argument_group("model")
     add_file_argument(model)
-    add_draft_arguments(model)
     add_compute_arguments(model)
     made = parser.add_argument_group("what is made")
     made.add_argument("-o", "--outfile", type=Path, metavar="PROFILE.json", help="(MODEL.profile.json, here)")
@@ -152,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
                 return find_scoring(args, engine, out, lengths, _work_folder(args, out))
             return _Calibration(args, engine, lengths, out).run()
     except (KeyboardInterrupt, Cancelled):
-        _say(f"stopped; the same command goes on from here ({_work_folder(args, out)})")
+        say(f"stopped; the same command goes on from here ({_work_folder(args, out)})")
         return EXIT_INTERRUPTED
 
 
@@ -209,7 +202,7 @@ class _Calibration:
 
     def _write(self, chosen: Optional[Trial], found: Sequence[Trial], layers: Sequence[LayerRecall]) -> int:
         if chosen is None or chosen.schedule is None:
-            _say("no schedule holds the target: nothing is written; a lower --target or more --minutes may find one")
+            say("no schedule holds the target: nothing is written; a lower --target or more --minutes may find one")
             return EXIT_ERROR
         args = self._args
         made = {"length": self._lengths, "seed": args.seed, "target": args.target, "max_kld": args.max_kld}
@@ -219,17 +212,12 @@ class _Calibration:
         profile = {"model": model_notes(self._engine), **chosen.schedule.to_dict(), "measurements": notes}
         write_profile(self._out, profile)
         draft = "" if args.model_draft is None else f" -md {args.model_draft}"
-        _say(f"wrote {self._out}; use it with --keep {self._out}{draft}")
+        say(f"wrote {self._out}; use it with --keep {self._out}{draft}")
         if args.embed is not None:
             embed_profile(Path(self._engine.path), args.embed, profile)
-            _say(f'wrote {args.embed}; keep "auto" finds the profile in it')
+            say(f'wrote {args.embed}; keep "auto" finds the profile in it')
         return 0
 
 
 def _work_folder(args: argparse.Namespace, out: Path) -> Path:
-    folder: Any = args.work or out.with_suffix(".calibration")
-    return Path(folder)
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+    return Path(args.work or out.with_suffix(".calibration"))

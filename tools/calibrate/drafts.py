@@ -107,15 +107,7 @@ def _pooled(scores: Scores, profile: ScoringProfile) -> Scores:
 
 
 def find_scoring(args: argparse.Namespace, engine: Engine, out: Path, lengths: Sequence[int], folder: Path) -> int:
-    """Runs the calibration of a draft; 0.
-
-    Args:
-        args: the command line's.
-        engine: of the small model.
-        out: where the profile goes.
-        lengths: of the probes, in turn.
-        folder: for recordings.
-    """
+    """Runs the calibration of a draft; 0."""
     folder = folder / f"scoring-{engine.fingerprint or Path(engine.path).stem}-{args.length}-{args.seed}"
     folder.mkdir(parents=True, exist_ok=True)
     probes = ProbeSource(Haystack.read(args.file), engine.prompter, args.seed)

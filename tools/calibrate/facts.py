@@ -34,15 +34,10 @@ class Fact:
 
 @dataclass(frozen=True)
 class Planted:
-    """A question about a text with facts in it.
+    """A question about a text with facts in it."""
 
-    Attributes:
-        parts: the text, the question and the expected strings.
-        evidence: the facts that answer.
-    """
-
-    parts: Parts
-    evidence: tuple[Fact, ...]
+    parts: Parts  # the text, the question and the expected strings
+    evidence: tuple[Fact, ...]  # the facts that answer
 
 
 FORMS = (
@@ -181,17 +176,11 @@ def build_source(rng: random.Random, haystack: Haystack, depth: int, n_lines: in
 
 @dataclass(frozen=True)
 class ChainForm:
-    """How a chain is told and asked for.
+    """How a chain is told and asked for."""
 
-    Attributes:
-        first: names ``b``, the begin, and maybe a ``value``.
-        then: names ``b`` by ``a``, the one before it.
-        asked: the question; may name the value.
-    """
-
-    first: str
-    then: str
-    asked: str
+    first: str  # names {b}, the begin, and maybe a {value}
+    then: str  # names {b} by {a}, the one before it
+    asked: str  # the question; may name the value
 
 
 SET_FORM = ChainForm(

@@ -52,17 +52,12 @@ DRAFT_KINDS = ("single", "alike", "meaning", "several", "chain", "sections", "so
 
 @dataclass(frozen=True)
 class Probe:
-    """A prompt with what is expected and where it stands.
+    """A prompt with what is expected and where it stands."""
 
-    Attributes:
-        name: kind, place of the question and index.
-        question: what is asked, for the engine.
-        evidence: for each fact that answers, the positions of the tokens that are needed of it.
-    """
-
-    name: str
+    name: str  # kind, place of the question and index
     kind: str
-    question: Question
+    question: Question  # what is asked, for the engine
+    # for each fact that answers, the positions of the tokens that are needed of it
     evidence: tuple[tuple[int, ...], ...]
 
 

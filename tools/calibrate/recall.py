@@ -35,18 +35,12 @@ FIRST_DEPTH = 0.15  # of the layers: earlier ones see words alone
 
 @dataclass(frozen=True)
 class Scorer:
-    """A way to score at a pruning point.
+    """A way to score at a pruning point."""
 
-    Attributes:
-        asking: ``"newest"``, ``"mean"`` or ``"max"`` (of the question's tokens and the newest).
-        pool: neighbours averaged over.
-        n_layers: without heads: maximum over this many layers of the mean over their heads.
-        heads: pairs (layer, head), combined by maximum; None is the mean over heads.
-    """
-
-    asking: str = "max"
-    pool: int = 1
-    n_layers: int = 1
+    asking: str = "max"  # "newest", "mean" or "max" (of the question's tokens and the newest)
+    pool: int = 1  # neighbours averaged over
+    n_layers: int = 1  # without heads: maximum over this many layers of the mean over their heads
+    # pairs (layer, head), combined by maximum; None is the mean over heads
     heads: Optional[tuple[tuple[int, int], ...]] = None
 
     def first_layer(self, il: int) -> int:
@@ -147,23 +141,14 @@ PAPER = Scorer("newest")
 
 @dataclass(frozen=True)
 class LayerRecall:
-    """How well evidence is found after a layer.
-
-    Attributes:
-        il: the layer.
-        scorer: the best way to score there.
-        needed: share that must go on for each recording, (n_recordings,).
-        by_fact: the same for each fact alone, of one recording after the other, (n_facts,).
-        kept: share that goes on with each of ``MASSES``, (n_masses, n_recordings).
-        paper: ``needed`` by the paper's score.
-    """
+    """How well evidence is found after a layer."""
 
     il: int
-    scorer: Scorer
-    needed: Shares
-    by_fact: Shares
-    kept: Shares
-    paper: Shares
+    scorer: Scorer  # the best way to score there
+    needed: Shares  # share that must go on for each recording, (n_recordings,)
+    by_fact: Shares  # the same for each fact alone, of one recording after the other, (n_facts,)
+    kept: Shares  # share that goes on with each of MASSES, (n_masses, n_recordings)
+    paper: Shares  # needed by the paper's score
 
 
 def layer_recalls(recordings: Sequence[Recording], n_layer: int) -> Iterator[LayerRecall]:

@@ -35,20 +35,14 @@ Attention = npt.NDArray[np.float16]
 
 @dataclass(frozen=True)
 class Recording:
-    """A probe's dense reading.
+    """A probe's dense reading."""
 
-    Attributes:
-        name, kind: the probe's.
-        protected: positions that are read in any case: sinks, those who ask, the template's; ascending.
-        evidence: for each fact that answers, the positions it needs.
-        attention: of ``record_heads``, by name of ``ASKING``, (n_layer, n_head, n_tokens); of ``record_queries``, under
-            ``BY_QUERY``, (n_layer, n_query, n_tokens), the mean over heads.
-    """
-
-    name: str
+    name: str  # name, kind: the probe's
     kind: str
-    protected: tuple[int, ...]
-    evidence: tuple[tuple[int, ...], ...]
+    protected: tuple[int, ...]  # positions that are read in any case: sinks, those who ask, the template's; ascending
+    evidence: tuple[tuple[int, ...], ...]  # for each fact that answers, the positions it needs
+    # of record_heads, by name of ASKING, (n_layer, n_head, n_tokens); of record_queries, under
+    # BY_QUERY, (n_layer, n_query, n_tokens), the mean over heads
     attention: dict[str, Attention]
 
     @property

@@ -30,26 +30,16 @@ def frontier_text(found: Sequence[Trial], chosen: Optional[Trial]) -> str:
     lines = [" ".join(["  schedule".ljust(36), *(name.rjust(width) for name, width in _COLUMNS), " decode"])]
     for trial in sorted(found, key=lambda trial: trial.figures.share):
         f, mark = trial.figures, "*" if trial is chosen else ""
-        values = [str(f.n), f"{f.quality:.3f}", f"{f.kept:.3f}", _or_dash(f.question_first), f"{1 / f.share:.2f}x"]
+        first = "-" if f.question_first is None else f"{f.question_first:.2f}"
+        values = [str(f.n), f"{f.quality:.3f}", f"{f.kept:.3f}", first, f"{1 / f.share:.2f}x"]
         values += [f"{f.share:.3f}", f"{f.kld:.3f}", f"{f.rows:.2f}"]
         shown = (value.rjust(width) for value, (_, width) in zip(values, _COLUMNS))
         lines.append(" ".join([f"{mark:2}{trial.label:34}", *shown, f" {decode_way(trial.schedule)}"]))
     return "\n".join(lines) + "\n" + _LEGEND
 
 
-def _or_dash(ratio: Optional[float]) -> str:
-    return "-" if ratio is None else f"{ratio:.2f}"
-
-
 def draw(path: Path, title: str, recordings: Sequence[Recording], trials: Sequence[Trial]) -> None:
-    """Writes the plot.
-
-    Args:
-        path: a PNG file, replaced where it exists.
-        title: the model.
-        recordings: of the probes; none where a draft chooses, and there is no map.
-        trials: all schedules tried, the paper's rule among them.
-    """
+    """Writes the plot, a PNG. Where a draft chooses there are no recordings, and no map."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11 if recordings else 5.5, 4.8), dpi=150, layout="constrained")

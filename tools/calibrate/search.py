@@ -43,31 +43,21 @@ Passes = npt.NDArray[np.bool_]  # (n_margins, n_facts)
 
 @dataclass(frozen=True)
 class Proposal:
-    """A schedule that may hold.
-
-    Attributes:
-        schedule: the schedule.
-        share: of the dense work of reading, by the recordings.
-        recall: share of the facts that goes through all points, averaged over ``MARGINS``, kinds weighted alike; None
-            where recordings do not say, since a draft chooses.
-    """
+    """A schedule that may hold."""
 
     schedule: KeepSchedule
-    share: float
+    share: float  # of the dense work of reading, by the recordings
+    # share of the facts that goes through all points, averaged over MARGINS, kinds weighted alike; None where
+    # recordings do not say, since a draft chooses
     recall: Optional[float]
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Whose the facts of some recordings are.
+    """Whose the facts of some recordings are."""
 
-    Attributes:
-        owner: index of the recording, (n_facts,).
-        weight: sums to 1; kinds weigh alike, and so do recordings of a kind and facts of a recording, (n_facts,).
-    """
-
-    owner: npt.NDArray[np.intp]
-    weight: Shares
+    owner: npt.NDArray[np.intp]  # index of the recording, (n_facts,)
+    weight: Shares  # sums to 1; kinds weigh alike, and so do recordings of a kind and facts of a recording, (n_facts,)
 
     @classmethod
     def of(cls, recordings: Sequence[Recording]) -> Facts:
@@ -84,18 +74,13 @@ class Facts:
 
 @dataclass(frozen=True)
 class _Choice:
-    """A point that may be taken: where, how much of the mass, how much at least, and what that does.
-
-    Attributes:
-        kept: what goes on of each recording, (n_recordings,).
-        passes: the facts that go on.
-    """
+    """A point that may be taken: where, how much of the mass, how much at least, and what that does."""
 
     layer: LayerRecall
     mass: float
     floor: float
-    kept: Shares
-    passes: Passes
+    kept: Shares  # what goes on of each recording, (n_recordings,)
+    passes: Passes  # the facts that go on
 
 
 @dataclass(frozen=True)
@@ -214,9 +199,9 @@ def _worthwhile(layer: LayerRecall, facts: Facts) -> list[_Choice]:
 
 def _chains(choices: Sequence[_Choice], most: float) -> Iterator[_Chain]:
     """Points that can follow each other, with at most so many layers' worth of work up to the last."""
+    firsts = [choice.layer.scorer.first_layer(choice.layer.il) for choice in choices]
     follows = [
-        [j for j in range(i + 1, len(choices)) if _can_follow(choices[i].layer, choices[j].layer)]
-        for i in range(len(choices))
+        [j for j in range(i + 1, len(choices)) if firsts[j] > before.layer.il] for i, before in enumerate(choices)
     ]
 
     def extend(chain: _Chain, last: int) -> Iterator[_Chain]:
@@ -232,7 +217,3 @@ def _chains(choices: Sequence[_Choice], most: float) -> Iterator[_Chain]:
     for i, choice in enumerate(choices):
         work = np.full(len(choice.kept), choice.layer.il + 1.0)
         yield from extend(_Chain((choice,), work, choice.kept, choice.passes), i)
-
-
-def _can_follow(before: LayerRecall, after: LayerRecall) -> bool:
-    return after.scorer.first_layer(after.il) > before.il

@@ -48,30 +48,20 @@ Progress = Callable[[int, int], Any]
 
 @dataclass(frozen=True)
 class Figures:
-    """What a schedule does on the probes it was verified with.
+    """What a schedule does on the probes it was verified with."""
 
-    Attributes:
-        n: answers.
-        quality: mean score divided by the dense mean score.
-        kept: the same where gains in one kind do not pay for losses in another. A loss counts as far as it is beyond
-            its standard error, so that ``kept`` is 1 where nothing is known to be lost.
-        capped: the same where a kind counts at most as its dense score; what chance takes is not forgiven.
-        by_kind: quality of each kind; None where the dense model answers none.
-        share: of the dense work of reading the prompts, measured.
-        kld: mean divergence of continuation tokens from the dense run.
-        rows: computed per decoded token, the new one and those brought back.
-        question_first: quality where the question stands before the text; None where that was not asked. Such
-            prompts count in no other figure.
-    """
-
-    n: int
-    quality: float
+    n: int  # answers
+    quality: float  # mean score divided by the dense mean score
+    # the same where gains in one kind do not pay for losses in another. A loss counts as far as it is beyond its
+    # standard error, so that kept is 1 where nothing is known to be lost
     kept: float
-    capped: float
-    by_kind: dict[str, Optional[float]]
-    share: float
-    kld: float
-    rows: float
+    capped: float  # the same where a kind counts at most as its dense score; what chance takes is not forgiven
+    by_kind: dict[str, Optional[float]]  # quality of each kind; None where the dense model answers none
+    share: float  # of the dense work of reading the prompts, measured
+    kld: float  # mean divergence of continuation tokens from the dense run
+    rows: float  # computed per decoded token, the new one and those brought back
+    # quality where the question stands before the text; None where that was not asked. Such prompts count in no other
+    # figure
     question_first: Optional[float] = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -83,17 +73,11 @@ class Figures:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a schedule must hold.
+    """What a schedule must hold."""
 
-    Attributes:
-        target: least quality, of the dense score.
-        max_kld: of continuation tokens.
-        max_share: of the dense work; None wants the least work.
-    """
-
-    target: float
-    max_kld: float
-    max_share: Optional[float] = None
+    target: float  # least quality, of the dense score
+    max_kld: float  # of continuation tokens
+    max_share: Optional[float] = None  # of the dense work; None wants the least work
 
     def holds(self, figures: Figures, slack: float = 0.0) -> bool:
         """Whether it does; slack is forgiven in quality."""
@@ -202,16 +186,12 @@ class Trials:
         run = Run(Plan(sources, readers, setting.engine.settings, setting.seed), self._answers)
         run.all(progress)
         self._answer_s = sum(r["ttft_s"] + r["decode_s"] for r in run.records) / len(run.records)
-        return [self._trial(run.records, method) for method in methods[1:]]
+        return [Trial(method.label, method.schedule, figures_of(run.records, method)) for method in methods[1:]]
 
     def _reader(self, method: Method) -> Reader:
         if method.digest not in self._readers:
             self._readers[method.digest] = self._setting.engine.reader(method)
         return self._readers[method.digest]
-
-    @staticmethod
-    def _trial(records: Sequence[Record], method: Method) -> Trial:
-        return Trial(method.label, method.schedule, figures_of(records, method))
 
 
 def race(

@@ -38,23 +38,14 @@ FWE_PREFIX = "Answer: According to the coded text above, the three most frequent
 
 @dataclass(frozen=True)
 class ChainWording:
-    """How a chain of names that hold one value is told and asked for.
+    """How a chain of names that hold one value is told and asked for."""
 
-    Attributes:
-        first: names ``b`` and its ``value``.
-        then: names ``b`` by ``a``, the one before it.
-        noise: stands between them, again and again.
-        instruction: stands before the text.
-        question: names ``query``, the value.
-        answer_prefix: names ``n``, how many names hold it, and ``query``.
-    """
-
-    first: str
-    then: str
-    noise: str
-    instruction: str
-    question: str
-    answer_prefix: str
+    first: str  # names {b} and its {value}
+    then: str  # names {b} by {a}, the one before it
+    noise: str  # stands between them, again and again
+    instruction: str  # stands before the text
+    question: str  # names {query}, the value
+    answer_prefix: str  # names {n}, how many names hold it, and {query}
 
 
 CHAINS = ChainWording(

@@ -14,13 +14,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from lazygguf._names import refuse_unknown
-from lazygguf.cli.arguments import (
-    add_compute_arguments,
-    add_draft_arguments,
-    add_file_argument,
-    check_least,
-    compute_options,
-)
+from lazygguf.cli.arguments import add_compute_arguments, add_file_argument, check_least, compute_options
 from lazygguf.cli.demo import model_or_demo
 from lazygguf.cli.main import EXIT_INTERRUPTED, UsageError
 from lazygguf.cli.printable import printable
@@ -44,6 +38,7 @@ DEFAULT_LENGTH = "1000"
 DEFAULT_SAMPLES = 50
 
 _PLACES = {None: "after", "both": "both", "only": "before"}
+_NO_PLOT = "--plot shows scores and times against dense: it needs dense in --baselines and a scored task"
 _EPILOG = f"""\
 tasks: {", ".join((*GENERATED, KLD))} (generated; RULER's definitions and scoring), and with --longbench DIR the
 names of LongBench's files ({", ".join(NAMES[:4])}, ...; X_e is LongBench-E's X). A schedule holds commas:
@@ -67,22 +62,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked, checked.
+    """What is asked, checked."""
 
-    Attributes:
-        tasks: names, in the order given.
-        lengths: of generated prompts and kld, in tokens.
-        samples: questions of a task at a length, at most.
-        place: of the question: ``"after"``, ``"before"`` or ``"both"``.
-        keeps: schedules under test.
-        baselines: names of baselines.
-    """
-
-    tasks: list[str]
-    lengths: list[int]
-    samples: int
-    place: str
-    keeps: list[str]
+    tasks: list[str]  # names, in the order given
+    lengths: list[int]  # of generated prompts and kld, in tokens
+    samples: int  # questions of a task at a length, at most
+    place: str  # of the question: "after", "before" or "both"
+    keeps: list[str]  # schedules under test
     baselines: list[str]
 
 
@@ -109,14 +95,10 @@ def check_arguments(args: argparse.Namespace) -> Asked:
     if KLD in tasks and DENSE not in baselines:
         raise UsageError("task kld compares with the dense run: add dense to --baselines")
     if args.plot is not None:
-        _check_plotted(args.plot, tasks, baselines)
+        check_plot(args.plot)
+        if DENSE not in baselines or tasks == [KLD]:
+            raise UsageError(_NO_PLOT)
     return Asked(tasks, parse_lengths(args.length), args.samples, _PLACES[args.question_first], keeps, baselines)
-
-
-def _check_plotted(path: Path, tasks: list[str], baselines: list[str]) -> None:
-    check_plot(path)
-    if DENSE not in baselines or tasks == [KLD]:
-        raise UsageError("--plot shows scores and times against dense: it needs dense in --baselines and a scored task")
 
 
 def _tasks(args: argparse.Namespace) -> list[str]:
@@ -158,7 +140,6 @@ def _list(text: str) -> list[str]:
 def _add_model_arguments(group: Any) -> None:
     add_file_argument(group)
     group.add_argument("-c", "--ctx-size", type=int, default=0, metavar="N", help="context, tokens (0: the model's)")
-    add_draft_arguments(group)
     add_compute_arguments(group)
 
 

@@ -38,29 +38,17 @@ _HASHED_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Answer:
-    """What a method said and what it took.
+    """What a method said and what it took."""
 
-    Attributes:
-        pred: the answer.
-        ttft_s: seconds from the ids to the first token's choice.
-        decode_s: seconds of the decode steps.
-        n_steps: decode steps.
-        token_share: share of the dense work of reading the prompt, the draft's work included.
-        revived: tokens brought back, summed over the decode steps.
-        kept: tokens live in each segment when the prompt was read.
-        draft_s: seconds of the draft.
-        second_look: tokens that were read on top of the draft's choice.
-    """
-
-    pred: str
-    ttft_s: float
-    decode_s: float
+    pred: str  # the answer
+    ttft_s: float  # seconds from the ids to the first token's choice
+    decode_s: float  # seconds of the decode steps
     n_steps: int
-    token_share: float
-    revived: int
-    kept: list[int]
-    draft_s: float = 0.0
-    second_look: int = 0
+    token_share: float  # share of the dense work of reading the prompt, the draft's work included
+    revived: int  # tokens brought back, summed over the decode steps
+    kept: list[int]  # tokens live in each segment when the prompt was read
+    draft_s: float = 0.0  # seconds of the draft
+    second_look: int = 0  # tokens that were read on top of the draft's choice
 
 
 class Reader:

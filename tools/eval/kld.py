@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,10 +28,6 @@ class Divergence:
     nll: list[float]
     nll_base: list[float]
     same_top: list[bool]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; ``Divergence(**values)`` reads them back."""
-        return asdict(self)
 
 
 def compare(base: Iterable[Logits], given: Iterable[Logits], tokens: Sequence[int]) -> Divergence:

@@ -31,23 +31,14 @@ DENSE = "dense"
 
 @dataclass(frozen=True)
 class Method:
-    """One way to read a prompt.
+    """One way to read a prompt."""
 
-    Attributes:
-        label: its name in the table.
-        kind: a name of ``BASELINES``, or ``"keep"`` for a schedule under test.
-        schedule: None reads everything.
-        promised_share: share of the dense work that the schedule promises.
-        seed: of random scores.
-        draft: what scores before layer 0, by its identity; "" where nothing does.
-    """
-
-    label: str
-    kind: str
-    schedule: Optional[KeepSchedule]
-    promised_share: float = 1.0
-    seed: int = 0
-    draft: str = ""
+    label: str  # its name in the table
+    kind: str  # a name of BASELINES, or "keep" for a schedule under test
+    schedule: Optional[KeepSchedule]  # None reads everything
+    promised_share: float = 1.0  # share of the dense work that the schedule promises
+    seed: int = 0  # of random scores
+    draft: str = ""  # what scores before layer 0, by its identity; "" where nothing does
 
     @property
     def is_adaptive(self) -> bool:
@@ -102,21 +93,15 @@ def _n_tail(prompt: TaskPrompt) -> int:
 
 @dataclass(frozen=True)
 class BaselineOptions:
-    """How the baselines are set.
+    """How the baselines are set."""
 
-    Attributes:
-        names: of ``BASELINES``.
-        share: token share of random, recent and static; None is that of the first schedule under test.
-        static_il: layer after which the static baseline prunes; None is at 15% of the layers.
-        paper: spelling of the paper's schedule; None is half of the entering tokens after 30, 60 and 85% of the layers.
-        seed: of random scores.
-    """
-
-    names: Sequence[str]
+    names: Sequence[str]  # of BASELINES
+    # token share of random, recent and static; None is that of the first schedule under test
     share: Optional[float] = None
-    static_il: Optional[int] = None
+    static_il: Optional[int] = None  # layer after which the static baseline prunes; None is at 15% of the layers
+    # spelling of the paper's schedule; None is half of the entering tokens after 30, 60 and 85% of the layers
     paper: Optional[str] = None
-    seed: int = 0
+    seed: int = 0  # of random scores
 
 
 def promised_share(schedule: Optional[KeepSchedule], n_layer: int) -> float:
@@ -134,13 +119,6 @@ def make_methods(
     keeps: Sequence[str], asking: Asking, baselines: BaselineOptions, shape: ModelShape, draft: str = ""
 ) -> list[Method]:
     """All methods, dense first, then the schedules under test, then the other baselines.
-
-    Args:
-        keeps: the schedules under test.
-        asking: who asks in spelled ones.
-        baselines: what else is compared.
-        shape: of the model.
-        draft: identity of the draft, "" for none.
 
     Raises:
         ValueError: a schedule or a setting does not fit the model.

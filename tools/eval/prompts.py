@@ -119,22 +119,14 @@ class Ask:
 
 @dataclass(frozen=True)
 class Parts:
-    """One question about a document.
+    """One question about a document."""
 
-    Attributes:
-        instruction: what stands before the document.
-        document: the text that holds the answer.
-        question: what is asked.
-        references: the expected strings.
-        answer_prefix: how the answer begins, where the model is to go on from it.
-        depths: where the asked facts were placed, in percent; empty where a task has no such place.
-    """
-
-    instruction: str
-    document: str
-    question: str
-    references: tuple[str, ...]
-    answer_prefix: str = ""
+    instruction: str  # what stands before the document
+    document: str  # the text that holds the answer
+    question: str  # what is asked
+    references: tuple[str, ...]  # the expected strings
+    answer_prefix: str = ""  # how the answer begins, where the model is to go on from it
+    # where the asked facts were placed, in percent; empty where a task has no such place
     depths: tuple[int, ...] = field(default=())
 
     def content(self, place: str = "after") -> str:
@@ -194,17 +186,11 @@ def _between(low: tuple[int, int], high: tuple[int, int], limit: int, halve: boo
 
 @dataclass(frozen=True)
 class TaskPrompt(Prompt):
-    """What a model is asked, and where its answer ends.
+    """What a model is asked, and where its answer ends."""
 
-    Attributes:
-        max_tokens: most tokens of the answer.
-        stops: texts that end the answer.
-        min_tokens: tokens before which nothing ends the answer.
-    """
-
-    max_tokens: int = 0
-    stops: tuple[str, ...] = ()
-    min_tokens: int = 0
+    max_tokens: int = 0  # most tokens of the answer
+    stops: tuple[str, ...] = ()  # texts that end the answer
+    min_tokens: int = 0  # tokens before which nothing ends the answer
 
     @property
     def digest(self) -> str:
@@ -215,17 +201,12 @@ class TaskPrompt(Prompt):
 
 @dataclass(frozen=True)
 class Wording:
-    """How a prompt is put: inside the chat template or not, how the answer begins, and what asks in it.
+    """How a prompt is put: inside the chat template or not, how the answer begins, and what asks in it."""
 
-    Attributes:
-        chat: use the model's chat template, where it has one.
-        answer_prefix: text after which the answer is to go on; "" is none.
-        question: the question's text, where the template's own search (the text after the last blank line) would not
-            find it; None leaves it to that.
-    """
-
-    chat: bool = True
-    answer_prefix: str = ""
+    chat: bool = True  # use the model's chat template, where it has one
+    answer_prefix: str = ""  # text after which the answer is to go on; "" is none
+    # the question's text, where the template's own search (the text after the last blank line) would not find it; None
+    # leaves it to that
     question: Optional[str] = None
 
 
@@ -259,29 +240,17 @@ class Prompter:
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt with what is expected.
-
-    Attributes:
-        task: the task's name.
-        length: what the prompt's length is called in the table.
-        index: number within the task.
-        prompt: what is asked.
-        references: the expected answers.
-        score: of an answer, in [0, 1].
-        continuation: of ``kld``, the tokens that follow the prompt; else None.
-        depths: where the asked facts stand, in percent.
-        extra: noted with the answer.
-    """
+    """A prompt with what is expected."""
 
     task: str
-    length: str
-    index: int
-    prompt: TaskPrompt
-    references: Sequence[str]
-    score: Callable[[str], float]
-    continuation: Optional[tuple[int, ...]] = None
-    depths: Sequence[int] = ()
-    extra: dict[str, Any] = field(default_factory=dict)
+    length: str  # what the prompt's length is called in the table
+    index: int  # number within the task
+    prompt: TaskPrompt  # what is asked
+    references: Sequence[str]  # the expected answers
+    score: Callable[[str], float]  # of an answer, in [0, 1]
+    continuation: Optional[tuple[int, ...]] = None  # of kld, the tokens that follow the prompt; else None
+    depths: Sequence[int] = ()  # where the asked facts stand, in percent
+    extra: dict[str, Any] = field(default_factory=dict)  # noted with the answer
 
 
 class Source(Protocol):

@@ -73,37 +73,24 @@ def ratio_of_means(above: Values, below: Values) -> float:
 
 @dataclass(frozen=True)
 class Row:
-    """The figures of one method at one task and length; None where there is nothing to compare with.
-
-    Attributes:
-        n: answers.
-        score: their mean.
-        low, high: its 95% interval.
-        ratio: score divided by the dense score over the same questions.
-        ratio_low, ratio_high: its 95% bootstrap interval.
-        token_share: mean.
-        ttft_s: median.
-        speedup: median of dense / method time to the first token.
-        speedup_low, speedup_high: its 95% bootstrap interval.
-        revived: tokens brought back per decode step.
-    """
+    """The figures of one method at one task and length; None where there is nothing to compare with."""
 
     task: str
     length: str
     method: str
-    n: int
-    score: float
-    low: float
+    n: int  # answers
+    score: float  # their mean
+    low: float  # low, high: its 95% interval
     high: float
-    ratio: Optional[float]
-    ratio_low: Optional[float]
+    ratio: Optional[float]  # score divided by the dense score over the same questions
+    ratio_low: Optional[float]  # ratio_low, ratio_high: its 95% bootstrap interval
     ratio_high: Optional[float]
-    token_share: float
-    ttft_s: float
-    speedup: Optional[float]
-    speedup_low: Optional[float]
+    token_share: float  # mean
+    ttft_s: float  # median
+    speedup: Optional[float]  # median of dense / method time to the first token
+    speedup_low: Optional[float]  # speedup_low, speedup_high: its 95% bootstrap interval
     speedup_high: Optional[float]
-    revived: float
+    revived: float  # tokens brought back per decode step
 
 
 def make_rows(records: Sequence[Record], methods: Sequence[Method]) -> list[Row]:

@@ -20,21 +20,13 @@ N_PASSAGES = 10
 
 @dataclass(frozen=True)
 class NeedleWording:
-    """How needles are told and asked for, where several values are asked for.
+    """How needles are told and asked for, where several values are asked for."""
 
-    Attributes:
-        needle: names ``key`` and ``value``.
-        instruction: stands before the text.
-        question: names ``query``, the keys that are asked for.
-        answer_prefix: likewise.
-        singular: what takes the place of what, in this order, where one value is asked for.
-    """
-
-    needle: str
-    instruction: str
-    question: str
-    answer_prefix: str
-    singular: tuple[tuple[str, str], ...]
+    needle: str  # names {key} and {value}
+    instruction: str  # stands before the text
+    question: str  # names {query}, the keys that are asked for
+    answer_prefix: str  # likewise
+    singular: tuple[tuple[str, str], ...]  # what takes the place of what, in this order, where one value is asked for
 
     def said(self, template: str, n_values: int, query: str = "") -> str:
         """One of its templates for so many values."""
@@ -130,23 +122,14 @@ class FactKind:
 
 @dataclass(frozen=True)
 class PassageWording:
-    """How passages are given, and facts told and asked.
+    """How passages are given, and facts told and asked."""
 
-    Attributes:
-        facts: for each of ``KINDS`` how it is told and asked, by ``name`` and ``value``.
-        title: stands before a passage, names its number ``i``.
-        instruction: stands before the passages.
-        tail: stands after them.
-        question: names what is ``asked``.
-        answer_prefix: how an answer begins.
-    """
-
-    facts: tuple[tuple[str, str], ...]
-    title: str
-    instruction: str
-    tail: str
-    question: str
-    answer_prefix: str
+    facts: tuple[tuple[str, str], ...]  # for each of KINDS how it is told and asked, by {name} and {value}
+    title: str  # stands before a passage, names its number {i}
+    instruction: str  # stands before the passages
+    tail: str  # stands after them
+    question: str  # names what is {asked}
+    answer_prefix: str  # how an answer begins
 
 
 KINDS = (

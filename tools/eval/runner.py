@@ -11,7 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional, Protocol
 
@@ -106,19 +106,12 @@ class MethodReader(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is made of.
+    """What a run is made of."""
 
-    Attributes:
-        sources: the tasks, each at one length.
-        readers: the methods.
-        settings: of the engine; answers of other settings are not taken for this run's.
-        seed: noted with every answer.
-    """
-
-    sources: Sequence[Source]
-    readers: Sequence[MethodReader]
-    settings: Mapping[str, Any]
-    seed: int
+    sources: Sequence[Source]  # the tasks, each at one length
+    readers: Sequence[MethodReader]  # the methods
+    settings: Mapping[str, Any]  # of the engine; answers of other settings are not taken for this run's
+    seed: int  # noted with every answer
 
     @property
     def setting_id(self) -> str:
@@ -158,7 +151,7 @@ class Run:
         progress(0, n_total)
         for question in self.plan.questions():
             for reader in self._in_turn(question):
-                record = self._answers.find(self._key(question, reader.method))
+                record = self._answers.find(key_of(self._identity(question, reader.method)))
                 if record is None:
                     record = self._ask(question, reader)
                     self._answers.add(record)
@@ -195,10 +188,7 @@ class Run:
             logits, answer = reader.follow(question.prompt, continuation)
         divergence = compare(self._base[1], logits, continuation)
         mean = sum(divergence.kld) / len(divergence.kld)
-        return {**self._record(question, reader.method, answer, mean), "divergence": divergence.to_dict()}
-
-    def _key(self, question: Question, method: Method) -> Key:
-        return key_of(self._identity(question, method))
+        return {**self._record(question, reader.method, answer, mean), "divergence": asdict(divergence)}
 
     def _identity(self, question: Question, method: Method) -> Record:
         return {
@@ -218,17 +208,9 @@ class Run:
             "seed": self.plan.seed,
             "depths": list(question.depths),
             "n_prompt": len(question.prompt.ids),
-            "pred": answer.pred,
             "references": list(question.references),
             "score": score,
-            "ttft_s": round(answer.ttft_s, 6),
-            "decode_s": round(answer.decode_s, 6),
-            "n_steps": answer.n_steps,
-            "token_share": round(answer.token_share, 6),
-            "revived": answer.revived,
-            "kept": answer.kept,
-            "draft_s": round(answer.draft_s, 6),
-            "second_look": answer.second_look,
+            **{key: round(v, 6) if isinstance(v, float) else v for key, v in asdict(answer).items()},
             "turn": self._turn,
             **question.extra,
         }

@@ -32,21 +32,13 @@ def string_match_part(pred: str, references: Sequence[str]) -> float:
 
 @dataclass(frozen=True)
 class Task:
-    """A generated task.
+    """A generated task."""
 
-    Attributes:
-        build: its parts with so many units of text.
-        least: fewest units.
-        max_tokens: of the answer, as RULER has it.
-        score: RULER's, of an answer.
-        lead_in: tokens on top for a model that says RULER's answer prefix itself, where the answer would be cut.
-    """
-
-    build: Builder
-    least: int
-    max_tokens: int
-    score: Score = string_match_all
-    lead_in: int = 0
+    build: Builder  # its parts with so many units of text
+    least: int  # fewest units
+    max_tokens: int  # of the answer, as RULER has it
+    score: Score = string_match_all  # RULER's, of an answer
+    lead_in: int = 0  # tokens on top for a model that says RULER's answer prefix itself, where the answer would be cut
 
 
 GENERATED = {
@@ -69,29 +61,20 @@ REWORDED: dict[str, Builder] = {
 
 @dataclass(frozen=True)
 class Form:
-    """How generated prompts are put.
+    """How generated prompts are put."""
 
-    Attributes:
-        place: the question ``"after"`` the text, ``"before"`` it or ``"both"``.
-        with_prefix: RULER's answer prefix follows the chat template. A model without a template gets it always.
-        is_reworded: in other words, for the tasks of ``REWORDED``.
-    """
-
-    place: str = "after"
+    place: str = "after"  # the question "after" the text, "before" it or "both"
+    # RULER's answer prefix follows the chat template. A model without a template gets it always
     with_prefix: bool = False
-    is_reworded: bool = False
+    is_reworded: bool = False  # in other words, for the tasks of REWORDED
 
 
 @dataclass(frozen=True)
 class GeneratedSource:
-    """The questions of a generated task at one length (``prompts.Source``).
-
-    Attributes:
-        length_tokens: most tokens of a prompt, template included.
-    """
+    """The questions of a generated task at one length (``prompts.Source``)."""
 
     task: str
-    length_tokens: int
+    length_tokens: int  # most tokens of a prompt, template included
     n_questions: int
     seed: int
     haystack: Haystack
