@@ -13,9 +13,8 @@ _MARK = object()
 
 # opcodes that push their argument: numbers, text and bytes, never what a name or the memo stands for
 _CONSTANTS = frozenset(
-    op.name
-    for op in pickletools.opcodes
-    if op.proto < 5 and op.arg and not op.stack_before and op.stack_after not in ([], [pickletools.anyobject])
+    "INT BININT BININT1 BININT2 LONG LONG1 LONG4 FLOAT BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8 UNICODE STRING "
+    "BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8".split()
 )
 _VALUES: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 _CONTAINERS: dict[str, Callable[[], Any]] = {"EMPTY_DICT": dict, "EMPTY_LIST": list}
