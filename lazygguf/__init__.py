@@ -1,6 +1,6 @@
 """lazygguf: ask questions about long texts, and the model reads only what the answer needs.
 
-Quantized GGUF models of the Llama family on ggml, with LazyLLM's dynamic token pruning (arXiv:2407.14057).
+Quantized Llama and Qwen models (GGUF) on ggml, with LazyLLM's dynamic token pruning (arXiv:2407.14057).
 
     from lazygguf import LazyModel
 

@@ -39,7 +39,7 @@ class Command:
 
 COMMANDS = {
     "chat": Command("lazygguf.cli.chat", "ask a model, about a long text or about anything"),
-    "convert": Command("lazygguf.tools.convert.command", "make a GGUF file from a Llama checkpoint"),
+    "convert": Command("lazygguf.tools.convert.command", "make a GGUF file from a Llama or Qwen checkpoint"),
     "quantize": Command("lazygguf.tools.quantize.command", "make a GGUF file smaller"),
     "bench": Command(
         "lazygguf.tools.bench.command", "measure reading and answering, dense and pruned, beside llama.cpp"

@@ -1,4 +1,4 @@
-"""``lazygguf convert``: a Llama checkpoint becomes a GGUF file that runs.
+"""``lazygguf convert``: a Llama or Qwen checkpoint becomes a GGUF file that runs.
 
 A thin main: plan, say what will happen, write, verify, print the line that runs it.
 """
