@@ -51,7 +51,8 @@ class Worker(Generic[Result]):
         return self._results[0] if self._results else None
 
     def _run(self) -> None:
-        self._begun = True  # before the look at _called_off, as stop does it the other way round
+        # set before _called_off is read; stop() does it in the opposite order, so one of them always sees the other
+        self._begun = True
         try:
             if not self._called_off:
                 self._results.append(self._action())

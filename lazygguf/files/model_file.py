@@ -20,7 +20,7 @@ from typing import Any, Optional, Union
 from .._ffi import NativeFile, TensorInfo
 
 FOLDER = Path(__file__).resolve().parent.parent / "profiles"
-# F32 in every quantization and different in every training; AWQ scales the norms of layers, but not this one
+# This tensor is F32 in every quantization and differs between models; AWQ changes other norms but not this one.
 _HASHED = "output_norm.weight"
 _LAYER = re.compile(r"blk\.(\d+)\.")
 

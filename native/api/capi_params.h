@@ -1,4 +1,5 @@
-// capi_params.h: what a caller of the C interface asks for, as the core takes it. Each throws an invalid argument.
+// capi_params.h: what a caller of the C interface asks for, as the core takes it. Each function
+// throws `invalid_argument` where a value is wrong.
 #pragma once
 
 #include <string>

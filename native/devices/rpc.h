@@ -48,12 +48,12 @@ class rpc_links {
     std::vector<std::string> endpoints_;
 };
 
-// Users of servers take turns, whatever the model: all of a process share one connection to a server, and none may free
-// a buffer there between another one's look at rpc_buffers_freed() and its run. Not locked where `uses_rpc` is false.
+// Locks the RPC connections of this process: models share one per server, and a buffer must not be freed between
+// rpc_buffers_freed() and the run. Not locked where `uses_rpc` is false.
 std::unique_lock<std::recursive_mutex> rpc_turn(bool uses_rpc);
 
-// How often buffers on RPC servers were freed in this process. A server forgets the graph it was to run again when any
-// of its buffers goes, and ends the connection when asked for it: a kept graph is good only while this stays the same.
+// Number of freed RPC buffers. A server forgets a cached graph when any buffer is freed, and ends the connection when
+// asked to run it: so a kept graph is valid only while this is unchanged.
 uint64_t rpc_buffers_freed();
 void note_rpc_buffer_freed();
 

@@ -1,7 +1,7 @@
 // attention_scores.h: how much the asking rows look at every K/V row of a layer.
 //
-// By the paper's rule (mean over heads) or by single heads, or every head as it is: see score_form. All that a row may
-// look at has its K by now, since rows are computed in position order.
+// By the paper's rule (mean over heads) or by single heads, or of every head separately: see score_form. All that a
+// row may look at has its K by now, since rows are computed in position order.
 #pragma once
 
 #include "graph/graph_state.h"

@@ -7,7 +7,8 @@
 namespace lazygguf {
 namespace {
 
-constexpr int NODES_PER_LAYER = 96; // twice what a layer has: the last one may build rows that are not wanted
+// Twice what a layer has: in the last layer every operation may be built for all rows and for the wanted ones.
+constexpr int NODES_PER_LAYER = 96;
 constexpr int NODES_PER_SCORED_HEAD = 16;
 
 size_t max_nodes(const segment_tensors & seg, const graph_shape & shape) {
@@ -24,7 +25,7 @@ bool is_view(const ggml_tensor * t) {
            t->op == GGML_OP_TRANSPOSE;
 }
 
-// Rope reads its frequencies, but runs with its layer.
+// A node that reads weights runs where they lie; rope is excepted: its frequencies do not decide its device.
 bool follows_weights(const ggml_tensor * t) {
     for (int i = 0; i < GGML_MAX_SRC && t->op != GGML_OP_ROPE; ++i) {
         const ggml_tensor * src = t->src[i];

@@ -12,8 +12,8 @@
 namespace lazygguf {
 namespace {
 
-// From this many query rows on, ggml's CPU flash attention sums in F32 instead of F16. The model's last layer needs
-// one row, but asks with so many that its result is as good as llama.cpp's.
+// ggml's CPU flash attention sums in F32 only from 64 query rows on. The last layer needs one row, but passes 64 to get
+// that precision.
 constexpr int64_t PRECISE_ROWS = 64;
 
 // Applies an operation to all rows, and to those that are wanted where they are others.
@@ -116,8 +116,7 @@ hidden layer_builder::attend(const hidden & q, const hidden & k, const hidden & 
         build_scores(g_, scaled.all, il_, *scored);
     }
     if (is_last_ && !g_.shape.want_logits) {
-        // later ubatches attend to these K/V rows; nothing else of this ubatch is read, and what is built on it never
-        // runs
+        // Without logits only this layer's K/V rows are needed; the nodes after this are built but never run.
         ggml_tensor * unread = ggml_reshape_2d(ctx(), q.all, g_.mdl.hp.n_embd_q(), g_.shape.n_rows);
         return {unread, unread};
     }

@@ -1,4 +1,4 @@
-// layer_builder.h: what an architecture file writes its layer in.
+// layer_builder.h: the operations from which a file in arch/ builds a layer.
 //
 // Each call adds to the graph what its name says, with the weights and settings of one layer. Owns what a layer need
 // not know: which device runs a node, in which form a matrix is multiplied, that K and V are written before they are
@@ -12,8 +12,8 @@ namespace lazygguf {
 // Rows of numbers on their way through a layer, one for each token of the ubatch in its last dimension.
 struct hidden {
     ggml_tensor * all; // of every token: K and V are made from these
-    // Of the tokens whose output is wanted: all of them, but in the model's last layer the last ones. Nodes that
-    // nothing reads never run, so that nothing is computed twice.
+    // Rows whose output is needed: all, except in the model's last layer (the last rows only). Nodes nobody reads are
+    // not run.
     ggml_tensor * wanted;
 };
 
@@ -37,7 +37,7 @@ class layer_builder {
     // q F32 [n_embd_head, n_head, n_rows], k and v F32 [n_embd_head, n_head_kv, n_rows] -> F32 [n_embd_q, n_rows].
     // Writes K and V to the cache and attends to what is there.
     hidden attend(const hidden & q, const hidden & k, const hidden & v);
-    // a + b, for the rows that both have
+    // a + b, over the wanted rows; if one has fewer, over its last ones
     hidden add(const hidden & a, const hidden & b) const;
     // x F32 [n_embd, n_rows] -> F32 [n_embd, n_rows], by ffn_gate, ffn_up and ffn_down
     hidden swiglu(const hidden & x);
@@ -49,7 +49,7 @@ class layer_builder {
     const layer_weights & weights_;
     const kv_tensors & kv_;
     ggml_backend_dev_t dev_;
-    bool is_last_; // nothing but logits follows, or nothing
+    bool is_last_; // the model's last layer that this session runs
 
     ggml_context * ctx() const { return g_.ctx.get(); }
     ggml_tensor * multiply(const linear_weights & w, ggml_tensor * x);

@@ -1,6 +1,7 @@
 // segment_graph.h: the ggml graph of one segment of layers over one ubatch of rows.
 //
-// Owns the forward pass. Gets tensors and row indices; knows neither sessions nor cell maps nor selection. One graph:
+// Owns the forward pass. Gets tensors and row indices. It has no access to sessions, cell maps or the selection. One
+// graph:
 //   rows in (embeddings or aux rows) -> layers, K/V written and attended to -> rows out (aux rows or logits) [->
 //   scores]
 // What a layer does stands in its architecture's file (arch/).

@@ -89,7 +89,7 @@ struct workspace {
 
 enum class visibility { none, some, all };
 
-// What the job's rows may see of a tile: 0 or -inf into w.hidden [rows, TILE].
+// Reads the mask of a tile into w.hidden (0 or -inf, [rows, TILE]); tells whether none, some or all is visible.
 visibility read_mask(const attention_op & op, workspace & w, int first_row, int rows, int begin, int n) {
     int n_visible = 0;
     for (int r = 0; r < rows; ++r) {
@@ -104,7 +104,7 @@ visibility read_mask(const attention_op & op, workspace & w, int first_row, int 
     return n_visible == 0 ? visibility::none : n_visible == rows * TILE ? visibility::all : visibility::some;
 }
 
-// Scores of one query in the tile become weights; its sum and its output so far follow a new maximum.
+// Softmax step for one query: scores become weights; if the maximum grows, the sum and output so far are rescaled.
 void soften(float * scores, float & top, float & sum, float * out, int n_embd_head) {
     vec most = load(scores);
     for (int j = LANES; j < TILE; j += LANES) {

@@ -57,7 +57,7 @@ class packed_view {
     int n_rows_;
 };
 
-// The largest magnitude, by its bits: they order as the values do, and what is not finite comes out largest.
+// Largest magnitude as bits: float bits order like magnitudes, and Inf/NaN come out largest.
 uint32_t largest_bits(const float * x) {
     uint32_t bits[BLOCK];
     std::memcpy(bits, x, sizeof bits);
@@ -186,7 +186,7 @@ void write(const matmul_op & op, int tile, int row, floats x) {
     std::copy(values + skip, values + N_LANES, out + tile * N_LANES);
 }
 
-// Few rows: every block is unpacked when it is needed, and the next tile is on its way.
+// Few rows: every block is unpacked when it is needed, and the next tile is prefetched.
 template <ggml_type type, int N> void multiply_few(const matmul_op & op, int tile) {
     const row_group group = op.packed.group(0);
     const size_t stride = op.weights->nb[1];
@@ -243,7 +243,7 @@ template <ggml_type type> void multiply_many(const matmul_op & op, int tile, std
 }
 
 template <ggml_type type> void multiply(ggml_tensor * dst, int /*ith*/, int nth, void * queue) {
-    // Few rows are done as fast as memory is read, which is faster in long runs; many are done evenly in short ones.
+    // With few rows memory bandwidth limits, so threads get few long runs; with many, more short ones balance the load.
     constexpr int PARTS_OF_FEW = 4; // per thread
     constexpr int PARTS_OF_MANY = 8;
     thread_local std::vector<weight_tile> tiles;

@@ -1,4 +1,4 @@
-// architecture.h: what one architecture says about itself, once, for all who ask.
+// architecture.h: the description of one architecture that checks, loader and graph share.
 //
 // Owns the form: keys, tensors and the layer. Each architecture is one file in arch/ that fills it in; the checks of a
 // file, the loader and the graph go by it and know no architecture by name.
@@ -17,7 +17,7 @@ struct hidden;
 
 struct architecture {
     const char * name;   // general.architecture
-    const char * models; // whose these are, for people
+    const char * models; // the models of this kind, for messages
     // Reads the keys, with the pieces of model/hparams.h.
     void (*keys)(const gguf_file & file, hparams & hp);
     // Names the tensors of one layer, in file order of llama.cpp's converter.

@@ -13,10 +13,10 @@
 namespace lazygguf {
 namespace {
 
-// How much faster a second form must be: one that lies in the file anyway, and one that takes memory of its own.
+// Least speed-up that justifies a second form: one that is mapped from the file, and one that is copied.
 constexpr double MIN_GAIN_MAPPED = 1.10;
 constexpr double MIN_GAIN_COPIED = 1.35;
-// Second forms may take one part of so many of the machine's memory.
+// Second forms may take 1/MEMORY_PARTS of the machine's memory.
 constexpr size_t MEMORY_PARTS = 4;
 
 size_t second_memory() {
@@ -97,7 +97,7 @@ void weight_forms::add(ggml_tensor * small, ggml_backend_buffer_type_t small_buf
     }
 }
 
-// Null where the budget is spent: the first layers come first, they see the most tokens.
+// Null if the budget is used up. The first layers come first, since they see the most tokens.
 ggml_tensor * weight_forms::new_form(const ggml_tensor * small, ggml_type type, size_t offset, int64_t min_rows) {
     const size_t n_bytes = ggml_row_size(type, small->ne[0]) * static_cast<size_t>(small->ne[1]);
     if (n_bytes > budget_) {

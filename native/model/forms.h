@@ -1,9 +1,9 @@
 // forms.h: how a layer's matrices are multiplied with many rows at once.
 //
-// What is right for decode, where memory is read once per token, is often wrong for a prompt: on x86 ggml's Q4_1 kernel
-// reaches a seventh of what ours does on the same bytes. Owns which matrix gets which kernel and, where that kernel
-// wants another form of it, the form's memory and filling. No form is less exact than the file's own: 16-bit floats
-// round weights and rows less than the 8-bit rows that every quantized kernel multiplies with.
+// The layout that is fastest for one row is often slow for many: on x86 ggml's Q4_1 kernel reaches a seventh of what
+// ours does on the same bytes. Owns which matrix gets which kernel and, where that kernel wants another form of it, the
+// form's memory and filling. No form is less exact than the file's own: 16-bit floats round weights and rows less than
+// the 8-bit rows that every quantized kernel multiplies with.
 #pragma once
 
 #include <map>

@@ -63,8 +63,8 @@ struct planned_tensor {
 // Creates the tensors' metadata, one ggml context per buffer type, and remembers what each one needs.
 class load_plan {
   public:
-    // Repacked weights are a copy of the file. Our kernels, which `mode` may allow, read the file itself: where it is
-    // large for this machine's memory, what they can multiply stays as it lies there, a few percent slower in decode.
+    // Repacked weights are copies. On a machine where twice the file's size is too much, matrices that our kernels can
+    // read (if `mode` allows them) stay mapped, a few percent slower in decode.
     load_plan(const gguf_file & file, size_t n_max, weight_mode mode)
         : file_(file), n_max_(n_max), repacks_(mode == weight_mode::as_is || may_hold_twice(file.size())) {}
 
@@ -127,7 +127,8 @@ void add_rope_freqs(load_plan & plan, const tensor_spec & spec, const std::vecto
     }
 }
 
-// Tied embeddings serve as output too where they lie already and multiply as fast; else they are there twice.
+// Tied embeddings also serve as output matrix if they are on the right device and as fast there; otherwise they are
+// loaded twice.
 ggml_tensor * add_output(load_plan & plan, const tensor_spec & spec, const model & mdl) {
     if (ggml_tensor * t = plan.add(spec, spec.name.c_str(), mdl.output_dev)) {
         return t;

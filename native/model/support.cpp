@@ -1,4 +1,4 @@
-// support.cpp: devices are asked with the operations of a layer, without memory behind them.
+// support.cpp: devices are asked with operations on tensors that have no memory.
 
 #include "model/support.h"
 

@@ -106,7 +106,7 @@ step_plan plan_step(const keep_schedule & schedule, const step_extent & extent, 
         plan.query.push_back(find_query(schedule.points[i], extent, plan.question, remembered[i]));
         plan.asking.insert(plan.asking.end(), plan.query.back().begin(), plan.query.back().end());
     }
-    if (schedule.entry) { // the question is read, whoever asks later
+    if (schedule.entry) { // the question is always read, also where no later point asks with it
         const std::vector<int32_t> question = positions_of(plan.question);
         plan.asking.insert(plan.asking.end(), question.begin(), question.end());
     }

@@ -51,7 +51,7 @@ struct step_plan {
     int32_t n_revive = -1;                   // old tokens that the points may revive in all; -1: any number
 
     bool is_protected(int32_t pos) const { return pos < n_sink || contains(asking, pos) || contains(protect, pos); }
-    // A prompt revives what it wants, and so does a step that prunes nothing.
+    // Only a decode step that prunes is limited; a prompt may revive any number.
     bool limits_revival() const { return extent.is_decode() && !is_dense; }
 };
 
@@ -94,7 +94,7 @@ choice choose_entering(const keep_schedule & schedule, const step_plan & plan, c
 
 // ---- what lives on ----
 
-// May fewer than n_live go on at the point? Known before the segment runs: where all stay nobody need ask.
+// May fewer than n_live go on at the point? Known before the segment runs: where all stay, no scores are needed.
 bool may_prune(const pruning_point & point, const step_plan & plan, size_t n_live);
 
 // What is selected at a point, with its score (after pooling). scores: by position; empty: the point does not prune.
@@ -108,9 +108,9 @@ struct segment_end {
     const cell_map & next;
 };
 
-// From what lives in a segment, what lives in the next one and is computed there. A decode step revives within its
-// budget, of which each point has an even part of what those before it left, so that the later ones, which see best,
-// have theirs; and only what is clearly above the worst of what was selected.
+// From what lives in a segment, what lives in the next one and is computed there. A decode step may revive a
+// limited number; each point gets an equal part of what is left, so later points (which score best) are not starved.
+// Only tokens clearly above the lowest selected score return.
 choice choose_going_on(const keep_schedule & schedule, const step_plan & plan, const segment_end & end,
                        const choice & now);
 
@@ -119,8 +119,8 @@ choice choose_going_on(const keep_schedule & schedule, const step_plan & plan, c
 // What the next decode step may revive: all of max_revive after a prompt, what was saved since after a decode step.
 double saved_after(const keep_schedule & schedule, const step_extent & extent, double n_saved, size_t n_revived);
 
-// What is left of it when the context is cut to n_tokens. The next step may revive as after a prompt: the same prompt
-// again is to give the same.
+// What is left of it when the context is cut to n_tokens. The next step may revive as after a prompt, so that
+// repeating a prompt gives the same result.
 step_memory trimmed(const keep_schedule & schedule, step_memory memory, int32_t n_tokens);
 
 } // namespace lazygguf

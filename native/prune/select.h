@@ -20,7 +20,7 @@ struct candidate {
 // `tokens` ascends by position; pool is odd.
 void pool_scores(std::vector<candidate> & tokens, int pool);
 
-// A token that is scored from outside, before layer 0. One whose score is not finite is not weighed: it is protected.
+// A token that is scored from outside, before layer 0. A token with a non-finite score is always kept.
 candidate outside_candidate(int32_t pos, float score, bool is_protected);
 
 // How many of n_tokens may go on: floor(keep * n_tokens), safe against 0.29 * 100 = 28.999...

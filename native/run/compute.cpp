@@ -166,7 +166,7 @@ void compute::allocate(slot & s, const segment_tensors & seg) const {
     if (!ggml_backend_sched_alloc_graph(s.sched.get(), s.graph->gf())) {
         const std::string need = need_of(s, seg);
         s.graph.reset();
-        s.sched.reset(); // what it holds after a failure is not to be built on
+        s.sched.reset(); // its state after a failed allocation is undefined
         fail(status::no_memory, need);
     }
     s.per_run = crossing(edges);
@@ -179,7 +179,8 @@ void compute::allocate(slot & s, const segment_tensors & seg) const {
 // Why there is no room for the slot's graph, with the bytes that each device was to give.
 std::string compute::need_of(slot & s, const segment_tensors & seg) const {
     const graph_shape shape = s.graph->shape();
-    s.graph = std::make_unique<segment_graph>(mdl_, seg, shape); // the failed one has been cut into pieces
+    // the scheduler has split the failed graph, so it is built anew
+    s.graph = std::make_unique<segment_graph>(mdl_, seg, shape);
     s.sched = new_sched();
     place(s);
     std::vector<size_t> sizes(backends_.size());

@@ -128,7 +128,8 @@ void session::run_ubatch(step & st, size_t s, size_t begin, size_t end) {
     const ubatch u = {seg.cells, tokens_, st.now.live, st.query(s), rows};
     const graph_shape shape = shape_of(st, s, u, end == st.now.rows.size());
     const segment_cache * next = after(s);
-    const uint64_t generation = seg.generation() + (next ? next->generation() : 0); // both only ever rise
+    // neither counter ever falls, so the sum identifies the state
+    const uint64_t generation = seg.generation() + (next ? next->generation() : 0);
     segment_graph & graph = compute_.prepare(static_cast<int>(s), seg.tensors(next), generation, shape);
     const graph_inputs in = inputs_of(u, shape);
     graph.set_inputs(in);
@@ -154,7 +155,8 @@ graph_shape session::shape_of(const step & st, size_t s, const ubatch & u, bool 
         return shape;
     }
     const pruning_point & point = schedule_.points[s];
-    if (st.plan.is_dense || may_prune(point, st.plan, st.now.live.size())) { // short contexts ask for steps to come
+    // dense steps record scores too: later steps may prune with them
+    if (st.plan.is_dense || may_prune(point, st.plan, st.now.live.size())) {
         shape.n_query = count_queries(u);
         shape.scored = point.scored;
     }
@@ -302,7 +304,7 @@ void session::trim(int32_t n_tokens) {
     result_.segments.clear();
 }
 
-// A token that was read beside a gap knows nothing of what stood there: once the gap is read, it is read again.
+// Tokens next to an unread gap were computed without it; they are dropped here so they can be computed again.
 void session::forget(const int32_t * positions, int32_t n) {
     if (!schedule_.entry) {
         fail(status::invalid_argument, "tokens can be forgotten only where they can wait before layer 0 (il -1)");

@@ -68,7 +68,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 @pytest.mark.parametrize("flash_attn", [False, True])
 @pytest.mark.parametrize("weight_type", list(TOLERANCE))
 @pytest.mark.parametrize("arch", ARCHS)
-def test_dense_logits_are_llama_cpps(tmp_path: Path, arch: str, weight_type: str, flash_attn: bool) -> None:
+def test_the_references_dense_logits_are_llama_cpps(
+    tmp_path: Path, arch: str, weight_type: str, flash_attn: bool
+) -> None:
     config = TinyConfig.for_type(weight_type, arch=arch)
     weights = tiny_gguf.write_tiny_gguf(tmp_path / "tiny.gguf", config)
     ids = prompt(96)

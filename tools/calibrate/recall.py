@@ -29,8 +29,8 @@ HEAD_POOLS = (13, 21)
 HEAD_REACH = 3  # layers before the point whose heads may score
 MAX_HEADS = 6
 HEADS_GAIN = 0.95  # heads are taken where they need less than this share of what the mean over heads needs
-MASSES = (0.1, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # the first ones leave it to the floor
-FIRST_DEPTH = 0.15  # of the layers: earlier ones see words alone
+MASSES = (0.1, 0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)  # with the first ones `keep_min` alone decides
+FIRST_DEPTH = 0.15  # of the layers: earlier layers match single words only
 
 
 @dataclass(frozen=True)

@@ -19,15 +19,13 @@ from lazygguf.schedule.keep_schedule import BEFORE_LAYER_0, KeepSchedule, Prunin
 from .recall import MASSES, LayerRecall, Shares
 from .recording import Recording
 
-# Under the mass there is a floor, since scores can be sure and wrong: a worked example that repeats the question's
-# words draws them to itself. Which floor is worth its work is searched like all else, but not below a quarter: what the
-# mass of recorded prompts leaves out for certain, other texts need (docs/selection.md, what carries over).
+# Least share under the mass rule: scores can be confident and wrong (a worked example attracts them). Not below a
+# quarter (docs/selection.md).
 FLOORS = (0.25, 0.3, 0.35, 0.4, 0.5, 0.6, 0.7)
-# Times what evidence needs. Recordings are dense and a pruned run's scores differ, so that evidence which passes by a
-# wide margin is worth more than what just passes.
+# How much more than the needed share is kept: recordings are dense, and the scores of a pruned run differ.
 MARGINS = (1.0, 1.15, 1.3, 1.5)
-CEILING = 1.5  # times what the hardest probe is given: what keep allows
-NEAR = (1.0, 1.03, 1.06, 1.09)  # times the work that is given: a run does a little less than recordings say
+CEILING = 1.5  # `keep`, as a multiple of what the hardest probe gets
+NEAR = (1.0, 1.03, 1.06, 1.09)  # a run does slightly less work than recordings predict: try a little above
 SHARES = (0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7)  # of the dense work: there are proposals for each
 LATER_BEGIN, LATER_END = 1, 4  # layers: each has other proposals, whose first or last point comes so much later
 GAIN = 0.01  # of recall that a larger keep must bring
