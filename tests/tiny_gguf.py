@@ -95,6 +95,7 @@ class TinyConfig:
     n_head: int = 4
     n_head_kv: int = 2
     head_dim: int = 0  # 0: n_embd / n_head
+    qkv_bias: bool = False  # qwen2 always has it
     n_ff: int = 96
     weight_type: str = "F32"
     tied: bool = False  # no output.weight
@@ -245,7 +246,7 @@ def _block_weights(config: TinyConfig, rng: np.random.Generator) -> dict[str, np
         "ffn_up.weight": _matrix(rng, n_ff, n_embd, 1.0),
         "ffn_down.weight": _matrix(rng, n_embd, n_ff, 0.5),
     }
-    if config.arch == "qwen2":
+    if config.arch == "qwen2" or config.qkv_bias:
         block.update(_qkv_biases(config, rng))
     if config.arch == "qwen3":
         # after its norm a head is about as large as the weights: these make attention as peaked as elsewhere
@@ -263,7 +264,7 @@ def _norm_weight(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 def _qkv_biases(config: TinyConfig, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    sizes = {"attn_q.bias": config.n_embd, "attn_k.bias": config.n_embd_kv, "attn_v.bias": config.n_embd_kv}
+    sizes = {"attn_q.bias": config.n_embd_q, "attn_k.bias": config.n_embd_kv, "attn_v.bias": config.n_embd_kv}
     return {name: rng.normal(0.0, 0.5, size).astype(np.float32) for name, size in sizes.items()}
 
 

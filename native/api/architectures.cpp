@@ -45,6 +45,10 @@ lazy_status lazy_shape_tensors(lazy_tensor_info * out, bool * required, int32_t 
     thread_local std::vector<tensor_spec> specs;
     return guarded([&] {
         model_weights unused;
+        if (shape->arch == nullptr || n_max < 0) {
+            fail(status::invalid_argument, shape->arch == nullptr ? "no architecture is named"
+                                                                  : format("n_max is %d, expected at least 0", n_max));
+        }
         specs = list_tensors(hparams_of(*shape), unused);
         for (size_t i = 0; i < specs.size() && i < static_cast<size_t>(n_max); ++i) {
             out[i] = {specs[i].name.c_str(), "", {specs[i].ne0, specs[i].ne1, 1, 1}, 0, 0};

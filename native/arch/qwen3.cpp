@@ -1,5 +1,5 @@
-// qwen3.cpp: Qwen3, dense: an RMS norm on each head's Q and K before rope, no biases. Rotates pairs (i, i + n_rot/2); a
-// head's width stands in the file and need not be n_embd / n_head.
+// qwen3.cpp: Qwen3, dense: an RMS norm on each head's Q and K before rope. Rotates pairs (i, i + n_rot/2). A head's
+// width stands in the file and need not be n_embd / n_head. Q, K and V have no biases, but may.
 
 #include "arch/arch.h"
 #include "graph/layer_builder.h"
@@ -16,11 +16,11 @@ void keys(const gguf_file & file, hparams & hp) {
 
 void tensors(tensor_list & list, layer_weights & w, const hparams & hp) {
     list.vector("attn_norm", w.attn_norm, hp.n_embd);
-    list.matrix("attn_q", w.wq, hp.n_embd, hp.n_embd_q());
+    list.matrix("attn_q", w.wq, hp.n_embd, hp.n_embd_q(), bias::optional);
     list.vector("attn_q_norm", w.q_norm, hp.n_embd_head);
-    list.matrix("attn_k", w.wk, hp.n_embd, hp.n_embd_kv());
+    list.matrix("attn_k", w.wk, hp.n_embd, hp.n_embd_kv(), bias::optional);
     list.vector("attn_k_norm", w.k_norm, hp.n_embd_head);
-    list.matrix("attn_v", w.wv, hp.n_embd, hp.n_embd_kv());
+    list.matrix("attn_v", w.wv, hp.n_embd, hp.n_embd_kv(), bias::optional);
     list.matrix("attn_output", w.wo, hp.n_embd_q(), hp.n_embd);
     list.vector("ffn_norm", w.ffn_norm, hp.n_embd);
     list.matrix("ffn_gate", w.ffn_gate, hp.n_embd, hp.n_ff);

@@ -294,6 +294,7 @@ def test_scores_are_the_references(tiny_model: Write) -> None:
         TinyConfig(rope_scaling="linear"),
         TinyConfig(rope_scaling="yarn"),
         TinyConfig(arch="qwen2", rope_scaling="yarn", tied=True),
+        TinyConfig(arch="qwen3", head_dim=32, qkv_bias=True, tied=True),
         TinyConfig(n_head_kv=1),
         TinyConfig(n_head_kv=4, rms_eps=1e-2, rope_freq_base=500000.0),
     ],

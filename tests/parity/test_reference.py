@@ -86,6 +86,7 @@ def test_the_references_dense_logits_are_llama_cpps(
         {},
         {"arch": "qwen2", "tokenizer": "bpe"},
         {"arch": "qwen3", "head_dim": 24},
+        {"arch": "qwen3", "head_dim": 32, "qkv_bias": True},
         {"arch": "qwen3", "head_dim": 32, "rope_scaling": "yarn", "tied": True, "rope_freq_base": 1e6},
         {"tied": True},
         {"n_head_kv": 4},
