@@ -11,8 +11,6 @@
 namespace lazygguf {
 namespace {
 
-constexpr int MOST_LAYERS = 1024; // no model file with more is accepted
-
 void check_version(const char * what, int32_t version) {
     if (version != LAZY_VERSION) {
         fail(status::invalid_argument, format("%s.version is %d, expected %d", what, version, LAZY_VERSION));
@@ -40,7 +38,7 @@ void check_in_schedule(bool ok, const std::string & message) {
 // first layer. None where the scores come from outside, or where il is one that check_schedule refuses.
 std::vector<scored_layer> read_scored(const lazy_point & p, int il_begin) {
     check_in_schedule(p.n_heads >= 0 && (p.heads == nullptr) == (p.n_heads == 0), "heads and n_heads disagree");
-    if (p.il < il_begin || p.il >= MOST_LAYERS) {
+    if (p.il < il_begin || p.il >= MAX_LAYERS) {
         return {};
     }
     const int n_most = p.il + 1 - il_begin;
@@ -137,7 +135,7 @@ keep_schedule read_schedule(const lazy_schedule * schedule) {
                       format("%d pruning points, expected at most %d", schedule->n_points, MAX_SEGMENTS - 1));
     for (int i = 0; i < schedule->n_points; ++i) {
         const lazy_point & p = schedule->points[i];
-        const int il_begin = i == 0 ? 0 : std::clamp(schedule->points[i - 1].il, -1, MOST_LAYERS) + 1;
+        const int il_begin = i == 0 ? 0 : std::clamp(schedule->points[i - 1].il, -1, MAX_LAYERS) + 1;
         const pruning_point point = {p.il,       p.keep,     read_scored(p, il_begin), p.n_query, p.pool, p.mass,
                                      p.keep_min, p.query_max};
         if (p.il == -1 && i == 0) {

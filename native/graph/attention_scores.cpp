@@ -2,8 +2,6 @@
 
 #include "graph/attention_scores.h"
 
-#include <cmath>
-
 #include "graph/masks.h"
 #include "kernels/attention.h"
 
@@ -14,7 +12,7 @@ namespace {
 ggml_tensor * build_probs(const graph_state & g, ggml_tensor * q, ggml_tensor * k, ggml_tensor * mask, int il) {
     ggml_context * ctx = g.ctx.get();
     const float softcap = g.mdl.hp.layer(il).attn_softcap;
-    float scale = 1.0F / std::sqrt(static_cast<float>(g.mdl.hp.n_embd_head));
+    float scale = g.mdl.hp.head_scale();
     ggml_tensor * kq = nullptr;
     if (g.mdl.has_fast_attention(g.seg.kv_of(il).dev) && has_key_products(q, k)) {
         kq = build_key_products(ctx, q, k);

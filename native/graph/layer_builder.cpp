@@ -3,7 +3,6 @@
 #include "graph/layer_builder.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "graph/attention_scores.h"
 #include "graph/masks.h"
@@ -97,8 +96,7 @@ ggml_tensor * layer_builder::read(ggml_tensor * q, ggml_tensor * mask) const {
     if (is_ours && has_attention_rows(q, k, v)) {
         return ggml_reshape_2d(ctx(), build_attention_rows(ctx(), q, k, v, mask), hp.n_embd_q(), n);
     }
-    const float scale = 1.0F / std::sqrt(static_cast<float>(hp.n_embd_head));
-    ggml_tensor * out = ggml_flash_attn_ext(ctx(), ggml_permute(ctx(), q, 0, 2, 1, 3), k, v, mask, scale,
+    ggml_tensor * out = ggml_flash_attn_ext(ctx(), ggml_permute(ctx(), q, 0, 2, 1, 3), k, v, mask, hp.head_scale(),
                                             /*max_bias=*/0.0F, params_.attn_softcap);
     ggml_prec_set_acc(out, GGML_PREC_F32);
     return ggml_reshape_2d(ctx(), out, hp.n_embd_q(), n);
@@ -107,7 +105,7 @@ ggml_tensor * layer_builder::read(ggml_tensor * q, ggml_tensor * mask) const {
 hidden layer_builder::attend(const hidden & q, const hidden & k, const hidden & v) {
     write(k.all, v.all);
     // every kernel multiplies with 1 / sqrt(n_embd_head)
-    const float usual = 1.0F / std::sqrt(static_cast<float>(g_.mdl.hp.n_embd_head));
+    const float usual = g_.mdl.hp.head_scale();
     const hidden scaled = params_.attn_scale == usual ? q : map(q, [&](ggml_tensor * t) {
         return ggml_scale(ctx(), t, params_.attn_scale / usual);
     });

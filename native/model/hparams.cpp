@@ -2,8 +2,6 @@
 
 #include "model/hparams.h"
 
-#include <cmath>
-
 #include "base/error.h"
 #include "model/architecture.h"
 
@@ -100,7 +98,7 @@ void read_shape(const gguf_file & file, hparams & hp) {
     hp.n_head_kv = read_head_count(file, a + "attention.head_count_kv", hp.n_head);
     check_range(file, "context_length", hp.n_ctx_train, 1, 1 << 30);
     check_range(file, "embedding_length", hp.n_embd, 1, 1 << 20);
-    check_range(file, "block_count", hp.n_layer, 1, 1024);
+    check_range(file, "block_count", hp.n_layer, 1, MAX_LAYERS);
     check_range(file, "feed_forward_length", hp.n_ff, 1, 1 << 24);
     check_range(file, "attention.head_count", hp.n_head, 1, 4096);
     check_range(file, "attention.head_count_kv", hp.n_head_kv, 1, hp.n_head);
@@ -122,7 +120,7 @@ void read_shape(const gguf_file & file, hparams & hp) {
     layer_params layer;
     layer.rms_eps = file.get_f32(a + "attention.layer_norm_rms_epsilon");
     check_range(file, "attention.layer_norm_rms_epsilon", layer.rms_eps, 1e-12, 1.0);
-    layer.attn_scale = 1.0F / std::sqrt(static_cast<float>(hp.n_embd_head));
+    layer.attn_scale = hp.head_scale();
     hp.layers.assign(static_cast<size_t>(hp.n_layer), layer);
 }
 

@@ -4,6 +4,7 @@
 // and graphs from. Which keys an architecture has is its file's business (arch/), with the pieces below.
 #pragma once
 
+#include <cmath>
 #include <string>
 #include <vector>
 
@@ -12,6 +13,8 @@
 namespace lazygguf {
 
 struct architecture; // model/architecture.h
+
+constexpr int MAX_LAYERS = 1024; // no file with more is accepted
 
 struct rope_params {
     int n_rot = 0; // rotated dimensions of a head; 0: the layer does not rotate
@@ -48,6 +51,8 @@ struct hparams {
 
     int n_embd_q() const { return n_embd_head * n_head; }
     int n_embd_kv() const { return n_embd_head * n_head_kv; }
+    // The scale that attention has where an architecture names no other, and that kernels multiply with.
+    float head_scale() const { return 1.0F / std::sqrt(static_cast<float>(n_embd_head)); }
     const layer_params & layer(int il) const { return layers[static_cast<size_t>(il)]; }
 };
 
