@@ -8,6 +8,7 @@
 #include "api/capi_params.h"
 #include "api/lazygguf.h"
 #include "file/vocab.h"
+#include "kernels/isa.h"
 #include "run/session.h"
 
 #ifndef LAZY_GGML_VERSION
@@ -85,6 +86,22 @@ extern "C" {
 
 const char * lazy_ggml_version(void) { return ggml_version(); }
 const char * lazy_ggml_version_compiled(void) { return LAZY_GGML_VERSION; }
+
+const char * lazy_isa(void) {
+    const char * name = nullptr;
+    guarded([&] { name = isa_name().c_str(); });
+    return name;
+}
+const char * lazy_isa_names(void) {
+    static const std::string names = [] {
+        std::string text;
+        for (const std::string & name : isa_names()) {
+            text += (text.empty() ? "" : ",") + name;
+        }
+        return text;
+    }();
+    return names.c_str();
+}
 
 lazy_status lazy_file_open(lazy_file ** out, const char * path) {
     return guarded([&] { *out = new lazy_file{gguf_file(path)}; });

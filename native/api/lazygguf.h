@@ -44,6 +44,11 @@ const char * lazy_last_error(void);            // of this thread; "" when nothin
 const char * lazy_ggml_version(void);          // of the ggml library in this process
 const char * lazy_ggml_version_compiled(void); // of the ggml headers this library was compiled with
 
+// The instruction set that our kernels use in this process ("avx2", ...), and those that this CPU has, best first, with
+// commas. NULL where LAZYGGUF_ISA names none of them: see lazy_last_error().
+const char * lazy_isa(void);
+const char * lazy_isa_names(void);
+
 // ---- files -------------------------------------------------------------------------------------------------------
 
 // Value types, numbered as GGUF numbers them.

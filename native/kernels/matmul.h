@@ -6,27 +6,11 @@
 // the file, for one row as for many.
 #pragma once
 
-#include <atomic>
-
 #include <ggml-cpp.h>
 
+#include "simd/work_queue.h"
+
 namespace lazygguf {
-
-// Hands the parts of an op to the threads that run it, whoever is free. Reusable once every thread has left.
-class work_queue {
-  public:
-    int take() { return next_.fetch_add(1, std::memory_order_relaxed); }
-    void leave(int n_threads) {
-        if (left_.fetch_add(1, std::memory_order_acq_rel) + 1 == n_threads) {
-            next_.store(0, std::memory_order_relaxed);
-            left_.store(0, std::memory_order_release);
-        }
-    }
-
-  private:
-    std::atomic<int> next_{0};
-    std::atomic<int> left_{0};
-};
 
 // Has this CPU a kernel for matrices [n_in, n_out] of this type?
 bool has_matmul(ggml_type type, int64_t n_in, int64_t n_out);

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[3]
 NATIVE = ROOT / "native"
 # From the top. A room includes itself and what stands below it.
-ROOMS = ("api", "run", "arch", "graph", "model", "prune", "kernels", "devices", "file", "base")
+ROOMS = ("api", "run", "arch", "graph", "model", "prune", "kernels", "simd", "devices", "file", "base")
 # Numbers in, positions out: the selection knows no kernels, devices or files either.
 ONLY = {"prune": {"prune", "base"}}
 INTERFACE = "api/lazygguf.h"  # known to its own room only

@@ -4,13 +4,13 @@
 // same thing: weight = d * byte + m, with d and m by row; Q6_K has a pair for each half of the 32 columns.
 #pragma once
 
-#include "kernels/lanes.h"
+#include "simd/lanes.h"
 
 #if HAS_LANES
 
 #include <ggml.h>
 
-namespace lazygguf {
+namespace lazygguf::LAZY_ISA {
 
 struct weight_tile {
     ints q[8];     // four columns each, a lane per row
@@ -182,6 +182,6 @@ template <> class weight_rows<GGML_TYPE_Q6_K> {
     }
 };
 
-} // namespace lazygguf
+} // namespace lazygguf::LAZY_ISA
 
 #endif

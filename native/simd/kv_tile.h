@@ -11,7 +11,7 @@
 #endif
 
 // Its own namespace: lanes.h has functions of these names for other vectors.
-namespace lazygguf::kv_tile {
+namespace lazygguf::LAZY_ISA::kv_tile {
 
 constexpr int LANES = 16;
 constexpr int TILE = 64; // cache rows unpacked at once
@@ -184,4 +184,4 @@ inline void unpack_rows(const ggml_tensor * t, int head, int begin, int n, float
 
 inline bool is_float(const ggml_tensor * t) { return t->type == GGML_TYPE_F16 || t->type == GGML_TYPE_F32; }
 
-} // namespace lazygguf::kv_tile
+} // namespace lazygguf::LAZY_ISA::kv_tile

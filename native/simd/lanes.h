@@ -24,7 +24,7 @@
 // a call would move every register through memory
 #define LAZY_INLINE [[gnu::always_inline]] inline
 
-namespace lazygguf {
+namespace lazygguf::LAZY_ISA {
 
 LAZY_INLINE uint32_t load_u32(const char * p) {
     uint32_t x;
@@ -222,6 +222,6 @@ LAZY_INLINE void transpose(const ints * rows, ints * columns) {
 
 #endif
 
-} // namespace lazygguf
+} // namespace lazygguf::LAZY_ISA
 
 #endif

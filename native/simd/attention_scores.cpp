@@ -1,12 +1,12 @@
 // attention_scores.cpp: K times queries, without softmax, in tiles of the cache. A job is one tile of one K head.
 
-#include "kernels/attention.h"
+#include "simd/kernel_set.h"
 
 #include <algorithm>
 
-#include "kernels/kv_tile.h"
+#include "simd/kv_tile.h"
 
-namespace lazygguf {
+namespace lazygguf::LAZY_ISA {
 
 using namespace kv_tile;
 
@@ -51,7 +51,7 @@ void run_tile(const products_op & op, workspace & w, int head_kv, int begin) {
     }
 }
 
-void multiply(ggml_tensor * dst, int ith, int nth, void * /*unused*/) {
+void multiply_tiles(ggml_tensor * dst, int ith, int nth, void * /*unused*/) {
     const products_op op(dst);
     thread_local workspace w;
     w.q.resize(static_cast<size_t>(op.n_queries * op.n_embd_head));
@@ -65,14 +65,6 @@ void multiply(ggml_tensor * dst, int ith, int nth, void * /*unused*/) {
 
 } // namespace
 
-bool has_key_products(const ggml_tensor * q, const ggml_tensor * k) {
-    return q->ne[1] * q->ne[2] / k->ne[2] >= MIN_QUERIES && q->ne[0] % LANES == 0 && is_float(k);
-}
+void key_products(ggml_tensor * dst, int ith, int nth, void * unused) { multiply_tiles(dst, ith, nth, unused); }
 
-ggml_tensor * build_key_products(ggml_context * ctx, ggml_tensor * q, ggml_tensor * k) {
-    ggml_tensor * args[] = {q, k};
-    return ggml_custom_4d(ctx, GGML_TYPE_F32, k->ne[1], q->ne[1], q->ne[2], 1, args, 2, multiply, GGML_N_TASKS_MAX,
-                          nullptr);
-}
-
-} // namespace lazygguf
+} // namespace lazygguf::LAZY_ISA
