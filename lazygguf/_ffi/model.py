@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 _WEIGHTS = {
     "as-is": lib.LAZY_WEIGHTS_AS_IS,
     "fast": lib.LAZY_WEIGHTS_FAST,
-    "force-bf16": lib.LAZY_WEIGHTS_FORCE_BF16,
-    "force-matmul": lib.LAZY_WEIGHTS_FORCE_MATMUL,
 }
 _PLACEMENTS = {"work": lib.LAZY_PLACEMENT_WORK, "last": lib.LAZY_PLACEMENT_LAST}
 GPU_LAYERS_AUTO: int = lib.LAZY_GPU_LAYERS_AUTO

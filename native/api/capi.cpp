@@ -9,6 +9,7 @@
 #include "api/lazygguf.h"
 #include "file/vocab.h"
 #include "kernels/isa.h"
+#include "kernels/kernel_speed.h"
 #include "run/session.h"
 
 #ifndef LAZY_GGML_VERSION
@@ -101,6 +102,11 @@ const char * lazy_isa_names(void) {
         return text;
     }();
     return names.c_str();
+}
+
+lazy_status lazy_kernel_seconds(double * out, const char * type_name, int64_t n_in, int64_t n_out, int64_t n_rows,
+                                bool is_ours, int32_t n_threads) {
+    return guarded([&] { *out = kernel_seconds(read_kernel_case(type_name, n_in, n_out, n_rows, is_ours, n_threads)); });
 }
 
 lazy_status lazy_file_open(lazy_file ** out, const char * path) {

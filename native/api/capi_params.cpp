@@ -3,6 +3,7 @@
 #include "api/capi_params.h"
 
 #include <algorithm>
+#include <cctype>
 #include <map>
 #include <sstream>
 
@@ -21,11 +22,19 @@ weight_mode read_weights(lazy_weights weights) {
     switch (weights) {
         case LAZY_WEIGHTS_AS_IS: return weight_mode::as_is;
         case LAZY_WEIGHTS_FAST: return weight_mode::fast;
-        case LAZY_WEIGHTS_FORCE_BF16: return weight_mode::force_bf16;
-        case LAZY_WEIGHTS_FORCE_MATMUL: return weight_mode::force_matmul;
     }
     fail(status::invalid_argument,
          format("weights is %d, expected a value of lazy_weights", static_cast<int>(weights)));
+}
+
+// Whatever their case.
+bool same_letters(const char * a, const char * b) {
+    for (; *a != '\0' && *b != '\0'; ++a, ++b) {
+        if (std::tolower(static_cast<unsigned char>(*a)) != std::tolower(static_cast<unsigned char>(*b))) {
+            return false;
+        }
+    }
+    return *a == *b;
 }
 
 void check_in_schedule(bool ok, const std::string & message) {
@@ -190,6 +199,37 @@ eval_params read_params(const lazy_eval_params * in) {
         out.progress = [in](int32_t done, int32_t total) { return in->progress(in->user_data, done, total); };
     }
     return out;
+}
+
+kernel_case read_kernel_case(const char * type_name, int64_t n_in, int64_t n_out, int64_t n_rows, bool is_ours,
+                             int32_t n_threads) {
+    constexpr int64_t MOST = 1 << 20;
+    const auto check = [](const char * what, int64_t n) {
+        if (n < 1 || n > MOST) {
+            fail(status::invalid_argument,
+                 format("%s is %lld, expected a value in [1, %lld]", what, static_cast<long long>(n),
+                        static_cast<long long>(MOST)));
+        }
+    };
+    check("n_in", n_in);
+    check("n_out", n_out);
+    check("n_rows", n_rows);
+    check("n_threads", n_threads);
+    for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
+        const auto type = static_cast<ggml_type>(i);
+        if (ggml_get_type_traits(type)->to_float == nullptr && type != GGML_TYPE_F32) {
+            continue;
+        }
+        if (same_letters(ggml_type_name(type), type_name)) {
+            if (n_in % ggml_blck_size(type) != 0) {
+                fail(status::invalid_argument, format("n_in is %lld, expected a multiple of %lld for %s",
+                                                      static_cast<long long>(n_in),
+                                                      static_cast<long long>(ggml_blck_size(type)), type_name));
+            }
+            return {type, n_in, n_out, n_rows, is_ours, std::min(n_threads, 512)};
+        }
+    }
+    fail(status::invalid_argument, format("there is no type '%s'", type_name));
 }
 
 } // namespace lazygguf

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "api/lazygguf.h"
+#include "kernels/kernel_speed.h"
 #include "run/session.h"
 
 namespace lazygguf {
@@ -21,5 +22,8 @@ session_params read_params(const lazy_session_params & in, const hparams & hp);
 
 // NULL as the defaults. What it points to must live as long as the eval.
 eval_params read_params(const lazy_eval_params * in);
+
+kernel_case read_kernel_case(const char * type_name, int64_t n_in, int64_t n_out, int64_t n_rows, bool is_ours,
+                             int32_t n_threads);
 
 } // namespace lazygguf

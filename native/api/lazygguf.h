@@ -49,6 +49,11 @@ const char * lazy_ggml_version_compiled(void); // of the ggml headers this libra
 const char * lazy_isa(void);
 const char * lazy_isa_names(void);
 
+// Seconds of one multiplication of a matrix [n_in, n_out] of noise of this type ("Q4_K", ...) with n_rows rows, the
+// best of several: by our kernel or by ggml's fastest. 0 where there is no such kernel.
+lazy_status lazy_kernel_seconds(double * out, const char * type_name, int64_t n_in, int64_t n_out, int64_t n_rows,
+                                bool is_ours, int32_t n_threads);
+
 // ---- files -------------------------------------------------------------------------------------------------------
 
 // Value types, numbered as GGUF numbers them.
@@ -132,12 +137,10 @@ const char * lazy_file_lacking(const lazy_file * file, const char * device);
 
 // ---- models ------------------------------------------------------------------------------------------------------
 
-// In which form the layers' matrices are multiplied with when a prompt is read. Decode uses the file's own.
+// How the layers' matrices on the CPU are multiplied with.
 typedef enum lazy_weights {
-    LAZY_WEIGHTS_AS_IS = 0,
-    LAZY_WEIGHTS_FAST = 1,      // where a form that is no less exact is measured to be faster on this CPU: that one
-    LAZY_WEIGHTS_FORCE_BF16 = 2,  // every quantized matrix as BF16, fast here or not; for tests
-    LAZY_WEIGHTS_FORCE_MATMUL = 3 // every quantized matrix by our kernel, where there is one; for tests
+    LAZY_WEIGHTS_AS_IS = 0, // by ggml's kernels, as llama.cpp does
+    LAZY_WEIGHTS_FAST = 1   // by our kernels, where there are any: results do not depend on how a prompt is cut
 } lazy_weights;
 
 typedef enum lazy_kv_dtype { LAZY_KV_DTYPE_F16 = 1, LAZY_KV_DTYPE_F32 = 0, LAZY_KV_DTYPE_Q8_0 = 8 } lazy_kv_dtype;

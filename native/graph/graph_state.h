@@ -5,6 +5,7 @@
 
 #include <deque>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include <ggml-cpp.h>
@@ -49,9 +50,9 @@ struct graph_state {
     ggml_tensor * query_rows = nullptr; // I32 [n_query]; null where every row asks
 
     std::map<mask_key, ggml_tensor *> masks; // F16 [n_kv, n_rows] 0 or -inf; the CPU's come from the host
-    std::map<const ggml_tensor *, ggml_tensor *>
-        packed;                    // rows that our kernel multiplies, packed once for all matrices
-    std::deque<work_queue> queues; // one per op of our kernel
+    // rows that our kernels multiply, packed once for all matrices of a kind: those with floats, and all others
+    std::map<std::pair<const ggml_tensor *, bool>, ggml_tensor *> packed;
+    std::deque<matmul_op> matmuls; // one per node of our kernels
 
     // outputs
     ggml_tensor * logits = nullptr;    // F32 [n_vocab, 1]

@@ -36,16 +36,16 @@ hidden layer_builder::norm(const hidden & x, ggml_tensor * weight) const {
 }
 
 ggml_tensor * layer_builder::multiply(const linear_weights & w, ggml_tensor * x) {
-    ggml_tensor * form = g_.mdl.form(w.weight, x->ne[1]);
     ggml_tensor * out = nullptr;
-    if (g_.mdl.has_our_matmul(form, x->ne[1])) {
-        ggml_tensor *& packed = g_.packed[x];
+    if (const packed_matrix * m = g_.mdl.packed(w.weight)) {
+        const bool as_floats = takes_floats(m->type);
+        ggml_tensor *& packed = g_.packed[{x, as_floats}];
         if (packed == nullptr) {
-            packed = build_packed_rows(ctx(), x);
+            packed = build_packed_rows(ctx(), x, as_floats);
         }
-        out = build_matmul(ctx(), form, packed, g_.queues.emplace_back());
+        out = build_matmul(ctx(), m->data, packed, g_.matmuls.emplace_back(m->type, m->n_in, m->n_out));
     } else {
-        out = ggml_mul_mat(ctx(), form, x);
+        out = ggml_mul_mat(ctx(), w.weight, x);
     }
     return w.bias != nullptr ? ggml_add(ctx(), out, w.bias) : out;
 }

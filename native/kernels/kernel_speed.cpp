@@ -4,26 +4,45 @@
 
 #include <algorithm>
 #include <chrono>
-#include <map>
-#include <mutex>
-#include <tuple>
+#include <cmath>
 #include <vector>
 
+#include <ggml-cpp.h>
+
+#include "devices/buffer_types.h"
 #include "devices/device_proc.h"
+#include "devices/devices.h"
 #include "kernels/matmul.h"
 
 namespace lazygguf {
 namespace {
 
-// Large enough that the kernel's own speed shows, small enough to take about a millisecond.
-constexpr int64_t N_IN = 1024; // a multiple of every block size
-constexpr int64_t N_OUT = 256;
-constexpr double MIN_SECONDS = 2e-3;
-constexpr int MIN_RUNS = 3;
+constexpr double MIN_SECONDS = 0.1;
+constexpr int MIN_RUNS = 5;
 
 ggml_context_ptr new_context() {
     ggml_init_params params = {ggml_tensor_overhead() * 8 + ggml_graph_overhead(), nullptr, /*no_alloc=*/true};
     return ggml_context_ptr(ggml_init(params));
+}
+
+// The same noise each time, about -1 to 1.
+std::vector<float> noise(int64_t n) {
+    std::vector<float> x(static_cast<size_t>(n));
+    uint32_t state = 1;
+    for (float & value : x) {
+        state = state * 1664525U + 1013904223U;
+        value = static_cast<float>(state >> 8) / 8388608.0F - 1.0F;
+    }
+    return x;
+}
+
+// The matrix as a file would have it.
+std::vector<char> quantized(const kernel_case & c) {
+    std::vector<char> bytes(ggml_row_size(c.type, c.n_in) * static_cast<size_t>(c.n_out));
+    const std::vector<float> values = noise(c.n_in * c.n_out);
+    const std::vector<float> weights(static_cast<size_t>(c.n_in), 1.0F); // some types want to know what matters
+    ggml_quantize_chunk(c.type, values.data(), bytes.data(), 0, c.n_out, c.n_in, weights.data());
+    return bytes;
 }
 
 double run_seconds(ggml_backend_t backend, ggml_cgraph * gf) {
@@ -32,32 +51,48 @@ double run_seconds(ggml_backend_t backend, ggml_cgraph * gf) {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
 }
 
-double measure(ggml_backend_dev_t dev, const kernel & k, int64_t n_rows) {
-    if (!is_supported(dev, k, N_IN, N_OUT)) {
+} // namespace
+
+double kernel_seconds(const kernel_case & wanted) {
+    ggml_backend_dev_t dev = cpu_device();
+    ggml_backend_buffer_type_t buft = fastest_buft(dev, wanted.type, wanted.n_in, wanted.n_out);
+    if (wanted.is_ours ? !has_matmul(wanted.type, wanted.n_in, wanted.n_out)
+                       : !multiplies(dev, wanted.type, buft, wanted.n_in, wanted.n_out)) {
         return 0.0;
     }
     ggml_backend_ptr backend(ggml_backend_dev_init(dev, nullptr));
-    auto set_n_threads = device_proc<ggml_backend_set_n_threads_t>(dev, "ggml_backend_set_n_threads");
-    if (backend && set_n_threads != nullptr) {
-        set_n_threads(backend.get(), 1);
-    }
+    device_proc<ggml_backend_set_n_threads_t>(dev, "ggml_backend_set_n_threads")(backend.get(), wanted.n_threads);
     ggml_context_ptr weights = new_context();
     ggml_context_ptr rest = new_context();
-    ggml_tensor * w = ggml_new_tensor_2d(weights.get(), k.type, N_IN, N_OUT);
-    ggml_tensor * x = ggml_new_tensor_2d(rest.get(), GGML_TYPE_F32, N_IN, n_rows);
+    const std::vector<char> rows = quantized(wanted);
+    ggml_tensor * w = nullptr;
+    ggml_tensor * x = ggml_new_tensor_2d(rest.get(), GGML_TYPE_F32, wanted.n_in, wanted.n_rows);
+    ggml_tensor * out = nullptr;
+    matmul_op op(wanted.type, wanted.n_in, wanted.n_out);
+    if (wanted.is_ours) {
+        buft = ggml_backend_dev_buffer_type(dev);
+        const size_t n_bytes = packed_matrix_size(wanted.type, wanted.n_in, wanted.n_out);
+        w = ggml_new_tensor_1d(weights.get(), GGML_TYPE_I8, static_cast<int64_t>(n_bytes));
+        out = build_matmul(rest.get(), w, build_packed_rows(rest.get(), x, takes_floats(wanted.type)), op);
+    } else {
+        w = ggml_new_tensor_2d(weights.get(), wanted.type, wanted.n_in, wanted.n_out);
+        out = ggml_mul_mat(rest.get(), w, x);
+    }
     ggml_cgraph * gf = ggml_new_graph(rest.get());
-    work_queue queue;
-    ggml_build_forward_expand(gf, k.is_ours ? build_matmul(rest.get(), w, build_packed_rows(rest.get(), x), queue)
-                                            : ggml_mul_mat(rest.get(), w, x));
-    ggml_backend_buffer_ptr w_buffer(ggml_backend_alloc_ctx_tensors_from_buft(weights.get(), k.buft));
+    ggml_build_forward_expand(gf, out);
+    ggml_backend_buffer_ptr w_buffer(ggml_backend_alloc_ctx_tensors_from_buft(weights.get(), buft));
     ggml_backend_buffer_ptr x_buffer(
         ggml_backend_alloc_ctx_tensors_from_buft(rest.get(), ggml_backend_dev_buffer_type(dev)));
-    if (!backend || !w_buffer || !x_buffer) {
+    if (!w_buffer || !x_buffer) {
         return 0.0;
     }
-    const std::vector<char> zeros(ggml_nbytes(w)); // zero bytes are zeros in every type
-    ggml_backend_tensor_set(w, zeros.data(), 0, zeros.size());
-    ggml_backend_buffer_clear(x_buffer.get(), 0);
+    if (wanted.is_ours) {
+        pack_matrix(wanted.type, wanted.n_in, wanted.n_out, rows.data(), static_cast<char *>(w->data), 0, 1);
+    } else {
+        ggml_backend_tensor_set(w, rows.data(), 0, rows.size());
+    }
+    const std::vector<float> values = noise(wanted.n_in * wanted.n_rows);
+    ggml_backend_tensor_set(x, values.data(), 0, ggml_nbytes(x));
     run_seconds(backend.get(), gf); // warm-up
     double best = run_seconds(backend.get(), gf);
     double total = best;
@@ -66,35 +101,7 @@ double measure(ggml_backend_dev_t dev, const kernel & k, int64_t n_rows) {
         best = std::min(best, seconds);
         total += seconds;
     }
-    return 2.0 * static_cast<double>(N_IN * N_OUT * n_rows) / best;
-}
-
-} // namespace
-
-bool is_supported(ggml_backend_dev_t dev, const kernel & k, int64_t ne0, int64_t ne1) {
-    if (k.is_ours) {
-        return has_matmul(k.type, ne0, ne1);
-    }
-    ggml_context_ptr ctx = new_context();
-    ggml_tensor * w = ggml_new_tensor_2d(ctx.get(), k.type, ne0, ne1);
-    ggml_tensor * op = ggml_mul_mat(ctx.get(), w, ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, ne0, 512));
-    // support depends on the buffer's type, so the question is asked with an empty buffer of that type
-    ggml_backend_buffer_ptr buffer(ggml_backend_buft_alloc_buffer(k.buft, 0));
-    w->buffer = buffer.get();
-    const bool ok = ggml_backend_dev_supports_op(dev, op);
-    w->buffer = nullptr;
-    return ok;
-}
-
-double kernel_speed(ggml_backend_dev_t dev, const kernel & k, int64_t n_rows) {
-    static std::mutex mutex;
-    static std::map<std::tuple<ggml_backend_dev_t, ggml_type, ggml_backend_buffer_type_t, bool, int64_t>, double> known;
-    const std::lock_guard<std::mutex> lock(mutex);
-    const auto [it, is_new] = known.try_emplace({dev, k.type, k.buft, k.is_ours, n_rows}, 0.0);
-    if (is_new) {
-        it->second = measure(dev, k, n_rows);
-    }
-    return it->second;
+    return best;
 }
 
 } // namespace lazygguf

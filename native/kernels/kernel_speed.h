@@ -1,29 +1,23 @@
-// kernel_speed.h: how fast a device multiplies many rows with weights of one type in one kind of buffer.
-//
-// Owns the measurement, made once per process and kind: kernels differ severalfold between types and CPUs, and which
-// is fast where is not written down anywhere.
+// kernel_speed.h: how long a kernel takes, ours or ggml's. For those who make the table in choice.cpp: nothing is measured
+// while a model is opened.
 #pragma once
 
 #include <cstdint>
 
-#include <ggml-cpp.h>
+#include <ggml.h>
 
 namespace lazygguf {
 
-struct kernel {
+struct kernel_case {
     ggml_type type;
-    ggml_backend_buffer_type_t buft;
-    bool is_ours = false; // matmul.h's instead of the device's own
+    int64_t n_in;
+    int64_t n_out;
+    int64_t n_rows;
+    bool is_ours; // else ggml's, from the buffers in which it is fastest
+    int n_threads;
 };
 
-// Would `dev` multiply a matrix [ne0, ne1] of this kind with F32 rows?
-bool is_supported(ggml_backend_dev_t dev, const kernel & k, int64_t ne0, int64_t ne1);
-
-// How many rows are multiplied at once: those of a prompt, or the one of a decode step.
-constexpr int64_t MANY_ROWS = 128;
-constexpr int64_t ONE_ROW = 1;
-
-// Floating point operations per second of one thread; 0 where the device lacks the kernel.
-double kernel_speed(ggml_backend_dev_t dev, const kernel & k, int64_t n_rows = MANY_ROWS);
+// Seconds of one multiplication of a matrix of noise, the best of several; 0 where there is no such kernel.
+double kernel_seconds(const kernel_case & wanted);
 
 } // namespace lazygguf

@@ -6,16 +6,14 @@
 #include <map>
 
 #include "base/error.h"
-#include "devices/device_proc.h"
-#include "kernels/matmul.h"
+#include "devices/buffer_types.h"
 #include "model/architecture.h"
 #include "model/model.h"
 
 namespace lazygguf {
-
 bool has_kernel(ggml_backend_dev_t dev, const tensor_spec & spec, ggml_type type) {
     if (spec.use == tensor_use::matmul) {
-        return is_supported(dev, {type, ggml_backend_dev_buffer_type(dev)}, spec.ne0, spec.ne1);
+        return multiplies(dev, type, ggml_backend_dev_buffer_type(dev), spec.ne0, spec.ne1);
     }
     ggml_context_ptr ctx(ggml_init({ggml_tensor_overhead() * 4, nullptr, /*no_alloc=*/true}));
     ggml_tensor * w = ggml_new_tensor_2d(ctx.get(), type, spec.ne0, spec.ne1);
@@ -27,27 +25,9 @@ bool has_kernel(ggml_backend_dev_t dev, const tensor_spec & spec, ggml_type type
 
 namespace {
 
-// Buffer types with faster kernels than the plain one (CPU_REPACK, KleidiAI), best first. Not AMX: compiled by GCC 12,
-// those kernels of ggml 0.25.3 end the process with an illegal instruction (findings/gcc12-amx-tile-config.sh), and
-// nothing tells beforehand.
-std::vector<ggml_backend_buffer_type_t> extra_bufts(ggml_backend_dev_t dev) {
-    std::vector<ggml_backend_buffer_type_t> bufts;
-    auto get = device_proc<ggml_backend_dev_get_extra_bufts_t>(dev, "ggml_backend_dev_get_extra_bufts");
-    for (ggml_backend_buffer_type_t * b = get ? get(dev) : nullptr; b && *b; ++b) {
-        if (std::strcmp(ggml_backend_buft_name(*b), "AMX") != 0) {
-            bufts.push_back(*b);
-        }
-    }
-    return bufts;
-}
-
 ggml_backend_buffer_type_t choose_buft(ggml_backend_dev_t dev, const tensor_spec & spec, ggml_type type) {
     if (spec.use == tensor_use::matmul) {
-        for (ggml_backend_buffer_type_t buft : extra_bufts(dev)) {
-            if (is_supported(dev, {type, buft}, spec.ne0, spec.ne1)) {
-                return buft;
-            }
-        }
+        return fastest_buft(dev, type, spec.ne0, spec.ne1);
     }
     return ggml_backend_dev_buffer_type(dev);
 }
@@ -63,10 +43,9 @@ struct planned_tensor {
 // Creates the tensors' metadata, one ggml context per buffer type, and remembers what each one needs.
 class load_plan {
   public:
-    // Repacked weights are copies. On a machine where twice the file's size is too much, matrices that our kernels can
-    // read (if `mode` allows them) stay mapped, a few percent slower in decode.
-    load_plan(const gguf_file & file, size_t n_max, weight_mode mode)
-        : file_(file), n_max_(n_max), repacks_(mode == weight_mode::as_is || may_hold_twice(file.size())) {}
+    // Layers from n_layer on are not read: their matrices stay as they are.
+    load_plan(const gguf_file & file, size_t n_max, packed_matrices & matrices, int n_layer)
+        : file_(file), n_max_(n_max), matrices_(matrices), n_layer_(n_layer) {}
 
     ggml_tensor * add(const tensor_spec & spec, const char * stored_as, ggml_backend_dev_t dev) {
         const int64_t i = gguf_find_tensor(file_.gguf(), stored_as);
@@ -74,8 +53,9 @@ class load_plan {
             return nullptr;
         }
         const ggml_type type = gguf_get_tensor_type(file_.gguf(), i);
-        ggml_backend_buffer_type_t buft = buft_for(spec, type, dev);
-        if (dev != cpu_device() && ggml_backend_buft_get_device(buft) != dev) {
+        const bool is_packed = packs(spec, type, dev);
+        ggml_backend_buffer_type_t buft = is_packed ? nullptr : buft_for(spec, type, dev);
+        if (dev != cpu_device() && (is_packed || ggml_backend_buft_get_device(buft) != dev)) {
             ++lacking[format("%s has no kernel for %s%s", ggml_backend_dev_name(dev), ggml_type_name(type),
                              spec.use == tensor_use::rows ? " embeddings" : "")];
         }
@@ -83,17 +63,21 @@ class load_plan {
         ggml_tensor * t =
             spec.ne1 == 1 ? ggml_new_tensor_1d(ctx, type, spec.ne0) : ggml_new_tensor_2d(ctx, type, spec.ne0, spec.ne1);
         ggml_set_name(t, spec.name.c_str());
-        tensors.push_back({spec, t, buft, file_.tensor_offset(i)});
+        if (is_packed) {
+            matrices_.add(t, file_.tensor_offset(i));
+        } else {
+            tensors.push_back({spec, t, buft, file_.tensor_offset(i)});
+        }
         return t;
     }
 
-    // On `dev`, or on the CPU where it has no kernel.
+    // On `dev`, or on the CPU where it has no kernel. What a layer's rows are multiplied with is repacked for ggml only
+    // where its kernels are wanted: those for repacked matrices give other results for one row than for many.
     ggml_backend_buffer_type_t buft_for(const tensor_spec & spec, ggml_type type, ggml_backend_dev_t dev) const {
-        ggml_backend_dev_t runs = dev == cpu_device() || has_kernel(dev, spec, type) ? dev : cpu_device();
-        if (runs == cpu_device() && !repacks_ && has_matmul(type, spec.ne0, spec.ne1)) {
-            return ggml_backend_dev_buffer_type(runs);
-        }
-        return choose_buft(runs, spec, type);
+        ggml_backend_dev_t runs = device_of(spec, type, dev);
+        return runs == cpu_device() && spec.il >= 0 && matrices_.mode() == weight_mode::fast
+                   ? ggml_backend_dev_buffer_type(runs)
+                   : choose_buft(runs, spec, type);
     }
 
     std::vector<planned_tensor> tensors;
@@ -103,7 +87,18 @@ class load_plan {
   private:
     const gguf_file & file_;
     size_t n_max_;
-    bool repacks_;
+    packed_matrices & matrices_;
+    int n_layer_;
+
+    static ggml_backend_dev_t device_of(const tensor_spec & spec, ggml_type type, ggml_backend_dev_t dev) {
+        return dev == cpu_device() || has_kernel(dev, spec, type) ? dev : cpu_device();
+    }
+
+    // Do our kernels multiply with it? Then it needs no memory beside the packed copy's.
+    bool packs(const tensor_spec & spec, ggml_type type, ggml_backend_dev_t dev) const {
+        return spec.use == tensor_use::matmul && spec.il >= 0 && spec.il < n_layer_ &&
+               device_of(spec, type, dev) == cpu_device() && matrices_.takes(type, spec.ne0, spec.ne1);
+    }
 
     ggml_context * context(ggml_backend_buffer_type_t buft) {
         ggml_context_ptr & ctx = ctxs[buft];
@@ -185,7 +180,9 @@ std::string describe(const hparams & hp, const load_plan & plan) {
 std::string model::load_weights(const gguf_file & file, const model_params & params) {
     const std::vector<tensor_spec> specs = list_tensors(hp, weights);
     ggml_backend_buffer_type_t plain = ggml_backend_dev_buffer_type(cpu_dev);
-    load_plan plan(file, specs.size() + devices().size(), mode_);
+    matrices_ = std::make_unique<packed_matrices>(mode_);
+    const int n_read = params.n_layer == 0 ? hp.n_layer : params.n_layer;
+    load_plan plan(file, specs.size() + devices().size(), *matrices_, n_read);
     for (const tensor_spec & spec : specs) {
         if (spec.name == ROPE_FREQS) {
             add_rope_freqs(plan, spec, layer_devs, weights.layers);
@@ -198,20 +195,12 @@ std::string model::load_weights(const gguf_file & file, const model_params & par
             *spec.slot = plan.add(spec, spec.name.c_str(), dev);
         }
     }
-    forms_ = std::make_unique<weight_forms>(cpu_dev, mode_);
-    for (const planned_tensor & p : plan.tensors) {
-        const bool on_cpu = p.spec.il >= 0 && layer_devs[static_cast<size_t>(p.spec.il)] == cpu_dev;
-        const bool is_read = params.n_layer == 0 || p.spec.il < params.n_layer;
-        if (on_cpu && is_read && p.spec.use == tensor_use::matmul) {
-            forms_->add(p.tensor, p.buft, p.offset);
-        }
-    }
-
     map_ = std::make_unique<mapped_file>(file.path(), file.size());
     const bool aligned = gguf_get_alignment(file.gguf()) % ggml_backend_buft_get_alignment(plain) == 0;
     const bool map_plain = params.use_mmap && aligned;
     for (auto & [buft, ctx] : plan.ctxs) {
-        if (buft == plain && map_plain) {
+        if (buft == nullptr) { // packed
+        } else if (buft == plain && map_plain) {
             map_tensors(plan, buft, *map_, buffers_);
         } else {
             allocate(buft, ctx.get(), buffers_);
@@ -224,16 +213,14 @@ std::string model::load_weights(const gguf_file & file, const model_params & par
         }
         const size_t n_bytes = ggml_nbytes(p.tensor);
         ggml_backend_tensor_set(p.tensor, map_->data() + p.offset, 0, n_bytes);
-        if (!map_plain || !forms_->maps(p.tensor)) {
-            map_->drop(p.offset, n_bytes);
-        }
+        map_->drop(p.offset, n_bytes);
     }
-    forms_->load(*map_, map_plain);
+    matrices_->load(*map_);
     if (!map_plain) {
         map_.reset();
     }
-    const std::string forms = forms_->describe();
-    return describe(hp, plan) + (forms.empty() ? "" : "; for prompts: " + forms);
+    const std::string packed = matrices_->describe();
+    return describe(hp, plan) + (packed.empty() ? "" : ", " + packed);
 }
 
 } // namespace lazygguf

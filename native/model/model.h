@@ -13,7 +13,7 @@
 #include "devices/devices.h"
 #include "devices/rpc.h"
 #include "file/mapped_file.h"
-#include "model/forms.h"
+#include "model/matrices.h"
 #include "model/tensors.h"
 #include "prune/schedule.h"
 
@@ -30,7 +30,7 @@ struct session_memory {
 struct model_params {
     bool use_mmap = true;
     weight_mode weights = weight_mode::as_is; // of the layers on the CPU
-    int n_layer = 0;                          // layers that get a second form; 0: all
+    int n_layer = 0;                          // layers whose matrices are packed; 0: all
     device_request devices;
     keep_schedule schedule; // of the sessions to come: what placement by work goes by
     session_memory memory;
@@ -43,14 +43,12 @@ struct model {
     model & operator=(const model &) = delete;
 
     hparams hp;
-    model_weights weights; // for few rows; see form()
+    model_weights weights; // those that packed() has are without data
     std::string desc;      // one line for people
 
     const layer_weights & layer(int il) const { return weights.layers[static_cast<size_t>(il)]; }
-    // The matrix in the form that is fastest for so many rows at once.
-    ggml_tensor * form(ggml_tensor * matrix, int64_t n_rows) const { return forms_->at(matrix, n_rows); }
-    // Are so many rows multiplied with this form of a matrix by our kernel?
-    bool has_our_matmul(const ggml_tensor * form, int64_t n_rows) const { return forms_->is_ours(form, n_rows); }
+    // The matrix as our kernels read it; null where ggml multiplies with it.
+    const packed_matrix * packed(const ggml_tensor * matrix) const { return matrices_->of(matrix); }
     // Is attention on this device ours to choose? Not where the very kernels of llama.cpp are wanted, nor on a GPU.
     bool has_fast_attention(ggml_backend_dev_t dev) const { return mode_ != weight_mode::as_is && dev == cpu_dev; }
 
@@ -65,7 +63,7 @@ struct model {
   private:
     weight_mode mode_ = weight_mode::as_is;
     std::unique_ptr<mapped_file> map_; // kept while a tensor points into it
-    std::unique_ptr<weight_forms> forms_;
+    std::unique_ptr<packed_matrices> matrices_;
     std::vector<ggml_backend_ptr> held_; // keep the connections to RPC servers open
     std::vector<ggml_context_ptr> ctxs_;
     std::vector<ggml_backend_buffer_ptr> buffers_;

@@ -19,11 +19,13 @@ struct attention_kernels {
     ggml_custom_op_t key_products;
 };
 
+// Rows become bytes, or stay floats where the matrix's weights are floats.
 struct matmul_kernels {
-    int n_lanes;
-    ggml_custom_op_t pack_rows;
-    int64_t (*packed_size)(int64_t n_in, int64_t n_rows);
-    ggml_custom_op_t (*multiply)(ggml_type type); // null: no kernel
+    int n_lanes;                // rows of the matrix in a tile
+    ggml_custom_op_t pack_bytes;
+    ggml_custom_op_t pack_floats;
+    int64_t (*packed_size)(int64_t n_in, int64_t n_rows, bool as_floats); // bytes
+    ggml_custom_op_t (*multiply)(ggml_type type);                         // null: no kernel
 };
 
 struct kernel_set {

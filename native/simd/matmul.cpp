@@ -1,62 +1,71 @@
 // matmul.cpp: tiles of N_LANES matrix rows, groups of GROUP_ROWS float rows.
+//
+// Batch-invariant: a row's result is summed in one order, column block after column block, whatever other rows there
+// are. Every row count uses the functions add_block() and add_columns(), whose fused operations are written down.
 
-#include "simd/kernel_set.h"
-#include "simd/work_queue.h"
-
-#include <algorithm>
-#include <cstring>
-#include <limits>
-#include <vector>
-
+#include "simd/scratch.h"
 #include "simd/weight_tile.h"
 
+#include "simd/kernel_set.h"
+#include "simd/matmul_op.h"
+
 namespace lazygguf::LAZY_ISA {
-
-#if HAS_LANES
-
 namespace {
 
-constexpr int BLOCK = 32; // columns with one scale
+constexpr int BLOCK = 32; // columns with one scale of a row
 
-// The rows of one group, packed. Of `n` rows: 8 four-byte groups per block and row, then three floats per block and
+constexpr bool is_float(ggml_type type) {
+    return type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16;
+}
+
+constexpr int least(int a, int b) { return a < b ? a : b; }
+
+// ---- rows ----
+
+// The rows of one group, as bytes. Of `n` rows: 8 four-byte groups per block and row, then three floats per block and
 // row.
-struct row_group {
+struct byte_rows {
     int n;
     int n_blocks;
     char * data;
 
-    static size_t size(int64_t n_in, int64_t n) {
-        return static_cast<size_t>(n * n_in + n * n_in / BLOCK * 3 * static_cast<int64_t>(sizeof(float)));
+    static int64_t size(int64_t n_in, int64_t n) {
+        return n * n_in + n * n_in / BLOCK * 3 * static_cast<int64_t>(sizeof(float));
     }
-    int32_t * q(int block) const { return reinterpret_cast<int32_t *>(data) + static_cast<size_t>(block * 8 * n); }
-    float * d(int block) const { return floats_at(0) + block * n; }       // scale
-    float * sum(int block) const { return floats_at(1) + block * n; }     // of the block's values as rounded
-    float * sum_low(int block) const { return floats_at(2) + block * n; } // of its first 16
+    int32_t * q(int block) const { return reinterpret_cast<int32_t *>(data) + static_cast<size_t>(block) * 8 * n; }
+    float * d(int block) const { return floats_at(0) + static_cast<size_t>(block) * n; }   // scale
+    float * sum(int block) const { return floats_at(1) + static_cast<size_t>(block) * n; } // of the values as rounded
+    float * sum_low(int block) const { return floats_at(2) + static_cast<size_t>(block) * n; } // of the first 16
 
   private:
     float * floats_at(int i) const {
-        return reinterpret_cast<float *>(data + static_cast<size_t>(n * n_blocks) * BLOCK) + i * n_blocks * n;
+        const size_t n_values = static_cast<size_t>(n) * static_cast<size_t>(n_blocks);
+        return reinterpret_cast<float *>(data + n_values * BLOCK) + static_cast<size_t>(i) * n_values;
     }
 };
 
-// The groups of a packed tensor: all of GROUP_ROWS but the last.
-class packed_view {
-  public:
-    packed_view(const ggml_tensor * packed, int64_t n_in, int64_t n_rows)
-        : data_(static_cast<char *>(packed->data)), n_in_(n_in), n_rows_(static_cast<int>(n_rows)) {}
+// The groups of packed rows: all of GROUP_ROWS but the last.
+struct packed_rows {
+    char * data;
+    int64_t n_in;
+    int n_rows;
+    bool is_float;
 
-    int n_groups() const { return (n_rows_ + GROUP_ROWS - 1) / GROUP_ROWS; }
-    int n_blocks() const { return static_cast<int>(n_in_ / BLOCK); }
-    row_group group(int i) const {
-        const int n = std::min(GROUP_ROWS, n_rows_ - i * GROUP_ROWS);
-        return {n, n_blocks(), data_ + row_group::size(n_in_, static_cast<int64_t>(i) * GROUP_ROWS)};
+    int n_groups() const { return (n_rows + GROUP_ROWS - 1) / GROUP_ROWS; }
+    int count(int g) const { return least(GROUP_ROWS, n_rows - g * GROUP_ROWS); }
+    int n_blocks() const { return static_cast<int>(n_in / BLOCK); }
+    byte_rows bytes(int g) const {
+        return {count(g), n_blocks(), data + byte_rows::size(n_in, static_cast<int64_t>(g) * GROUP_ROWS)};
     }
-
-  private:
-    char * data_;
-    int64_t n_in_;
-    int n_rows_;
+    // F32 [n_in, n], the numbers of one column together
+    float * columns(int g) const {
+        return reinterpret_cast<float *>(data) + static_cast<size_t>(g) * GROUP_ROWS * static_cast<size_t>(n_in);
+    }
 };
+
+int64_t packed_size(int64_t n_in, int64_t n_rows, bool as_floats) {
+    return as_floats ? n_in * n_rows * static_cast<int64_t>(sizeof(float)) : byte_rows::size(n_in, n_rows);
+}
 
 // Largest magnitude as bits: float bits order like magnitudes, and Inf/NaN come out largest.
 uint32_t largest_bits(const float * x) {
@@ -64,13 +73,14 @@ uint32_t largest_bits(const float * x) {
     std::memcpy(bits, x, sizeof bits);
     uint32_t largest = 0;
     for (const uint32_t b : bits) {
-        largest = std::max(largest, b & 0x7fffffffU);
+        const uint32_t magnitude = b & 0x7fffffffU;
+        largest = magnitude > largest ? magnitude : largest;
     }
     return largest;
 }
 
 // Row t of the group, columns of one block.
-void pack_block(const float * x, const row_group & group, int block, int t) {
+void pack_block(const float * x, const byte_rows & group, int block, int t) {
     constexpr float ROUND = 12582912.0F; // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
     const uint32_t bits = largest_bits(x);
     float largest;
@@ -94,7 +104,7 @@ void pack_block(const float * x, const row_group & group, int block, int t) {
         sum_low += rounded[i];
         sum_high += rounded[i + BLOCK / 2];
     }
-    const float d = is_finite ? largest / 127.0F : std::numeric_limits<float>::quiet_NaN();
+    const float d = is_finite ? largest / 127.0F : __builtin_nanf("");
     for (int j = 0; j < 8; ++j) {
         std::memcpy(group.q(block) + j * group.n + t, q + 4 * j, 4);
     }
@@ -103,175 +113,368 @@ void pack_block(const float * x, const row_group & group, int block, int t) {
     group.sum_low(block)[t] = d * static_cast<float>(sum_low);
 }
 
-void pack_rows(ggml_tensor * dst, int ith, int nth, void * /*unused*/) {
+const float * row_of(const ggml_tensor * x, int i) {
+    return reinterpret_cast<const float *>(static_cast<const char *>(x->data) + static_cast<size_t>(i) * x->nb[1]);
+}
+
+void pack_bytes(ggml_tensor * dst, int ith, int nth, void * /*unused*/) {
     const ggml_tensor * x = dst->src[0];
-    const packed_view packed(dst, x->ne[0], x->ne[1]);
-    for (int g = ith; g < packed.n_groups(); g += nth) {
-        const row_group group = packed.group(g);
+    const packed_rows packed = {static_cast<char *>(dst->data), x->ne[0], static_cast<int>(x->ne[1]), false};
+    // a unit is a row's columns from one thread's share of the blocks: few rows are work for every thread too
+    const int n_parts = packed.n_groups() >= nth ? 1 : nth;
+    for (int u = ith; u < packed.n_groups() * n_parts; u += nth) {
+        const int g = u / n_parts;
+        const int begin = packed.n_blocks() * (u % n_parts) / n_parts;
+        const int end = packed.n_blocks() * (u % n_parts + 1) / n_parts;
+        const byte_rows group = packed.bytes(g);
         for (int t = 0; t < group.n; ++t) {
-            const char * row = static_cast<const char *>(x->data) + static_cast<size_t>(g * GROUP_ROWS + t) * x->nb[1];
-            for (int b = 0; b < group.n_blocks; ++b) {
-                pack_block(reinterpret_cast<const float *>(row) + b * BLOCK, group, b, t);
+            const float * row = row_of(x, g * GROUP_ROWS + t);
+            for (int b = begin; b < end; ++b) {
+                pack_block(row + b * BLOCK, group, b, t);
             }
         }
     }
 }
 
-// Adds d * (q . x) for the four-byte groups [J0, J1) of a block: N rows at once, so that no product waits for another.
-template <int N, int J0, int J1>
-LAZY_INLINE void add_products(const weight_tile & tile, floats d, const int32_t * q, const float * dx, floats * acc) {
-    ints sums[N];
-    for (int t = 0; t < N; ++t) {
-        sums[t] = splat(0);
+void pack_floats(ggml_tensor * dst, int ith, int nth, void * /*unused*/) {
+    const ggml_tensor * x = dst->src[0];
+    const packed_rows packed = {static_cast<char *>(dst->data), x->ne[0], static_cast<int>(x->ne[1]), true};
+    for (int g = ith; g < packed.n_groups(); g += nth) {
+        const int n = packed.count(g);
+        float * out = packed.columns(g);
+        for (int t = 0; t < n; ++t) {
+            const float * row = row_of(x, g * GROUP_ROWS + t);
+            for (int64_t i = 0; i < x->ne[0]; ++i) {
+                out[i * n + t] = row[i];
+            }
+        }
     }
-#pragma GCC unroll 8
-    for (int j = J0; j < J1; ++j) {
+}
+
+// ---- products ----
+
+// Adds 32 columns of a tile times N rows of the group, from row T0 on.
+template <ggml_type type, int T0, int N>
+LAZY_INLINE void add_rows(const weight_tile & tile, const byte_rows & group, int b, floats * acc) {
+    using of = traits<type>;
+    const int32_t * q = group.q(b) + T0;
+    const float * dx = group.d(b) + T0;
+    ints sums[N];
+    if constexpr (has_halves(type)) {
+        sum_products<of::MAX_CODE, 0, 4, N>(tile.q, q, group.n, sums);
 #pragma GCC unroll 8
         for (int t = 0; t < N; ++t) {
-            sums[t] = dot(sums[t], tile.q[j], splat(q[j * N + t]));
+            acc[T0 + t] = mul_add(to_floats(sums[t]), mul(tile.d_low, splat(dx[t])), acc[T0 + t]);
         }
-    }
-#pragma GCC unroll 8
-    for (int t = 0; t < N; ++t) {
-        acc[t] = mul_add(to_floats(sums[t]), mul(d, splat(dx[t])), acc[t]);
-    }
-}
-
-template <bool HALVES, int N>
-LAZY_INLINE void add_block(const weight_tile & tile, const row_group & group, int b, floats * acc) {
-    const int32_t * q = group.q(b);
-    const float * dx = group.d(b);
-    if constexpr (HALVES) {
-        add_products<N, 0, 4>(tile, tile.d_low, q, dx, acc);
-        add_products<N, 4, 8>(tile, tile.d, q, dx, acc);
+        sum_products<of::MAX_CODE, 4, 8, N>(tile.q, q, group.n, sums);
     } else {
-        add_products<N, 0, 8>(tile, tile.d, q, dx, acc);
+        sum_products<of::MAX_CODE, 0, 8, N>(tile.q, q, group.n, sums);
     }
 #pragma GCC unroll 8
     for (int t = 0; t < N; ++t) {
-        acc[t] = mul_add(tile.m, splat(group.sum(b)[t]), acc[t]);
-        if constexpr (HALVES) {
-            acc[t] = mul_add(tile.m_diff, splat(group.sum_low(b)[t]), acc[t]);
+        floats & a = acc[T0 + t];
+        a = mul_add(to_floats(sums[t]), mul(tile.d, splat(dx[t])), a);
+        if constexpr (of::HAS_M) {
+            a = mul_add(tile.m, splat(group.sum(b)[T0 + t]), a);
+        }
+        if constexpr (has_halves(type)) {
+            a = mul_add(tile.m_diff, splat(group.sum_low(b)[T0 + t]), a);
         }
     }
 }
 
-// One matrix and the rows it multiplies.
-struct matmul_op {
-    const ggml_tensor * weights;
-    ggml_tensor * dst;
-    packed_view packed;
-    int n_out;
-
-    explicit matmul_op(ggml_tensor * t)
-        : weights(t->src[0]), dst(t), packed(t->src[1], t->src[0]->ne[0], t->ne[1]), n_out(static_cast<int>(t->ne[0])) {
+// The same for all N rows of the group, as many at once as the registers hold.
+template <ggml_type type, int N, int T0 = 0>
+LAZY_INLINE void add_block(const weight_tile & tile, const byte_rows & group, int b, floats * acc) {
+    constexpr int HERE = least(N - T0, ROWS_AT_ONCE<traits<type>::MAX_CODE>);
+    add_rows<type, T0, HERE>(tile, group, b, acc);
+    if constexpr (T0 + HERE < N) {
+        add_block<type, N, T0 + HERE>(tile, group, b, acc);
     }
+}
+
+// A matrix, packed rows and where the products go.
+struct product {
+    const char * weights;
+    ggml_tensor * dst;
+    packed_rows rows;
+    int n_out;
+    int64_t tile_bytes;
+
+    product(ggml_tensor * t, const matmul_op & op)
+        : weights(static_cast<const char *>(t->src[0]->data)), dst(t),
+          rows{static_cast<char *>(t->src[1]->data), op.n_in, static_cast<int>(t->ne[1]), is_float(op.type)},
+          n_out(static_cast<int>(op.n_out)),
+          tile_bytes(static_cast<int64_t>(ggml_row_size(op.type, op.n_in)) * N_LANES) {}
+
     int n_tiles() const { return (n_out + N_LANES - 1) / N_LANES; }
-    // The last tile begins earlier where n_out is no multiple of N_LANES, and writes its new rows only.
-    int first_row(int tile) const { return std::min(tile * N_LANES, n_out - N_LANES); }
-    const char * rows(int tile) const {
-        return static_cast<const char *>(weights->data) + static_cast<size_t>(first_row(tile)) * weights->nb[1];
+    const char * tile(int i) const { return weights + i * tile_bytes; }
+    // Those of a tile of one row.
+    void write(int tile, int row, floats x) const {
+        float * out = reinterpret_cast<float *>(static_cast<char *>(dst->data) + static_cast<size_t>(row) * dst->nb[1]);
+        out += tile * N_LANES;
+        const int n = n_out - tile * N_LANES;
+        if (n >= N_LANES) {
+            store(out, x);
+            return;
+        }
+        float values[N_LANES];
+        store(values, x);
+        std::memcpy(out, values, static_cast<size_t>(n) * sizeof(float));
     }
 };
 
-void write(const matmul_op & op, int tile, int row, floats x) {
-    float * out =
-        reinterpret_cast<float *>(static_cast<char *>(op.dst->data) + static_cast<size_t>(row) * op.dst->nb[1]);
-    const int skip = tile * N_LANES - op.first_row(tile);
-    if (skip == 0) {
-        store(out + tile * N_LANES, x);
-        return;
-    }
-    float values[N_LANES];
-    store(values, x);
-    std::copy(values + skip, values + N_LANES, out + tile * N_LANES);
-}
-
-// Few rows: every block is unpacked when it is needed, and the next tile is prefetched.
-template <ggml_type type, int N> void multiply_few(const matmul_op & op, int tile) {
-    const row_group group = op.packed.group(0);
-    const size_t stride = op.weights->nb[1];
-    const size_t ahead = N_LANES * stride / static_cast<size_t>(group.n_blocks);
-    const char * next = op.rows(std::min(tile + 1, op.n_tiles() - 1));
-    weight_rows<type> rows(op.rows(tile), stride, ggml_type_size(type));
+// One group of rows: every block is unpacked when it is needed.
+template <ggml_type type, int N> void multiply_few(const product & p, int tile) {
+    constexpr int N_TILES = traits<type>::N_TILES;
+    const byte_rows group = p.rows.bytes(0);
+    weight_rows<type> rows(p.tile(tile));
     floats acc[N];
-    std::fill(acc, acc + N, splat(0.0F));
-    for (int b = 0; b < group.n_blocks; ++b) {
-        for (size_t i = 0; i < ahead; i += 64) {
-            __builtin_prefetch(next + static_cast<size_t>(b) * ahead + i, 0, PREFETCH_LEVEL);
+    for (floats & a : acc) {
+        a = splat(0.0F);
+    }
+    for (int b = 0; b < group.n_blocks; b += N_TILES) {
+        weight_tile tiles[N_TILES];
+        rows.unpack(b / N_TILES, tiles);
+#pragma GCC unroll 4
+        for (int i = 0; i < N_TILES; ++i) {
+            add_block<type, N>(tiles[i], group, b + i, acc);
         }
-        weight_tile columns;
-        rows.unpack(b, columns);
-        add_block<has_halves(type), N>(columns, group, b, acc);
     }
     for (int t = 0; t < N; ++t) {
-        write(op, tile, t, acc[t]);
+        p.write(tile, t, acc[t]);
     }
 }
 
-template <ggml_type type, int N> void multiply_group(const matmul_op & op, int tile, int g, const weight_tile * tiles) {
-    const row_group group = op.packed.group(g);
+// Columns that are unpacked at once for many rows: so many that they stay in the first level of the cache beside the
+// rows' bytes.
+constexpr int CHUNK_BLOCKS = N_LANES == 16 ? 8 : 16;
+constexpr int MAX_TILES = 2;
+
+struct memory {
+    scratch<weight_tile> tiles;
+    scratch<float> columns; // of float matrices
+    scratch<float> sums;    // [MAX_TILES][n_rows][N_LANES], between two chunks of columns
+};
+
+template <ggml_type type, int N>
+void multiply_group(const product & p, int g, const weight_tile * tiles, int begin, int end, float * sums) {
+    const byte_rows group = p.rows.bytes(g);
     floats acc[N];
-    std::fill(acc, acc + N, splat(0.0F));
-    for (int b = 0; b < group.n_blocks; ++b) {
-        add_block<has_halves(type), N>(tiles[b], group, b, acc);
+    for (int t = 0; t < N; ++t) {
+        acc[t] = begin == 0 ? splat(0.0F) : load_floats(sums + t * N_LANES);
+    }
+    for (int b = begin; b < end; ++b) {
+        add_block<type, N>(tiles[b - begin], group, b, acc);
     }
     for (int t = 0; t < N; ++t) {
-        write(op, tile, g * GROUP_ROWS + t, acc[t]);
+        store(sums + t * N_LANES, acc[t]);
     }
 }
+
+template <int N> struct count_of {
+    static constexpr int value = N;
+};
 
 // Calls f with n as a constant.
-template <int N = GROUP_ROWS, typename F> void with_count(int n, const F & f) {
+template <int N = GROUP_ROWS, typename F> LAZY_INLINE void with_count(int n, const F & f) {
     if (n == N) {
-        f(std::integral_constant<int, N>());
+        f(count_of<N>());
     } else if constexpr (N > 1) {
         with_count<N - 1>(n, f);
     }
 }
 
-// Many rows: the tile is unpacked once.
-template <ggml_type type> void multiply_many(const matmul_op & op, int tile, std::vector<weight_tile> & tiles) {
-    tiles.resize(static_cast<size_t>(op.packed.n_blocks()));
-    weight_rows<type> rows(op.rows(tile), op.weights->nb[1], ggml_type_size(type));
-    for (int b = 0; b < op.packed.n_blocks(); ++b) {
-        rows.unpack(b, tiles[static_cast<size_t>(b)]);
-    }
-    for (int g = 0; g < op.packed.n_groups(); ++g) {
-        with_count(op.packed.group(g).n,
-                   [&](auto n) { multiply_group<type, decltype(n)::value>(op, tile, g, tiles.data()); });
+void write_sums(const product & p, int tile, const float * sums) {
+    for (int row = 0; row < p.rows.n_rows; ++row) {
+        p.write(tile, row, load_floats(sums + static_cast<size_t>(row) * N_LANES));
     }
 }
 
-template <ggml_type type> void multiply(ggml_tensor * dst, int /*ith*/, int nth, void * queue) {
+// Many rows: some columns of one or two tiles are unpacked once for all of them.
+template <ggml_type type> void multiply_many(const product & p, int first, int n_tiles, memory & m) {
+    constexpr int AT_ONCE = traits<type>::N_TILES;
+    const int n_rows = p.rows.n_rows;
+    weight_tile * tiles = m.tiles.reserve(MAX_TILES * CHUNK_BLOCKS);
+    const size_t n_sums = static_cast<size_t>(n_rows) * N_LANES;
+    float * sums = m.sums.reserve(MAX_TILES * n_sums);
+    weight_rows<type> rows[MAX_TILES] = {weight_rows<type>(p.tile(first)),
+                                         weight_rows<type>(p.tile(first + n_tiles - 1))};
+    for (int begin = 0; begin < p.rows.n_blocks(); begin += CHUNK_BLOCKS) {
+        const int end = least(begin + CHUNK_BLOCKS, p.rows.n_blocks());
+        for (int i = 0; i < n_tiles; ++i) {
+            for (int b = begin; b < end; b += AT_ONCE) {
+                rows[i].unpack(b / AT_ONCE, tiles + i * CHUNK_BLOCKS + b - begin);
+            }
+        }
+        for (int g = 0; g < p.rows.n_groups(); ++g) {
+            for (int i = 0; i < n_tiles; ++i) {
+                float * here = sums + static_cast<size_t>(i) * n_sums + static_cast<size_t>(g) * GROUP_ROWS * N_LANES;
+                with_count(p.rows.count(g), [&](auto n) {
+                    multiply_group<type, decltype(n)::value>(p, g, tiles + i * CHUNK_BLOCKS, begin, end, here);
+                });
+            }
+        }
+    }
+    for (int i = 0; i < n_tiles; ++i) {
+        write_sums(p, first + i, sums + static_cast<size_t>(i) * n_sums);
+    }
+}
+
+// ---- float matrices ----
+
+template <ggml_type type> LAZY_INLINE floats load_weights(const char * tile, int64_t column) {
+    if constexpr (type == GGML_TYPE_F32) {
+        return load_floats(reinterpret_cast<const float *>(tile) + column * N_LANES);
+    } else if constexpr (type == GGML_TYPE_F16) {
+        return load_halves(tile + column * HALVES);
+    } else {
+        return load_brain_halves(tile + column * HALVES);
+    }
+}
+
+// Adds columns [begin, end) of T tiles times N rows. The tiles' columns lie from `begin` on.
+template <ggml_type type, int N, int T>
+LAZY_INLINE void add_columns(const char * const * tiles, const float * rows, int64_t begin, int64_t end,
+                             floats (*acc)[T]) {
+    for (int64_t k = begin; k < end; ++k) {
+        floats w[T];
+        for (int i = 0; i < T; ++i) {
+            w[i] = load_weights<type>(tiles[i], k - begin);
+        }
+#pragma GCC unroll 8
+        for (int t = 0; t < N; ++t) {
+            const floats x = splat(rows[k * N + t]);
+            for (int i = 0; i < T; ++i) {
+                acc[t][i] = mul_add(w[i], x, acc[t][i]);
+            }
+        }
+    }
+}
+
+template <ggml_type type, int N, int T> void multiply_few_floats(const product & p, int first) {
+    const char * tiles[T];
+    for (int i = 0; i < T; ++i) {
+        tiles[i] = p.tile(first + i);
+    }
+    floats acc[N][T];
+    for (auto & row : acc) {
+        for (floats & a : row) {
+            a = splat(0.0F);
+        }
+    }
+    add_columns<type, N, T>(tiles, p.rows.columns(0), 0, p.rows.n_in, acc);
+    for (int t = 0; t < N; ++t) {
+        for (int i = 0; i < T; ++i) {
+            p.write(first + i, t, acc[t][i]);
+        }
+    }
+}
+
+template <int N, int T>
+void multiply_float_group(const product & p, int g, const char * const * tiles, int64_t begin, int64_t end,
+                          float * sums, size_t n_sums) {
+    floats acc[N][T];
+    for (int t = 0; t < N; ++t) {
+        for (int i = 0; i < T; ++i) {
+            acc[t][i] =
+                begin == 0 ? splat(0.0F) : load_floats(sums + static_cast<size_t>(i) * n_sums + t * N_LANES);
+        }
+    }
+    add_columns<GGML_TYPE_F32, N, T>(tiles, p.rows.columns(g), begin, end, acc);
+    for (int t = 0; t < N; ++t) {
+        for (int i = 0; i < T; ++i) {
+            store(sums + static_cast<size_t>(i) * n_sums + t * N_LANES, acc[t][i]);
+        }
+    }
+}
+
+template <ggml_type type, int T> void multiply_many_floats(const product & p, int first, memory & m) {
+    constexpr int64_t CHUNK = 128; // columns
+    const size_t n_sums = static_cast<size_t>(p.rows.n_rows) * N_LANES;
+    float * sums = m.sums.reserve(MAX_TILES * n_sums);
+    float * columns = m.columns.reserve(MAX_TILES * CHUNK * N_LANES);
+    const char * tiles[T];
+    for (int i = 0; i < T; ++i) {
+        tiles[i] = reinterpret_cast<const char *>(columns + i * CHUNK * N_LANES);
+    }
+    for (int64_t begin = 0; begin < p.rows.n_in; begin += CHUNK) {
+        const int64_t end = begin + CHUNK < p.rows.n_in ? begin + CHUNK : p.rows.n_in;
+        for (int i = 0; i < T; ++i) {
+            for (int64_t k = begin; k < end; ++k) {
+                store(columns + (i * CHUNK + k - begin) * N_LANES, load_weights<type>(p.tile(first + i), k));
+            }
+        }
+        for (int g = 0; g < p.rows.n_groups(); ++g) {
+            float * here = sums + static_cast<size_t>(g) * GROUP_ROWS * N_LANES;
+            with_count(p.rows.count(g), [&](auto n) {
+                multiply_float_group<decltype(n)::value, T>(p, g, tiles, begin, end, here, n_sums);
+            });
+        }
+    }
+    for (int i = 0; i < T; ++i) {
+        write_sums(p, first + i, sums + static_cast<size_t>(i) * n_sums);
+    }
+}
+
+// ---- operations ----
+
+// One or two tiles.
+template <ggml_type type> void multiply_tiles(const product & p, int first, int n_tiles, memory & m) {
+    const bool is_many = p.rows.n_groups() > 1;
+    if constexpr (is_float(type)) {
+        const auto with_tiles = [&](auto tiles) {
+            constexpr int T = decltype(tiles)::value;
+            if (is_many) {
+                multiply_many_floats<type, T>(p, first, m);
+            } else {
+                with_count(p.rows.n_rows, [&](auto n) { multiply_few_floats<type, decltype(n)::value, T>(p, first); });
+            }
+        };
+        if (n_tiles == 2) {
+            with_tiles(count_of<2>());
+        } else {
+            with_tiles(count_of<1>());
+        }
+    } else if (is_many) {
+        multiply_many<type>(p, first, n_tiles, m);
+    } else {
+        for (int i = 0; i < n_tiles; ++i) {
+            with_count(p.rows.n_rows, [&](auto n) { multiply_few<type, decltype(n)::value>(p, first + i); });
+        }
+    }
+}
+
+template <ggml_type type> void multiply(ggml_tensor * dst, int /*ith*/, int nth, void * user) {
     // With few rows memory bandwidth limits, so threads get few long runs; with many, more short ones balance the load.
     constexpr int PARTS_OF_FEW = 4; // per thread
     constexpr int PARTS_OF_MANY = 8;
-    thread_local std::vector<weight_tile> tiles;
-    const matmul_op op(dst);
-    auto & work = *static_cast<work_queue *>(queue);
-    const int n_parts = nth * (op.packed.n_groups() > 1 ? PARTS_OF_MANY : PARTS_OF_FEW);
-    const int part = std::max(1, op.n_tiles() / n_parts);
-    for (int begin = work.take() * part; begin < op.n_tiles(); begin = work.take() * part) {
-        for (int tile = begin; tile < std::min(begin + part, op.n_tiles()); ++tile) {
-            if (op.packed.n_groups() > 1) {
-                multiply_many<type>(op, tile, tiles);
-                continue;
-            }
-            with_count(op.packed.group(0).n, [&](auto n) { multiply_few<type, decltype(n)::value>(op, tile); });
+    thread_local memory m;
+    auto & op = *static_cast<matmul_op *>(user);
+    const product p(dst, op);
+    const int n_parts = nth * (p.rows.n_groups() > 1 ? PARTS_OF_MANY : PARTS_OF_FEW);
+    const int n_pairs = (p.n_tiles() + MAX_TILES - 1) / MAX_TILES;
+    const int part = (n_pairs + n_parts - 1) / n_parts * MAX_TILES;
+    for (int begin = op.queue.take() * part; begin < p.n_tiles(); begin = op.queue.take() * part) {
+        const int end = least(begin + part, p.n_tiles());
+        for (int tile = begin; tile < end; tile += MAX_TILES) {
+            multiply_tiles<type>(p, tile, least(MAX_TILES, end - tile), m);
         }
     }
-    work.leave(nth);
+    op.queue.leave(nth);
 }
 
-// The kernel of a type, or null. Bytes up to 255 need dot products that cannot overflow.
 ggml_custom_op_t kernel_of(ggml_type type) {
     switch (type) {
+        case GGML_TYPE_F32: return multiply<GGML_TYPE_F32>;
+        case GGML_TYPE_F16: return multiply<GGML_TYPE_F16>;
+        case GGML_TYPE_BF16: return multiply<GGML_TYPE_BF16>;
         case GGML_TYPE_Q4_0: return multiply<GGML_TYPE_Q4_0>;
         case GGML_TYPE_Q4_1: return multiply<GGML_TYPE_Q4_1>;
         case GGML_TYPE_Q5_0: return multiply<GGML_TYPE_Q5_0>;
         case GGML_TYPE_Q5_1: return multiply<GGML_TYPE_Q5_1>;
-        case GGML_TYPE_Q8_0: return HAS_BYTE_DOT ? multiply<GGML_TYPE_Q8_0> : nullptr;
+        case GGML_TYPE_Q8_0: return multiply<GGML_TYPE_Q8_0>;
+        case GGML_TYPE_IQ4_NL: return multiply<GGML_TYPE_IQ4_NL>;
         case GGML_TYPE_Q4_K: return multiply<GGML_TYPE_Q4_K>;
         case GGML_TYPE_Q5_K: return multiply<GGML_TYPE_Q5_K>;
         case GGML_TYPE_Q6_K: return multiply<GGML_TYPE_Q6_K>;
@@ -279,16 +482,8 @@ ggml_custom_op_t kernel_of(ggml_type type) {
     }
 }
 
-int64_t packed_size(int64_t n_in, int64_t n_rows) { return static_cast<int64_t>(row_group::size(n_in, n_rows)); }
-
 } // namespace
 
-matmul_kernels matmul() { return {N_LANES, pack_rows, packed_size, kernel_of}; }
-
-#else
-
-matmul_kernels matmul() { return {1, nullptr, nullptr, [](ggml_type) -> ggml_custom_op_t { return nullptr; }}; }
-
-#endif
+matmul_kernels matmul() { return {N_LANES, pack_bytes, pack_floats, packed_size, kernel_of}; }
 
 } // namespace lazygguf::LAZY_ISA

@@ -1,11 +1,13 @@
-// work_queue.h: hands the parts of an op to the threads that run it, whoever is free.
+// matmul_op.h: what a node that multiplies carries with it. Lives as long as its graph.
 #pragma once
 
 #include <atomic>
 
+#include <ggml.h>
+
 namespace lazygguf {
 
-// Reusable once every thread has left.
+// Hands the parts of an op to the threads that run it, whoever is free. Reusable once every thread has left.
 class work_queue {
   public:
     int take() { return next_.fetch_add(1, std::memory_order_relaxed); }
@@ -19,6 +21,15 @@ class work_queue {
   private:
     std::atomic<int> next_{0};
     std::atomic<int> left_{0};
+};
+
+struct matmul_op {
+    ggml_type type = GGML_TYPE_F32; // of the matrix
+    int64_t n_in = 0;
+    int64_t n_out = 0;
+    work_queue queue;
+
+    matmul_op(ggml_type t, int64_t in, int64_t out) : type(t), n_in(in), n_out(out) {}
 };
 
 } // namespace lazygguf
