@@ -187,9 +187,9 @@ constexpr bool HAS_SIGNED_CODES = false;
 // Rows that are multiplied at once, of a group: their sums must fit the registers beside everything else.
 template <int MAX_CODE> constexpr int ROWS_AT_ONCE = GROUP_ROWS;
 
-// sums[t] = w[J0..J1) times the bytes of row t: x holds N rows, group by group
-template <int MAX_CODE, int J0, int J1, int N>
-LAZY_INLINE void sum_products(const ints * w, const int32_t * x, int stride, ints * sums) {
+// sums[t] = w[J0..J1) times the bytes of row t, of N rows: x holds STRIDE rows, group by group
+template <int MAX_CODE, int J0, int J1, int N, int STRIDE>
+LAZY_INLINE void sum_products(const ints * w, const int32_t * x, ints * sums) {
     for (int t = 0; t < N; ++t) {
         sums[t] = splat(0);
     }
@@ -198,9 +198,9 @@ LAZY_INLINE void sum_products(const ints * w, const int32_t * x, int stride, int
 #pragma GCC unroll 8
         for (int t = 0; t < N; ++t) {
 #if defined(__AVX512VNNI__)
-            sums[t] = _mm512_dpbusd_epi32(sums[t], w[j], splat(x[j * stride + t]));
+            sums[t] = _mm512_dpbusd_epi32(sums[t], w[j], splat(x[j * STRIDE + t]));
 #else
-            sums[t] = _mm256_dpbusd_avx_epi32(sums[t], w[j], splat(x[j * stride + t]));
+            sums[t] = _mm256_dpbusd_avx_epi32(sums[t], w[j], splat(x[j * STRIDE + t]));
 #endif
         }
     }
@@ -212,8 +212,8 @@ constexpr bool HAS_SIGNED_CODES = true;
 template <int MAX_CODE> constexpr int ROWS_AT_ONCE = MAX_CODE <= 15 ? GROUP_ROWS : GROUP_ROWS / 2;
 
 // Two products each are added to 16 bits. As many of those sums as fit are added there, before they become 32 bits.
-template <int MAX_CODE, int J0, int J1, int N>
-LAZY_INLINE void sum_products(const ints * w, const int32_t * x, int stride, ints * sums) {
+template <int MAX_CODE, int J0, int J1, int N, int STRIDE>
+LAZY_INLINE void sum_products(const ints * w, const int32_t * x, ints * sums) {
     constexpr int MOST = MAX_CODE == SIGNED_CODES ? 1 : INT16_MAX / (2 * 127 * MAX_CODE);
     constexpr int TERMS = MOST >= 8 ? 8 : MOST >= 4 ? 4 : MOST >= 2 ? 2 : 1;
     const ints ones = _mm256_set1_epi16(1);
@@ -225,9 +225,10 @@ LAZY_INLINE void sum_products(const ints * w, const int32_t * x, int stride, int
         const ints sizes = MAX_CODE == SIGNED_CODES ? _mm256_abs_epi8(w[j]) : w[j];
 #pragma GCC unroll 8
         for (int t = 0; t < N; ++t) {
-            const ints x_t = splat(x[j * stride + t]);
+            const ints x_t = splat(x[j * STRIDE + t]);
             const ints two = _mm256_maddubs_epi16(sizes, MAX_CODE == SIGNED_CODES ? _mm256_sign_epi8(x_t, w[j]) : x_t);
             pairs[t] = is_first ? two : _mm256_add_epi16(pairs[t], two);
+            asm("" : "+x"(pairs[t])); // GCC would put off all additions, for which there are not enough registers
             if (is_last) {
                 const ints four = _mm256_madd_epi16(pairs[t], ones);
                 sums[t] = j - J0 < TERMS ? four : add(sums[t], four);
@@ -261,14 +262,14 @@ LAZY_INLINE ints add_products(ints sum, ints w, ints x) {
 #endif
 }
 
-template <int MAX_CODE, int J0, int J1, int N>
-LAZY_INLINE void sum_products(const ints * w, const int32_t * x, int stride, ints * sums) {
+template <int MAX_CODE, int J0, int J1, int N, int STRIDE>
+LAZY_INLINE void sum_products(const ints * w, const int32_t * x, ints * sums) {
     for (int t = 0; t < N; ++t) {
         sums[t] = splat(0);
     }
     for (int j = J0; j < J1; ++j) {
         for (int t = 0; t < N; ++t) {
-            sums[t] = add_products(sums[t], w[j], splat(x[j * stride + t]));
+            sums[t] = add_products(sums[t], w[j], splat(x[j * STRIDE + t]));
         }
     }
 }

@@ -22,49 +22,30 @@ constexpr int least(int a, int b) { return a < b ? a : b; }
 
 // ---- rows ----
 
-// The rows of one group, as bytes. Of `n` rows: 8 four-byte groups per block and row, then three floats per block and
-// row.
-struct byte_rows {
-    int n;
-    int n_blocks;
-    char * data;
+// One block of columns of a group of n rows, as bytes: 8 groups of four bytes of each row, then three floats of each
+// row: the scale, the sum of the values as rounded, and that of the first 16 of them.
+constexpr int ROW_WORDS = BLOCK / 4 + 3;
 
-    static int64_t size(int64_t n_in, int64_t n) {
-        return n * n_in + n * n_in / BLOCK * 3 * static_cast<int64_t>(sizeof(float));
-    }
-    int32_t * q(int block) const { return reinterpret_cast<int32_t *>(data) + static_cast<size_t>(block) * 8 * n; }
-    float * d(int block) const { return floats_at(0) + static_cast<size_t>(block) * n; }   // scale
-    float * sum(int block) const { return floats_at(1) + static_cast<size_t>(block) * n; } // of the values as rounded
-    float * sum_low(int block) const { return floats_at(2) + static_cast<size_t>(block) * n; } // of the first 16
-
-  private:
-    float * floats_at(int i) const {
-        const size_t n_values = static_cast<size_t>(n) * static_cast<size_t>(n_blocks);
-        return reinterpret_cast<float *>(data + n_values * BLOCK) + static_cast<size_t>(i) * n_values;
-    }
-};
-
-// The groups of packed rows: all of GROUP_ROWS but the last.
+// The groups of packed rows: all of GROUP_ROWS but the last. As bytes, the blocks of a group follow each other.
 struct packed_rows {
     char * data;
     int64_t n_in;
     int n_rows;
-    bool is_float;
 
     int n_groups() const { return (n_rows + GROUP_ROWS - 1) / GROUP_ROWS; }
     int count(int g) const { return least(GROUP_ROWS, n_rows - g * GROUP_ROWS); }
     int n_blocks() const { return static_cast<int>(n_in / BLOCK); }
-    byte_rows bytes(int g) const {
-        return {count(g), n_blocks(), data + byte_rows::size(n_in, static_cast<int64_t>(g) * GROUP_ROWS)};
+    int32_t * blocks(int g) const {
+        return reinterpret_cast<int32_t *>(data) + static_cast<int64_t>(g) * GROUP_ROWS * n_blocks() * ROW_WORDS;
     }
     // F32 [n_in, n], the numbers of one column together
     float * columns(int g) const {
-        return reinterpret_cast<float *>(data) + static_cast<size_t>(g) * GROUP_ROWS * static_cast<size_t>(n_in);
+        return reinterpret_cast<float *>(data) + static_cast<int64_t>(g) * GROUP_ROWS * n_in;
     }
 };
 
 int64_t packed_size(int64_t n_in, int64_t n_rows, bool as_floats) {
-    return as_floats ? n_in * n_rows * static_cast<int64_t>(sizeof(float)) : byte_rows::size(n_in, n_rows);
+    return n_rows * (as_floats ? n_in : n_in / BLOCK * ROW_WORDS) * static_cast<int64_t>(sizeof(float));
 }
 
 // Largest magnitude as bits: float bits order like magnitudes, and Inf/NaN come out largest.
@@ -79,8 +60,8 @@ uint32_t largest_bits(const float * x) {
     return largest;
 }
 
-// Row t of the group, columns of one block.
-void pack_block(const float * x, const byte_rows & group, int block, int t) {
+// Row t of n, columns of one block.
+void pack_block(const float * x, int32_t * block, int n, int t) {
     constexpr float ROUND = 12582912.0F; // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
     const uint32_t bits = largest_bits(x);
     float largest;
@@ -106,11 +87,12 @@ void pack_block(const float * x, const byte_rows & group, int block, int t) {
     }
     const float d = is_finite ? largest / 127.0F : __builtin_nanf("");
     for (int j = 0; j < 8; ++j) {
-        std::memcpy(group.q(block) + j * group.n + t, q + 4 * j, 4);
+        std::memcpy(block + j * n + t, q + 4 * j, 4);
     }
-    group.d(block)[t] = d;
-    group.sum(block)[t] = d * static_cast<float>(sum_low + sum_high);
-    group.sum_low(block)[t] = d * static_cast<float>(sum_low);
+    const float values[] = {d, d * static_cast<float>(sum_low + sum_high), d * static_cast<float>(sum_low)};
+    for (int i = 0; i < 3; ++i) {
+        std::memcpy(block + (8 + i) * n + t, values + i, sizeof(float));
+    }
 }
 
 const float * row_of(const ggml_tensor * x, int i) {
@@ -119,18 +101,18 @@ const float * row_of(const ggml_tensor * x, int i) {
 
 void pack_bytes(ggml_tensor * dst, int ith, int nth, void * /*unused*/) {
     const ggml_tensor * x = dst->src[0];
-    const packed_rows packed = {static_cast<char *>(dst->data), x->ne[0], static_cast<int>(x->ne[1]), false};
+    const packed_rows packed = {static_cast<char *>(dst->data), x->ne[0], static_cast<int>(x->ne[1])};
     // a unit is a row's columns from one thread's share of the blocks: few rows are work for every thread too
     const int n_parts = packed.n_groups() >= nth ? 1 : nth;
     for (int u = ith; u < packed.n_groups() * n_parts; u += nth) {
         const int g = u / n_parts;
         const int begin = packed.n_blocks() * (u % n_parts) / n_parts;
         const int end = packed.n_blocks() * (u % n_parts + 1) / n_parts;
-        const byte_rows group = packed.bytes(g);
-        for (int t = 0; t < group.n; ++t) {
+        const int n = packed.count(g);
+        for (int t = 0; t < n; ++t) {
             const float * row = row_of(x, g * GROUP_ROWS + t);
             for (int b = begin; b < end; ++b) {
-                pack_block(row + b * BLOCK, group, b, t);
+                pack_block(row + b * BLOCK, packed.blocks(g) + b * n * ROW_WORDS, n, t);
             }
         }
     }
@@ -138,7 +120,7 @@ void pack_bytes(ggml_tensor * dst, int ith, int nth, void * /*unused*/) {
 
 void pack_floats(ggml_tensor * dst, int ith, int nth, void * /*unused*/) {
     const ggml_tensor * x = dst->src[0];
-    const packed_rows packed = {static_cast<char *>(dst->data), x->ne[0], static_cast<int>(x->ne[1]), true};
+    const packed_rows packed = {static_cast<char *>(dst->data), x->ne[0], static_cast<int>(x->ne[1])};
     for (int g = ith; g < packed.n_groups(); g += nth) {
         const int n = packed.count(g);
         float * out = packed.columns(g);
@@ -153,43 +135,49 @@ void pack_floats(ggml_tensor * dst, int ith, int nth, void * /*unused*/) {
 
 // ---- products ----
 
-// Adds 32 columns of a tile times N rows of the group, from row T0 on.
-template <ggml_type type, int T0, int N>
-LAZY_INLINE void add_rows(const weight_tile & tile, const byte_rows & group, int b, floats * acc) {
+LAZY_INLINE floats splat_float(const int32_t * p) {
+    float x;
+    std::memcpy(&x, p, sizeof x);
+    return splat(x);
+}
+
+// Adds 32 columns of a tile times rows [T0, T0 + N) of a group of STRIDE.
+template <ggml_type type, int STRIDE, int T0, int N>
+LAZY_INLINE void add_rows(const weight_tile & tile, const int32_t * block, floats * acc) {
     using of = traits<type>;
-    const int32_t * q = group.q(b) + T0;
-    const float * dx = group.d(b) + T0;
+    const int32_t * q = block + T0;
+    const int32_t * d = q + 8 * STRIDE;
     ints sums[N];
     if constexpr (has_halves(type)) {
-        sum_products<of::MAX_CODE, 0, 4, N>(tile.q, q, group.n, sums);
+        sum_products<of::MAX_CODE, 0, 4, N, STRIDE>(tile.q, q, sums);
 #pragma GCC unroll 8
         for (int t = 0; t < N; ++t) {
-            acc[T0 + t] = mul_add(to_floats(sums[t]), mul(tile.d_low, splat(dx[t])), acc[T0 + t]);
+            acc[T0 + t] = mul_add(to_floats(sums[t]), mul(tile.d_low, splat_float(d + t)), acc[T0 + t]);
         }
-        sum_products<of::MAX_CODE, 4, 8, N>(tile.q, q, group.n, sums);
+        sum_products<of::MAX_CODE, 4, 8, N, STRIDE>(tile.q, q, sums);
     } else {
-        sum_products<of::MAX_CODE, 0, 8, N>(tile.q, q, group.n, sums);
+        sum_products<of::MAX_CODE, 0, 8, N, STRIDE>(tile.q, q, sums);
     }
 #pragma GCC unroll 8
     for (int t = 0; t < N; ++t) {
         floats & a = acc[T0 + t];
-        a = mul_add(to_floats(sums[t]), mul(tile.d, splat(dx[t])), a);
+        a = mul_add(to_floats(sums[t]), mul(tile.d, splat_float(d + t)), a);
         if constexpr (of::HAS_M) {
-            a = mul_add(tile.m, splat(group.sum(b)[T0 + t]), a);
+            a = mul_add(tile.m, splat_float(d + STRIDE + t), a);
         }
         if constexpr (has_halves(type)) {
-            a = mul_add(tile.m_diff, splat(group.sum_low(b)[T0 + t]), a);
+            a = mul_add(tile.m_diff, splat_float(d + 2 * STRIDE + t), a);
         }
     }
 }
 
 // The same for all N rows of the group, as many at once as the registers hold.
 template <ggml_type type, int N, int T0 = 0>
-LAZY_INLINE void add_block(const weight_tile & tile, const byte_rows & group, int b, floats * acc) {
+LAZY_INLINE void add_block(const weight_tile & tile, const int32_t * block, floats * acc) {
     constexpr int HERE = least(N - T0, ROWS_AT_ONCE<traits<type>::MAX_CODE>);
-    add_rows<type, T0, HERE>(tile, group, b, acc);
+    add_rows<type, N, T0, HERE>(tile, block, acc);
     if constexpr (T0 + HERE < N) {
-        add_block<type, N, T0 + HERE>(tile, group, b, acc);
+        add_block<type, N, T0 + HERE>(tile, block, acc);
     }
 }
 
@@ -203,7 +191,7 @@ struct product {
 
     product(ggml_tensor * t, const matmul_op & op)
         : weights(static_cast<const char *>(t->src[0]->data)), dst(t),
-          rows{static_cast<char *>(t->src[1]->data), op.n_in, static_cast<int>(t->ne[1]), is_float(op.type)},
+          rows{static_cast<char *>(t->src[1]->data), op.n_in, static_cast<int>(t->ne[1])},
           n_out(static_cast<int>(op.n_out)),
           tile_bytes(static_cast<int64_t>(ggml_row_size(op.type, op.n_in)) * N_LANES) {}
 
@@ -224,22 +212,35 @@ struct product {
     }
 };
 
-// One group of rows: every block is unpacked when it is needed.
+template <int N> LAZY_INLINE void clear(floats (&acc)[N]) {
+    for (int t = 0; t < N; ++t) {
+        acc[t] = splat(0.0F);
+    }
+}
+
+// Adds the tiles of one block of the file, each unpacked when it is needed.
+template <ggml_type type, int N, int I = 0>
+LAZY_INLINE void add_tiles(const weight_rows<type> & rows, const int32_t * block, floats * acc) {
+    weight_tile tile;
+    rows.template unpack<I>(&tile);
+    add_block<type, N>(tile, block + I * N * ROW_WORDS, acc);
+    if constexpr (I + 1 < traits<type>::N_TILES) {
+        add_tiles<type, N, I + 1>(rows, block, acc);
+    }
+}
+
+// One group of rows.
 template <ggml_type type, int N> void multiply_few(const product & p, int tile) {
     constexpr int N_TILES = traits<type>::N_TILES;
-    const byte_rows group = p.rows.bytes(0);
+    const int32_t * block = p.rows.blocks(0);
     weight_rows<type> rows(p.tile(tile));
     floats acc[N];
-    for (floats & a : acc) {
-        a = splat(0.0F);
-    }
-    for (int b = 0; b < group.n_blocks; b += N_TILES) {
-        weight_tile tiles[N_TILES];
-        rows.unpack(b / N_TILES, tiles);
-#pragma GCC unroll 4
-        for (int i = 0; i < N_TILES; ++i) {
-            add_block<type, N>(tiles[i], group, b + i, acc);
-        }
+    clear(acc);
+    for (int b = 0; b < p.rows.n_blocks(); b += N_TILES) {
+        rows.begin();
+        add_tiles<type, N>(rows, block, acc);
+        rows.next();
+        block += N_TILES * N * ROW_WORDS;
     }
     for (int t = 0; t < N; ++t) {
         p.write(tile, t, acc[t]);
@@ -250,6 +251,8 @@ template <ggml_type type, int N> void multiply_few(const product & p, int tile) 
 // rows' bytes.
 constexpr int CHUNK_BLOCKS = N_LANES == 16 ? 8 : 16;
 constexpr int MAX_TILES = 2;
+// Of a float matrix and one or two rows, so that no sum waits for the one before.
+constexpr int MAX_FLOAT_TILES = 4;
 
 struct memory {
     scratch<weight_tile> tiles;
@@ -259,13 +262,18 @@ struct memory {
 
 template <ggml_type type, int N>
 void multiply_group(const product & p, int g, const weight_tile * tiles, int begin, int end, float * sums) {
-    const byte_rows group = p.rows.bytes(g);
+    const int32_t * block = p.rows.blocks(g) + static_cast<int64_t>(begin) * N * ROW_WORDS;
     floats acc[N];
-    for (int t = 0; t < N; ++t) {
-        acc[t] = begin == 0 ? splat(0.0F) : load_floats(sums + t * N_LANES);
+    if (begin == 0) {
+        clear(acc);
+    } else {
+        for (int t = 0; t < N; ++t) {
+            acc[t] = load_floats(sums + t * N_LANES);
+        }
     }
     for (int b = begin; b < end; ++b) {
-        add_block<type, N>(tiles[b - begin], group, b, acc);
+        add_block<type, N>(tiles[b - begin], block, acc);
+        block += N * ROW_WORDS;
     }
     for (int t = 0; t < N; ++t) {
         store(sums + t * N_LANES, acc[t]);
@@ -291,6 +299,13 @@ void write_sums(const product & p, int tile, const float * sums) {
     }
 }
 
+template <ggml_type type, int I = 0> LAZY_INLINE void unpack_block(const weight_rows<type> & rows, weight_tile * tiles) {
+    rows.template unpack<I>(tiles + I);
+    if constexpr (I + 1 < traits<type>::N_TILES) {
+        unpack_block<type, I + 1>(rows, tiles);
+    }
+}
+
 // Many rows: some columns of one or two tiles are unpacked once for all of them.
 template <ggml_type type> void multiply_many(const product & p, int first, int n_tiles, memory & m) {
     constexpr int AT_ONCE = traits<type>::N_TILES;
@@ -304,7 +319,9 @@ template <ggml_type type> void multiply_many(const product & p, int first, int n
         const int end = least(begin + CHUNK_BLOCKS, p.rows.n_blocks());
         for (int i = 0; i < n_tiles; ++i) {
             for (int b = begin; b < end; b += AT_ONCE) {
-                rows[i].unpack(b / AT_ONCE, tiles + i * CHUNK_BLOCKS + b - begin);
+                rows[i].begin();
+                unpack_block<type>(rows[i], tiles + i * CHUNK_BLOCKS + b - begin);
+                rows[i].next();
             }
         }
         for (int g = 0; g < p.rows.n_groups(); ++g) {
@@ -419,24 +436,31 @@ template <ggml_type type, int T> void multiply_many_floats(const product & p, in
 
 // ---- operations ----
 
-// One or two tiles.
-template <ggml_type type> void multiply_tiles(const product & p, int first, int n_tiles, memory & m) {
-    const bool is_many = p.rows.n_groups() > 1;
-    if constexpr (is_float(type)) {
-        const auto with_tiles = [&](auto tiles) {
-            constexpr int T = decltype(tiles)::value;
-            if (is_many) {
-                multiply_many_floats<type, T>(p, first, m);
-            } else {
-                with_count(p.rows.n_rows, [&](auto n) { multiply_few_floats<type, decltype(n)::value, T>(p, first); });
-            }
-        };
-        if (n_tiles == 2) {
-            with_tiles(count_of<2>());
-        } else {
-            with_tiles(count_of<1>());
+template <ggml_type type, int T = MAX_FLOAT_TILES>
+void multiply_float_tiles(const product & p, int first, int n_tiles, memory & m) {
+    if (T > n_tiles) {
+        if constexpr (T > 1) {
+            multiply_float_tiles<type, T - 1>(p, first, n_tiles, m);
         }
-    } else if (is_many) {
+        return;
+    }
+    if constexpr (T <= MAX_TILES) {
+        if (p.rows.n_groups() > 1) {
+            multiply_many_floats<type, T>(p, first, m);
+        } else {
+            with_count(p.rows.n_rows, [&](auto n) { multiply_few_floats<type, decltype(n)::value, T>(p, first); });
+        }
+    } else if (p.rows.n_rows == 2) {
+        multiply_few_floats<type, 2, T>(p, first);
+    } else {
+        multiply_few_floats<type, 1, T>(p, first);
+    }
+}
+
+template <ggml_type type> void multiply_tiles(const product & p, int first, int n_tiles, memory & m) {
+    if constexpr (is_float(type)) {
+        multiply_float_tiles<type>(p, first, n_tiles, m);
+    } else if (p.rows.n_groups() > 1) {
         multiply_many<type>(p, first, n_tiles, m);
     } else {
         for (int i = 0; i < n_tiles; ++i) {
@@ -453,12 +477,13 @@ template <ggml_type type> void multiply(ggml_tensor * dst, int /*ith*/, int nth,
     auto & op = *static_cast<matmul_op *>(user);
     const product p(dst, op);
     const int n_parts = nth * (p.rows.n_groups() > 1 ? PARTS_OF_MANY : PARTS_OF_FEW);
-    const int n_pairs = (p.n_tiles() + MAX_TILES - 1) / MAX_TILES;
-    const int part = (n_pairs + n_parts - 1) / n_parts * MAX_TILES;
+    const int at_once = is_float(type) && p.rows.n_rows <= 2 ? MAX_FLOAT_TILES : MAX_TILES;
+    const int n_runs = (p.n_tiles() + at_once - 1) / at_once;
+    const int part = (n_runs + n_parts - 1) / n_parts * at_once;
     for (int begin = op.queue.take() * part; begin < p.n_tiles(); begin = op.queue.take() * part) {
         const int end = least(begin + part, p.n_tiles());
-        for (int tile = begin; tile < end; tile += MAX_TILES) {
-            multiply_tiles<type>(p, tile, least(MAX_TILES, end - tile), m);
+        for (int tile = begin; tile < end; tile += at_once) {
+            multiply_tiles<type>(p, tile, least(at_once, end - tile), m);
         }
     }
     op.queue.leave(nth);

@@ -21,7 +21,7 @@ struct weight_tile {
 constexpr int WORDS = 4 * N_LANES;  // bytes of a word of four bytes, all rows
 constexpr int HALVES = 2 * N_LANES; // of one of two bytes
 
-// What a type is: its largest code, whether it has m, and how many tiles are unpacked at once.
+// What a type is: its largest code, whether it has m, and how many tiles a block of the file gives.
 template <ggml_type type> struct traits;
 template <int CODE, bool M, int N = 1> struct traits_of {
     static constexpr int MAX_CODE = CODE;
@@ -34,9 +34,9 @@ template <> struct traits<GGML_TYPE_Q5_0> : traits_of<31, true> {};
 template <> struct traits<GGML_TYPE_Q5_1> : traits_of<31, true> {};
 template <> struct traits<GGML_TYPE_Q8_0> : traits_of<SIGNED_CODES, !HAS_SIGNED_CODES> {};
 template <> struct traits<GGML_TYPE_IQ4_NL> : traits_of<SIGNED_CODES, !HAS_SIGNED_CODES> {};
-template <> struct traits<GGML_TYPE_Q4_K> : traits_of<15, true, 2> {};
-template <> struct traits<GGML_TYPE_Q5_K> : traits_of<31, true, 2> {};
-template <> struct traits<GGML_TYPE_Q6_K> : traits_of<63, true, 4> {};
+template <> struct traits<GGML_TYPE_Q4_K> : traits_of<15, true, 8> {};
+template <> struct traits<GGML_TYPE_Q5_K> : traits_of<31, true, 8> {};
+template <> struct traits<GGML_TYPE_Q6_K> : traits_of<63, true, 8> {};
 
 constexpr bool has_halves(ggml_type type) { return type == GGML_TYPE_Q6_K; }
 
@@ -54,7 +54,7 @@ template <int J> LAZY_INLINE ints fifth_bits(ints x) {
     }
 }
 
-// The rows of one tile; unpack(i) gives the tiles from block i * N_TILES of 32 columns on. In order.
+// The rows of one tile, block of the file by block: begin(), unpack<I>() of its N_TILES tiles, next().
 template <ggml_type type> class weight_rows;
 
 // The types whose blocks have 32 weights. ZERO: the code that stands for 0, where there is no m in the file.
@@ -62,7 +62,10 @@ template <ggml_type type, int ZERO> class small_blocks {
   public:
     explicit small_blocks(const char * rows) : next_(rows) {}
 
-    LAZY_INLINE void unpack(int /*i*/, weight_tile * tile) {
+    LAZY_INLINE void begin() {}
+    LAZY_INLINE void next() { next_ += BLOCK_BYTES; }
+
+    template <int I> LAZY_INLINE void unpack(weight_tile * tile) const {
         const char * p = next_;
         tile->d = load_halves(p);
         p += HALVES;
@@ -77,10 +80,8 @@ template <ggml_type type, int ZERO> class small_blocks {
                 const ints bytes = load_ints(p + j * WORDS);
                 tile->q[j] = HAS_SIGNED_CODES ? bytes : bit_xor(bytes, splat_bytes(0x80));
             }
-            next_ = p + 8 * WORDS;
             return;
         }
-        constexpr bool HAS_FIFTH = type == GGML_TYPE_Q5_0 || type == GGML_TYPE_Q5_1;
         ints fifth{};
         if constexpr (HAS_FIFTH) {
             fifth = load_ints(p);
@@ -108,10 +109,13 @@ template <ggml_type type, int ZERO> class small_blocks {
                 q = HAS_SIGNED_CODES ? look_up(VALUES, q) : bit_xor(look_up(VALUES, q), splat_bytes(0x80));
             }
         }
-        next_ = p + 4 * WORDS;
     }
 
   private:
+    static constexpr bool HAS_FIFTH = type == GGML_TYPE_Q5_0 || type == GGML_TYPE_Q5_1;
+    static constexpr int CODE_WORDS = type == GGML_TYPE_Q8_0 ? 8 : HAS_FIFTH ? 5 : 4;
+    static constexpr int BLOCK_BYTES = (ZERO == 0 ? 2 : 1) * HALVES + CODE_WORDS * WORDS;
+
     const char * next_;
 };
 
@@ -138,20 +142,20 @@ template <ggml_type type> class large_blocks {
   public:
     explicit large_blocks(const char * rows) : next_(rows) {}
 
-    // Two tiles: their codes share bytes.
-    LAZY_INLINE void unpack(int i, weight_tile * tiles) {
-        switch (i % 4) {
-            case 0:
-                read_scales();
-                unpack_two<0>(tiles);
-                break;
-            case 1: unpack_two<1>(tiles); break;
-            case 2: unpack_two<2>(tiles); break;
-            default:
-                unpack_two<3>(tiles);
-                next_ += BLOCK_BYTES;
-                break;
+    LAZY_INLINE void begin() { read_scales(); }
+    LAZY_INLINE void next() { next_ += BLOCK_BYTES; }
+
+    template <int I> LAZY_INLINE void unpack(weight_tile * tile) const {
+        const char * codes = next_ + HEAD_BYTES + FIFTH_BYTES + 8 * (I / 2) * WORDS;
+        for (int j = 0; j < 8; ++j) {
+            const ints bytes = load_ints(codes + j * WORDS);
+            tile->q[j] = I % 2 == 0 ? low_nibbles(bytes) : high_nibbles(bytes);
+            if constexpr (type == GGML_TYPE_Q5_K) {
+                tile->q[j] = bit_or(tile->q[j], fifth_bits<I>(load_ints(next_ + HEAD_BYTES + j * WORDS)));
+            }
         }
+        tile->d = mul(d_, byte_of<I % 4>(scales_[I / 4]));
+        tile->m = mul(minus_d_min_, byte_of<I % 4>(mins_[I / 4]));
     }
 
   private:
@@ -178,27 +182,6 @@ template <ggml_type type> class large_blocks {
         scales_[1] = bit_or(bit_and(c, four), shift_left<4>(bit_and(shift_right<6>(a), two)));
         mins_[1] = bit_or(bit_and(shift_right<4>(c), four), shift_left<4>(bit_and(shift_right<6>(b), two)));
     }
-
-    template <int PAIR> LAZY_INLINE void unpack_two(weight_tile * tiles) {
-        const char * codes = next_ + HEAD_BYTES + FIFTH_BYTES + 8 * PAIR * WORDS;
-        for (int j = 0; j < 8; ++j) {
-            const ints bytes = load_ints(codes + j * WORDS);
-            tiles[0].q[j] = low_nibbles(bytes);
-            tiles[1].q[j] = high_nibbles(bytes);
-            if constexpr (type == GGML_TYPE_Q5_K) {
-                const ints fifth = load_ints(next_ + HEAD_BYTES + j * WORDS);
-                tiles[0].q[j] = bit_or(tiles[0].q[j], fifth_bits<2 * PAIR>(fifth));
-                tiles[1].q[j] = bit_or(tiles[1].q[j], fifth_bits<2 * PAIR + 1>(fifth));
-            }
-        }
-        const ints scales = scales_[PAIR / 2];
-        const ints mins = mins_[PAIR / 2];
-        constexpr int BYTE = PAIR % 2 * 2;
-        tiles[0].d = mul(d_, byte_of<BYTE>(scales));
-        tiles[0].m = mul(minus_d_min_, byte_of<BYTE>(mins));
-        tiles[1].d = mul(d_, byte_of<BYTE + 1>(scales));
-        tiles[1].m = mul(minus_d_min_, byte_of<BYTE + 1>(mins));
-    }
 };
 
 template <> class weight_rows<GGML_TYPE_Q4_K> : public large_blocks<GGML_TYPE_Q4_K> {
@@ -213,44 +196,43 @@ template <> class weight_rows<GGML_TYPE_Q6_K> {
   public:
     explicit weight_rows(const char * rows) : next_(rows) {}
 
-    // Four tiles: their codes share bytes.
-    LAZY_INLINE void unpack(int i, weight_tile * tiles) {
-        const int half = i % 2;
-        const char * high = next_ + HALVES + 4 * WORDS + 8 * half * WORDS;
-        const char * low = next_ + HALVES + 20 * WORDS + 16 * half * WORDS;
-        const ints two = splat_bytes(0x30);
+    LAZY_INLINE void begin() { d_ = load_halves(next_); }
+    LAZY_INLINE void next() { next_ += BLOCK_BYTES; }
+
+    template <int I> LAZY_INLINE void unpack(weight_tile * tile) const {
+        constexpr int HALF = I / 4; // of the block
+        constexpr int J = I % 4;    // quarter of that half
+        const char * high = next_ + HALVES + 4 * WORDS + 8 * HALF * WORDS;
+        const char * low = next_ + HALVES + 20 * WORDS + 16 * HALF * WORDS + J % 2 * 8 * WORDS;
         for (int j = 0; j < 8; ++j) {
-            const ints h = load_ints(high + j * WORDS);
-            const ints a = load_ints(low + j * WORDS);
-            const ints b = load_ints(low + (j + 8) * WORDS);
-            tiles[0].q[j] = bit_or(low_nibbles(a), bit_and(shift_left<4>(h), two));
-            tiles[1].q[j] = bit_or(low_nibbles(b), bit_and(shift_left<2>(h), two));
-            tiles[2].q[j] = bit_or(high_nibbles(a), bit_and(h, two));
-            tiles[3].q[j] = bit_or(high_nibbles(b), bit_and(shift_right<2>(h), two));
+            const ints bytes = load_ints(low + j * WORDS);
+            const ints four = J < 2 ? low_nibbles(bytes) : high_nibbles(bytes);
+            tile->q[j] = bit_or(four, two_bits<J>(load_ints(high + j * WORDS)));
         }
-        const floats d = load_halves(next_);
-        const char * scales = next_ + HALVES + 2 * half * WORDS;
-        set_scales(tiles, d, load_ints(scales));
-        set_scales(tiles + 2, d, load_ints(scales + WORDS));
-        next_ += half * BLOCK_BYTES;
+        const ints scales = load_ints(next_ + HALVES + I / 2 * WORDS);
+        const floats minus_zero = splat(-32.0F);
+        tile->d_low = mul(d_, signed_byte_of<I % 2 * 2>(scales));
+        tile->d = mul(d_, signed_byte_of<I % 2 * 2 + 1>(scales));
+        tile->m = mul(tile->d, minus_zero);
+        tile->m_diff = mul(sub(tile->d_low, tile->d), minus_zero);
     }
 
   private:
     static constexpr int BLOCK_BYTES = HALVES + 52 * WORDS;
 
     const char * next_;
+    floats d_{};
 
-    // Four scales, for the halves of two tiles.
-    LAZY_INLINE static void set_scales(weight_tile * tiles, floats d, ints scales) {
-        const floats minus_zero = splat(-32.0F);
-        tiles[0].d_low = mul(d, signed_byte_of<0>(scales));
-        tiles[0].d = mul(d, signed_byte_of<1>(scales));
-        tiles[1].d_low = mul(d, signed_byte_of<2>(scales));
-        tiles[1].d = mul(d, signed_byte_of<3>(scales));
-        for (int i = 0; i < 2; ++i) {
-            tiles[i].m = mul(tiles[i].d, minus_zero);
-            tiles[i].m_diff = mul(sub(tiles[i].d_low, tiles[i].d), minus_zero);
+    // Bits 2 * J and 2 * J + 1 of each byte, as 16 and 32.
+    template <int J> LAZY_INLINE static ints two_bits(ints x) {
+        if constexpr (J == 0) {
+            x = shift_left<4>(x);
+        } else if constexpr (J == 1) {
+            x = shift_left<2>(x);
+        } else if constexpr (J == 3) {
+            x = shift_right<2>(x);
         }
+        return bit_and(x, splat_bytes(0x30));
     }
 };
 
