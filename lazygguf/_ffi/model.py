@@ -54,9 +54,8 @@ class NativeModel:
         n_gpu_layers: layers on GPU devices, the output layer among them; 0 none, -1 all, ``GPU_LAYERS_AUTO`` as many
             as fit into their free memory.
         use_mmap: map the file instead of reading it.
-        weights: ``"as-is"``, ``"fast"`` (a second form of the matrices for prompts, where this CPU gains by one), or
-            ``"force-bf16"`` and ``"force-matmul"`` for tests.
-        n_layer: layers that sessions will read, the first ones: only they get a second form. 0 is all.
+        weights: ``"as-is"`` (ggml's kernels) or ``"fast"`` (ours, where there is one for a matrix's type).
+        n_layer: layers that sessions will read, the first ones: only their matrices are packed. 0 is all.
         placement: which devices, and which layers.
 
     Raises:

@@ -70,10 +70,11 @@ class ModelOptions:
         placement: which layers go to the GPU where not all do: ``"work"``, those that see the most tokens under the
             keep schedule, or ``"last"``, the last ones as llama.cpp does. Without a schedule both are the same.
         use_mmap: map the file instead of reading it.
-        weights: ``"fast"`` keeps a second form of the matrices for reading prompts where the file's type is slow on
-            this CPU and another one that is no less exact is measured to be faster; it takes up to a quarter of the
-            machine's memory, which ``verbose`` tells. ``"as-is"`` uses the file's types and ggml's kernels only: the
-            logits are llama.cpp's to the bit. A draft always has the fast ones.
+        weights: ``"fast"`` multiplies with our kernels for this CPU (``LAZYGGUF_ISA`` names a lesser instruction set)
+            where there is one for a matrix's type. Results do not depend on how a prompt is cut into calls and
+            ubatches. The layers' matrices are copied into the kernels' layout, as llama.cpp repacks its own.
+            ``"as-is"`` uses ggml's kernels only: the logits are llama.cpp's to the bit. A draft always has the fast
+            ones.
         keep: ``"auto"``, ``"off"`` (dense), a spelling such as ``"10:0.3,13:0.08"``, a profile's path
             (``.json``), or a ``KeepSchedule``.
         max_revive: pruned tokens brought back per decode step; None is the schedule's own, -1 no limit.

@@ -17,6 +17,8 @@
 
 // a call would move every register through memory
 #define LAZY_INLINE [[gnu::always_inline]] inline
+// inlined into a caller with many loops, registers would be given to the wrong ones
+#define LAZY_NOINLINE [[gnu::noinline]]
 
 namespace lazygguf::LAZY_ISA {
 

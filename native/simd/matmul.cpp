@@ -230,7 +230,7 @@ LAZY_INLINE void add_tiles(const weight_rows<type> & rows, const int32_t * block
 }
 
 // One group of rows.
-template <ggml_type type, int N> void multiply_few(const product & p, int tile) {
+template <ggml_type type, int N> LAZY_NOINLINE void multiply_few(const product & p, int tile) {
     constexpr int N_TILES = traits<type>::N_TILES;
     const int32_t * block = p.rows.blocks(0);
     weight_rows<type> rows(p.tile(tile));
@@ -261,7 +261,7 @@ struct memory {
 };
 
 template <ggml_type type, int N>
-void multiply_group(const product & p, int g, const weight_tile * tiles, int begin, int end, float * sums) {
+LAZY_NOINLINE void multiply_group(const product & p, int g, const weight_tile * tiles, int begin, int end, float * sums) {
     const int32_t * block = p.rows.blocks(g) + static_cast<int64_t>(begin) * N * ROW_WORDS;
     floats acc[N];
     if (begin == 0) {
@@ -369,7 +369,7 @@ LAZY_INLINE void add_columns(const char * const * tiles, const float * rows, int
     }
 }
 
-template <ggml_type type, int N, int T> void multiply_few_floats(const product & p, int first) {
+template <ggml_type type, int N, int T> LAZY_NOINLINE void multiply_few_floats(const product & p, int first) {
     const char * tiles[T];
     for (int i = 0; i < T; ++i) {
         tiles[i] = p.tile(first + i);
@@ -389,7 +389,7 @@ template <ggml_type type, int N, int T> void multiply_few_floats(const product &
 }
 
 template <int N, int T>
-void multiply_float_group(const product & p, int g, const char * const * tiles, int64_t begin, int64_t end,
+LAZY_NOINLINE void multiply_float_group(const product & p, int g, const char * const * tiles, int64_t begin, int64_t end,
                           float * sums, size_t n_sums) {
     floats acc[N][T];
     for (int t = 0; t < N; ++t) {

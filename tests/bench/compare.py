@@ -39,8 +39,7 @@ TEXT = HERE.parent.parent / "tools" / "data" / "jargon.txt"
 N_TEXT, N_DECODE = 600, 8
 ARCHS = ("llama", "qwen2")
 WEIGHT_TYPES = ("F32", "F16", "Q4_0", "Q4_1", "Q8_0", "Q4_K", "Q6_K")
-# "fast" is left out: a stopwatch chooses its forms, so that two runs of one build may differ
-FORMS = ("as-is", "force-bf16", "force-matmul")
+FORMS = ("as-is", "fast")
 
 
 def schedule_of(*points: PruningPoint, **settings: Any) -> KeepSchedule:
