@@ -36,13 +36,13 @@ struct segment_tensors {
 enum class score_form {
     by_query,   // F32 [n_kv, n_query], one for each layer's mean or for each of its heads
     every_head, // F32 [n_kv, n_query, n_head], one for each layer
-    sum,        // F32 [1, n_kv], one for each layer: the sum over asking rows and heads
+    sum,        // one for each layer: F32 [1, n_kv], the sum over asking rows and heads, or [n_kv, n_query], over heads
 };
 
 // What a graph computes. Two equal shapes over the same segment_tensors give the same graph.
 struct graph_shape {
     int n_rows = 0;                   // rows of the ubatch
-    int n_kv = 0;                     // K/V rows attended to, padded; the mask hides the rest
+    int n_kv = 0;                     // K/V rows attended to, padded; nobody sees the rest
     bool want_logits = false;         // of the last row; only where the segment ends in logits
     int n_query = 0;                  // rows of the ubatch that ask; 0: no scores
     std::vector<scored_layer> scored; // layers that they ask at, ascending
@@ -57,13 +57,26 @@ struct graph_shape {
     }
 };
 
+// Attention as it leaves a graph.
+struct score_output {
+    ggml_tensor * t;
+    bool by_entry; // is column i the i-th of graph_inputs::live_pos? Otherwise it is K/V row i
+};
+
 // Host copies of a graph's inputs.
 struct graph_inputs {
     std::vector<int32_t> tokens;     // (n_rows); read where the segment starts from embeddings
     std::vector<int32_t> pos;        // (n_rows) original positions; also the aux rows
     std::vector<int64_t> kv_rows;    // (n_rows) where K and V are written
     std::vector<int32_t> kv_pos;     // (n_kv) position in each K/V row; above all others where nobody may look
+    std::vector<int32_t> live_pos;   // positions that have K and V and may be looked at, ascending
+    std::vector<int32_t> live_rows;  // K/V row of each
     std::vector<int32_t> query_rows; // (n_query) rows of the ubatch that ask
+
+    // Where the i-th live position stands in an output.
+    size_t column_of(size_t i, const score_output & output) const {
+        return output.by_entry ? i : static_cast<size_t>(live_rows[i]);
+    }
 };
 
 } // namespace lazygguf

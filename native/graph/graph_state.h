@@ -11,6 +11,7 @@
 #include <ggml-cpp.h>
 
 #include "graph/graph_shape.h"
+#include "kernels/attention.h"
 #include "kernels/matmul.h"
 #include "model/model.h"
 
@@ -48,15 +49,21 @@ struct graph_state {
     ggml_tensor * kv_pos = nullptr;     // F32 [n_kv] for masks made on a device, as is the next one
     ggml_tensor * row_pos = nullptr;    // F32 [1, n_rows]
     ggml_tensor * query_rows = nullptr; // I32 [n_query]; null where every row asks
+    ggml_tensor * kv_order = nullptr;   // I32 [n_kv], for our own attention: K/V rows by ascending position
 
-    std::map<mask_key, ggml_tensor *> masks; // F16 [n_kv, n_rows] 0 or -inf; the CPU's come from the host
+    std::map<int, ggml_tensor *> visible;    // I32 [2, n_rows] by window: the entries of kv_order that a row sees
+    std::map<mask_key, ggml_tensor *> masks; // F16 [n_kv, n_rows] 0 or -inf, for ggml's attention
     // rows that our kernels multiply, packed once for all matrices of a kind: those with floats, and all others
     std::map<std::pair<const ggml_tensor *, bool>, ggml_tensor *> packed;
-    std::deque<matmul_op> matmuls; // one per node of our kernels
+    std::deque<matmul_op> matmuls;            // one per node of our kernels
+    std::deque<attention_settings> attention; // one per node of our attention
 
     // outputs
-    ggml_tensor * logits = nullptr;    // F32 [n_vocab, 1]
-    std::vector<ggml_tensor *> scores; // by layer, then by head: see score_form
+    ggml_tensor * logits = nullptr;   // F32 [n_vocab, 1]
+    std::vector<score_output> scores; // by layer, then by head: see score_form
+
+    // Does our own attention run this layer?
+    bool has_our_attention(int il) const { return mdl.has_fast_attention(seg.kv_of(il).dev); }
 
     ggml_tensor * new_input(ggml_type type, int64_t ne0, int64_t ne1, const char * name) const;
     // Adds a node with all that it needs; what is new runs on `dev`.

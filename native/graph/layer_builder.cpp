@@ -11,8 +11,8 @@
 namespace lazygguf {
 namespace {
 
-// ggml's CPU flash attention sums in F32 only from 64 query rows on. The last layer needs one row, but passes 64 to get
-// that precision.
+// ggml's CPU flash attention sums in F32 only from 64 query rows on. The last layer needs one row, but passes it 64 to
+// get that precision.
 constexpr int64_t PRECISE_ROWS = 64;
 
 // Applies an operation to all rows, and to those that are wanted where they are others.
@@ -28,7 +28,7 @@ layer_builder::layer_builder(graph_state & g, int il)
       dev_(g.mdl.layer_devs[static_cast<size_t>(il)]), is_last_(g.seg.is_last_layer(il)) {}
 
 hidden layer_builder::input(ggml_tensor * inp) const {
-    return {inp, is_last_ ? last_rows(ctx(), inp, PRECISE_ROWS) : inp};
+    return {inp, is_last_ ? last_rows(ctx(), inp, g_.has_our_attention(il_) ? 1 : PRECISE_ROWS) : inp};
 }
 
 hidden layer_builder::norm(const hidden & x, ggml_tensor * weight) const {
@@ -87,15 +87,19 @@ void layer_builder::write(ggml_tensor * k, ggml_tensor * v) {
 }
 
 // q F32 [n_embd_head, n_head, n] -> F32 [n_embd_q, n]
-ggml_tensor * layer_builder::read(ggml_tensor * q, ggml_tensor * mask) const {
+ggml_tensor * layer_builder::read(ggml_tensor * q) {
     const hparams & hp = g_.mdl.hp;
     const int64_t n = q->ne[2];
     ggml_tensor * k = heads_of(g_, kv_.k);
     ggml_tensor * v = heads_of(g_, kv_.v);
-    const bool is_ours = g_.mdl.has_fast_attention(kv_.dev) && params_.attn_softcap == 0.0F;
-    if (is_ours && has_attention_rows(q, k, v)) {
-        return ggml_reshape_2d(ctx(), build_attention_rows(ctx(), q, k, v, mask), hp.n_embd_q(), n);
+    if (g_.has_our_attention(il_)) {
+        kv_entries entries = entries_of(g_, il_);
+        entries.visible = last_rows(ctx(), entries.visible, n);
+        attention_settings & settings = g_.attention.emplace_back();
+        settings.softcap = params_.attn_softcap;
+        return ggml_reshape_2d(ctx(), build_attention(ctx(), q, k, v, entries, settings), hp.n_embd_q(), n);
     }
+    ggml_tensor * mask = last_rows(ctx(), mask_of(g_, il_), n);
     ggml_tensor * out = ggml_flash_attn_ext(ctx(), ggml_permute(ctx(), q, 0, 2, 1, 3), k, v, mask, hp.head_scale(),
                                             /*max_bias=*/0.0F, params_.attn_softcap);
     ggml_prec_set_acc(out, GGML_PREC_F32);
@@ -119,7 +123,7 @@ hidden layer_builder::attend(const hidden & q, const hidden & k, const hidden & 
         return {unread, unread};
     }
     g_.expand(scaled.wanted, dev_);
-    ggml_tensor * out = read(scaled.wanted, last_rows(ctx(), mask_of(g_, il_), scaled.wanted->ne[2]));
+    ggml_tensor * out = read(scaled.wanted);
     g_.expand(out, kv_.dev);
     if (is_last_) {
         out = last_rows(ctx(), out, 1);

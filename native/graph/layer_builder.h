@@ -54,7 +54,7 @@ class layer_builder {
     ggml_context * ctx() const { return g_.ctx.get(); }
     ggml_tensor * multiply(const linear_weights & w, ggml_tensor * x);
     void write(ggml_tensor * k, ggml_tensor * v);
-    ggml_tensor * read(ggml_tensor * q, ggml_tensor * mask) const;
+    ggml_tensor * read(ggml_tensor * q);
 };
 
 } // namespace lazygguf

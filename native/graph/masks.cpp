@@ -1,4 +1,4 @@
-// masks.cpp: masks from the host, and masks made by a device.
+// masks.cpp: masks from the host, masks made by a device, and spans of positions.
 
 #include "graph/masks.h"
 
@@ -41,11 +41,39 @@ std::vector<ggml_fp16_t> host_mask(const graph_inputs & in, int n_window) {
     return mask;
 }
 
+// (n_kv) the K/V rows of the live positions, and row 0 where there are no more
+std::vector<int32_t> padded_order(const graph_inputs & in) {
+    std::vector<int32_t> order = in.live_rows;
+    order.resize(in.kv_pos.size(), 0);
+    return order;
+}
+
+// (n_rows, 2): the entries of that order which each row sees, [begin, end)
+std::vector<int32_t> visible_spans(const graph_inputs & in, int n_window) {
+    std::vector<int32_t> spans;
+    const auto first = in.live_pos.begin();
+    for (const int32_t pos : in.pos) {
+        const auto end = std::upper_bound(first, in.live_pos.end(), pos);
+        const auto begin = n_window > 0 ? std::upper_bound(first, end, pos - n_window) : first;
+        spans.push_back(static_cast<int32_t>(begin - first));
+        spans.push_back(static_cast<int32_t>(end - first));
+    }
+    return spans;
+}
+
 } // namespace
 
 void build_masks(graph_state & g) {
     for (int il = g.seg.il_begin; il < g.seg.il_end; ++il) {
         const mask_key key = key_of(g, il);
+        if (g.has_our_attention(il)) {
+            if (g.kv_order == nullptr) {
+                g.kv_order = g.new_input(GGML_TYPE_I32, g.shape.n_kv, 1, "kv_order");
+            }
+            ggml_tensor *& visible = g.visible[key.n_window];
+            visible = visible != nullptr ? visible : g.new_input(GGML_TYPE_I32, 2, g.shape.n_rows, "visible");
+            continue;
+        }
         if (g.masks.count(key) > 0) {
             continue;
         }
@@ -64,7 +92,15 @@ void build_masks(graph_state & g) {
 
 ggml_tensor * mask_of(const graph_state & g, int il) { return g.masks.at(key_of(g, il)); }
 
+kv_entries entries_of(const graph_state & g, int il) { return {g.kv_order, g.visible.at(g.mdl.hp.layer(il).n_window)}; }
+
 void set_masks(const graph_state & g, const graph_inputs & in) {
+    if (g.kv_order != nullptr) {
+        set_input(g.kv_order, padded_order(in));
+    }
+    for (const auto & [n_window, visible] : g.visible) {
+        set_input(visible, visible_spans(in, n_window));
+    }
     for (const auto & [key, mask] : g.masks) {
         if (key.dev == g.mdl.cpu_dev) {
             set_input(mask, host_mask(in, key.n_window));

@@ -24,8 +24,8 @@ class segment_graph {
     // After allocation: copies the inputs to the graph's tensors.
     void set_inputs(const graph_inputs & in) const;
 
-    ggml_tensor * logits() const { return g_.logits; }                      // F32 [n_vocab, 1] or null
-    const std::vector<ggml_tensor *> & scores() const { return g_.scores; } // by layer, then by head: see score_form
+    ggml_tensor * logits() const { return g_.logits; }                     // F32 [n_vocab, 1] or null
+    const std::vector<score_output> & scores() const { return g_.scores; } // by layer, then by head: see score_form
 
   private:
     graph_state g_;

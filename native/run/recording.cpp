@@ -28,22 +28,24 @@ void recording::ask(graph_shape & shape, int n_query) const {
     }
 }
 
-void recording::add(compute & done, const segment_graph & graph, const graph_inputs & in, const cell_map & cells) {
+void recording::add(compute & done, const segment_graph & graph, const graph_inputs & in) {
     const auto n_kv = static_cast<size_t>(graph.shape().n_kv);
     const size_t n_head = wanted_.by_head ? n_head_ : 1;
-    const size_t n_here = wanted_.by_query ? in.query_rows.size() : 1;        // asking rows in this ubatch
+    const size_t n_asking = in.query_rows.size();                             // in this ubatch
     const int32_t first = in.pos[static_cast<size_t>(in.query_rows.front())]; // they follow each other
     const size_t q_begin = wanted_.by_query ? static_cast<size_t>(first - query_.front()) : 0;
-    std::vector<float> rows(n_kv * n_here * n_head); // (n_head, n_here, n_kv)
+    std::vector<float> rows(n_kv * n_asking * n_head); // (n_head, n_here, n_kv)
     for (size_t layer = 0; layer < graph.scores().size(); ++layer) {
-        done.read(graph.scores()[layer], rows.data());
+        const score_output & output = graph.scores()[layer];
+        done.read(output.t, rows.data());
+        const size_t n_here = wanted_.by_query || output.by_entry ? n_asking : 1; // a sum over them comes as one
         for (size_t i = 0; i < n_here * n_head; ++i) {
             const size_t h = i / n_here;
             const size_t q = q_begin + i % n_here;
             const size_t row = wanted_.by_query ? (layer * query_.size() + q) * n_head + h : layer;
             float * out = record_.data() + row * n_tokens_;
-            for (int32_t pos = 0; pos <= in.pos.back(); ++pos) {
-                out[pos] += rows[i * n_kv + static_cast<size_t>(cells.row_of(pos))];
+            for (size_t p = 0; p < in.live_pos.size(); ++p) {
+                out[in.live_pos[p]] += rows[i * n_kv + in.column_of(p, output)];
             }
         }
     }

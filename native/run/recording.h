@@ -6,7 +6,6 @@
 
 #include <vector>
 
-#include "prune/cells.h"
 #include "run/compute.h"
 #include "run/eval_params.h"
 
@@ -21,8 +20,8 @@ class recording {
     const std::vector<int32_t> & query() const { return query_; }
     // Has a graph of `n_query` asking rows give what is wanted.
     void ask(graph_shape & shape, int n_query) const;
-    // Adds what a ubatch gave, rows of the cache turned into positions.
-    void add(compute & done, const segment_graph & graph, const graph_inputs & in, const cell_map & cells);
+    // Adds what a ubatch gave, by position.
+    void add(compute & done, const segment_graph & graph, const graph_inputs & in);
     // The step went well: writes the record to where it is wanted.
     void hand_out() const;
 

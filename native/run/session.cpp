@@ -135,9 +135,9 @@ void session::run_ubatch(step & st, size_t s, size_t begin, size_t end) {
     graph.set_inputs(in);
     compute_.run();
     if (shape.n_query > 0 && is_last(s)) {
-        st.record.add(compute_, graph, in, seg.cells);
+        st.record.add(compute_, graph, in);
     } else if (shape.n_query > 0) {
-        read_scores(st, s, graph, in);
+        read_scores(s, graph, in);
     }
     if (shape.want_logits) {
         read_logits(st, graph);
@@ -163,22 +163,22 @@ graph_shape session::shape_of(const step & st, size_t s, const ubatch & u, bool 
     return shape;
 }
 
-// Remembers what each asking row of the ubatch looked at, rows of the cache turned into positions.
-void session::read_scores(const step & st, size_t s, const segment_graph & graph, const graph_inputs & in) {
+// Remembers what each asking row of the ubatch looked at, by position.
+void session::read_scores(size_t s, const segment_graph & graph, const graph_inputs & in) {
     const auto n_kv = static_cast<size_t>(graph.shape().n_kv);
-    const cell_map & cells = segments_[s].cells;
     std::vector<std::vector<float>> heads; // (n_kv * n_query) each
-    for (ggml_tensor * t : graph.scores()) {
+    for (const score_output & output : graph.scores()) {
         heads.emplace_back(n_kv * in.query_rows.size());
-        compute_.read(t, heads.back().data());
+        compute_.read(output.t, heads.back().data());
     }
     for (size_t q = 0; q < in.query_rows.size(); ++q) {
         const int32_t pos = in.pos[static_cast<size_t>(in.query_rows[q])];
         std::vector<std::vector<float>> by_head;
-        for (const std::vector<float> & rows : heads) {
+        for (size_t h = 0; h < heads.size(); ++h) {
             std::vector<float> by_pos(static_cast<size_t>(pos) + 1, 0.0F);
-            for (auto it = st.now.live.begin(); it != st.now.live.end() && *it <= pos; ++it) {
-                by_pos[static_cast<size_t>(*it)] = rows[q * n_kv + static_cast<size_t>(cells.row_of(*it))];
+            for (size_t i = 0; i < in.live_pos.size() && in.live_pos[i] <= pos; ++i) {
+                const size_t column = in.column_of(i, graph.scores()[h]);
+                by_pos[static_cast<size_t>(in.live_pos[i])] = heads[h][q * n_kv + column];
             }
             by_head.push_back(std::move(by_pos));
         }

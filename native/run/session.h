@@ -94,7 +94,7 @@ class session {
     // The parts of run_segment().
     void run_ubatch(step & st, size_t s, size_t begin, size_t end);
     graph_shape shape_of(const step & st, size_t s, const ubatch & u, bool is_last_ubatch) const;
-    void read_scores(const step & st, size_t s, const segment_graph & graph, const graph_inputs & in);
+    void read_scores(size_t s, const segment_graph & graph, const graph_inputs & in);
     void read_logits(step & st, const segment_graph & graph);
     void report_progress(const step & st, size_t s, size_t n_done) const;
 };

@@ -37,6 +37,12 @@ graph_inputs inputs_of(const ubatch & u, const graph_shape & shape) {
         in.tokens.push_back(u.tokens[static_cast<size_t>(pos)]);
     }
     in.kv_pos = visible_rows(u, shape.n_kv);
+    for (const int32_t pos : u.live) {
+        if (const int32_t row = u.cells.row_of(pos); row >= 0) {
+            in.live_pos.push_back(pos);
+            in.live_rows.push_back(row);
+        }
+    }
     for (size_t i = 0; shape.n_query > 0 && i < in.pos.size(); ++i) {
         if (contains(u.query, in.pos[i])) {
             in.query_rows.push_back(static_cast<int32_t>(i));

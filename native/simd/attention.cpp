@@ -1,45 +1,79 @@
 // attention.cpp: flash attention in tiles. A job is one K/V head and a few query rows; its queries are those rows of
-// every head of the group, so that a tile of K and V is unpacked once for all of them. Where there are few jobs, as in
-// decode, each is cut into parts of the cache rows, and a second op merges what they found.
+// every head of the group, so that a tile of K and V is unpacked once for all of them. Where there are few rows, as in
+// decode, each chunk of the entries is a job of its own, and a second op merges what they found.
+//
+// A row's output has the same bits whatever else is computed with it: entries are taken in tiles that begin at
+// multiples of TILE, each chunk is summed from scratch, and chunks are merged from the first to the last, by one
+// function, whoever summed them.
 
 #include "simd/kernel_set.h"
 
-#include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
-#include <vector>
 
 #include "simd/kv_tile.h"
+#include "simd/visible.h"
 
 namespace lazygguf::LAZY_ISA {
 
-using namespace kv_tile;
+using namespace float_lanes;
 
 namespace {
 
-constexpr int MAX_QUERY = 128;     // queries of a job, about
-constexpr int64_t PART_ROWS = 256; // cache rows of a part, at least
-constexpr int64_t MAX_PARTS = 48;  // parts over all rows and K/V heads, about
-using ivec = int32_t __attribute__((vector_size(LANES * sizeof(int32_t)), aligned(4)));
+constexpr int MAX_QUERIES = 128; // of a job, about
+constexpr int MIN_QUERIES = 2 * BLOCK_ROWS;
+constexpr int JOBS_OF_THREAD = 4;
+static_assert(ATTENTION_CHUNK % TILE == 0, "whole tiles");
 
-// e^x for x <= 0: 2^n times a polynomial for the fraction; relative error below 2e-7. Below -87: 0.
-vec exp_negative(vec x) {
-    const vec clamped = max(x, splat(-87.0F));
-    const vec magic = splat(12582912.0F); // 1.5 * 2^23: adding it rounds to an integer
-    const vec n = (clamped * 1.44269504F + magic) - magic;
-    const vec r = (clamped - n * 0.693145752F) - n * 1.42860677e-6F;
-    vec p = splat(1.38888889e-3F);
-    p = p * r + 8.33333333e-3F;
-    p = p * r + 4.16666667e-2F;
-    p = p * r + 1.66666667e-1F;
-    p = p * r + 0.5F;
-    p = p * r + 1.0F;
-    p = p * r + 1.0F;
-    const ivec power = (__builtin_convertvector(n, ivec) + 127) << 23;
-    vec scale;
-    std::memcpy(&scale, &power, sizeof scale);
-    return x < splat(-87.0F) ? vec{} : p * scale;
+// What a query found in some entries: its output so far, [n_values] in whole vectors, which is the sum of V rows by
+// weight; then the largest score and the weights' sum, which is 0 where it has seen nothing. Scores are in powers of 2.
+class found {
+  public:
+    explicit found(float * at, int n_values) : at_(at), n_(vecs_of(n_values) * LANES) {}
+    float * out() const { return at_; }
+    float & top() const { return at_[n_]; }
+    float & sum() const { return at_[n_ + 1]; }
+    int n() const { return n_; }
+    void clear() const {
+        std::memset(at_, 0, static_cast<size_t>(n_ + 2) * sizeof(float));
+        top() = -HUGE_VALF;
+    }
+
+  private:
+    float * at_;
+    int n_;
+};
+
+int found_size(int n_values) { return (vecs_of(n_values) + 1) * LANES; }
+
+float exp2_of_one(float x) {
+    float lanes[LANES];
+    store(lanes, exp2_of(splat(x)));
+    return lanes[0];
+}
+
+// The only place where chunks come together: a second copy of these sums could be compiled to other roundings.
+[[gnu::noinline]] void merge(const found & into, const found & next) {
+    if (into.sum() == 0.0F) {
+        std::memcpy(into.out(), next.out(), static_cast<size_t>(into.n() + 2) * sizeof(float));
+        return;
+    }
+    const float top = larger(into.top(), next.top());
+    const float old_weight = exp2_of_one(into.top() - top);
+    const float new_weight = exp2_of_one(next.top() - top);
+    for (int i = 0; i < into.n(); i += LANES) {
+        const vec old = mul(load(into.out() + i), splat(old_weight));
+        store(into.out() + i, mul_add(load(next.out() + i), splat(new_weight), old));
+    }
+    into.sum() = into.sum() * old_weight + next.sum() * new_weight;
+    into.top() = top;
+}
+
+[[gnu::noinline]] void finish(const found & from, float * to, int n_values) {
+    const float factor = 1.0F / from.sum();
+    for (int i = 0; i < n_values; ++i) {
+        to[i] = from.out()[i] * factor + 0.0F; // -0 becomes 0: which zero it is may depend on entries that are hidden
+    }
 }
 
 // The tensors of one op and what is derived from their shapes.
@@ -47,205 +81,266 @@ struct attention_op {
     const ggml_tensor * q;
     const ggml_tensor * k;
     const ggml_tensor * v;
-    const ggml_tensor * mask;
+    const int32_t * order;
+    const ggml_tensor * visible;
     ggml_tensor * dst;
-    int n_embd_head;
+    int n_values; // of a head
     int group;    // query heads of a K/V head
     int n_rows;   // query rows
+    int n_heads;  // K/V heads
+    int n_chunks; // each a job of its own; 1: a job takes all
     int job_rows; // query rows of a job
-    int n_kv;
-    int n_parts;   // of the cache rows, each a job of its own
-    int part_rows; // cache rows of a part
-    float scale;
+    int n_jobs;
+    float softcap;
 
-    explicit attention_op(ggml_tensor * t)
-        : q(t->src[0]), k(t->src[1]), v(t->src[2]), mask(t->src[3]), dst(t), n_embd_head(static_cast<int>(q->ne[0])),
+    attention_op(ggml_tensor * t, int n_threads, const attention_settings & settings)
+        : q(t->src[0]), k(t->src[1]), v(t->src[2]), order(static_cast<const int32_t *>(t->src[3]->data)),
+          visible(t->src[4]), dst(t), n_values(static_cast<int>(q->ne[0])),
           group(static_cast<int>(q->ne[1] / k->ne[2])), n_rows(static_cast<int>(q->ne[2])),
-          job_rows(std::max(1, MAX_QUERY / group)), n_kv(static_cast<int>(k->ne[1])),
-          n_parts(static_cast<int>(t->ne[3])), part_rows((n_kv + n_parts * TILE - 1) / (n_parts * TILE) * TILE),
-          scale(1.0F / std::sqrt(static_cast<float>(n_embd_head))) {}
-    int jobs_per_head() const { return (n_rows + job_rows - 1) / job_rows; }
-    int n_jobs() const { return jobs_per_head() * static_cast<int>(k->ne[2]) * n_parts; }
+          n_heads(static_cast<int>(k->ne[2])), n_chunks(static_cast<int>(t->ne[3])), softcap(settings.softcap) {
+        const int wanted = n_rows * n_heads * n_chunks / (JOBS_OF_THREAD * n_threads);
+        job_rows = smaller(larger(wanted, larger(MIN_QUERIES / group, 1)), larger(MAX_QUERIES / group, 1));
+        n_jobs = (n_rows + job_rows - 1) / job_rows * n_heads * n_chunks;
+    }
+    bool is_split() const { return n_chunks > 1; }
+    // Query i of a job: head i % group of row i / group.
+    char * at_query(const ggml_tensor * t, int head, int first_row, int i) const {
+        return at(t, head * group + i % group, first_row + i / group);
+    }
 };
+
+struct attention_job {
+    int head; // K/V head
+    int first_row;
+    int rows;
+    int chunk;
+};
+
+// The last rows first: they see the most, and what begins last should be short.
+attention_job job_at(const attention_op & op, int i) {
+    const int n_blocks = op.n_jobs / (op.n_heads * op.n_chunks);
+    const int first_row = (n_blocks - 1 - i / (op.n_heads * op.n_chunks)) * op.job_rows;
+    return {i % op.n_heads, first_row, smaller(op.job_rows, op.n_rows - first_row), i / op.n_heads % op.n_chunks};
+}
 
 // Memory of one thread, kept between its jobs.
 struct workspace {
-    aligned_floats q, scores, out, k, v, hidden;
-    std::vector<float> top, sum;
+    scratch<float> q_buffer, k_buffer, v_buffer, chunk_buffer, all_buffer, row_buffer;
+    float * q;     // [queries, n_values]
+    float * k;     // a tile, see kv_tile.h
+    float * v;     // a tile
+    float * chunk; // found in one chunk, by query
+    float * all;   // found in all before, by query
+    float scores[BLOCK_ROWS * TILE];
+    float hidden[TILE]; // 0 or -inf: added to the scores of a row
+    float shown[TILE];  // 1 or 0: times its weights
 
     void reserve(const attention_op & op) {
         const auto m = static_cast<size_t>(op.job_rows * op.group);
-        const auto d = static_cast<size_t>(op.n_embd_head);
-        q.resize(m * d);
-        scores.resize(m * TILE);
-        out.resize(m * d);
-        k.resize(d * TILE);
-        v.resize(d * TILE);
-        top.resize(m);
-        sum.resize(m);
-        hidden.resize(static_cast<size_t>(op.job_rows) * TILE);
+        const auto size = static_cast<size_t>(found_size(op.n_values));
+        q = q_buffer.reserve(m * static_cast<size_t>(op.n_values));
+        k = k_buffer.reserve(static_cast<size_t>(tile_size(column_rows(op.n_values), TILE)));
+        v = v_buffer.reserve(static_cast<size_t>(tile_size(TILE, op.n_values)));
+        chunk = chunk_buffer.reserve(m * size);
+        all = all_buffer.reserve(m * size);
     }
 };
 
-enum class visibility { none, some, all };
-
-// Reads the mask of a tile into w.hidden (0 or -inf, [rows, TILE]); tells whether none, some or all is visible.
-visibility read_mask(const attention_op & op, workspace & w, int first_row, int rows, int begin, int n) {
-    int n_visible = 0;
-    for (int r = 0; r < rows; ++r) {
-        const auto * mask = reinterpret_cast<const uint16_t *>(at(op.mask, first_row + r, 0)) + begin;
-        float * hidden = w.hidden.data() + r * TILE;
-        for (int t = 0; t < n; ++t) {
-            hidden[t] = mask[t] == 0 ? 0.0F : -std::numeric_limits<float>::infinity();
-            n_visible += mask[t] == 0 ? 1 : 0;
+void read_queries(const attention_op & op, const workspace & w, const attention_job & job) {
+    const float scale = 1.0F / std::sqrt(static_cast<float>(op.n_values)) * (op.softcap == 0.0F ? LOG2_E : 1.0F);
+    for (int i = 0; i < job.rows * op.group; ++i) {
+        const auto * q = reinterpret_cast<const float *>(op.at_query(op.q, job.head, job.first_row, i));
+        float * to = w.q + i * op.n_values;
+        for (int j = 0; j < op.n_values; ++j) {
+            to[j] = q[j] * scale;
         }
-        std::fill(hidden + n, hidden + TILE, -std::numeric_limits<float>::infinity());
-    }
-    return n_visible == 0 ? visibility::none : n_visible == rows * TILE ? visibility::all : visibility::some;
-}
-
-// Softmax step for one query: scores become weights; if the maximum grows, the sum and output so far are rescaled.
-void soften(float * scores, float & top, float & sum, float * out, int n_embd_head) {
-    vec most = load(scores);
-    for (int j = LANES; j < TILE; j += LANES) {
-        most = max(most, load(scores + j));
-    }
-    float tile_top = most[0];
-    for (int i = 1; i < LANES; ++i) {
-        tile_top = std::max(tile_top, most[i]);
-    }
-    if (tile_top > top) {
-        const float shrink = std::isinf(top) ? 0.0F : std::exp(top - tile_top);
-        sum *= shrink;
-        for (int j = 0; j < n_embd_head; j += LANES) {
-            store(out + j, load(out + j) * shrink);
-        }
-        top = tile_top;
-    }
-    vec total = {};
-    for (int j = 0; j < TILE; j += LANES) {
-        // nothing seen yet: every score is -inf, and so is top
-        const vec weight = std::isinf(top) ? vec{} : exp_negative(load(scores + j) - top);
-        store(scores + j, weight);
-        total += weight;
-    }
-    for (int i = 0; i < LANES; ++i) {
-        sum += total[i];
     }
 }
 
-void attend_tile(const attention_op & op, workspace & w, int rows, visibility seen) {
-    const int d = op.n_embd_head;
-    const int m = rows * op.group;
-    product(w.scores.data(), TILE, w.q.data(), d, w.k.data(), TILE, m, d, TILE, false);
-    for (int i = 0; i < m; ++i) { // query i: head i % group of row i / group
-        float * scores = w.scores.data() + i * TILE;
-        if (seen == visibility::some) {
-            const float * hidden = w.hidden.data() + i / op.group * TILE;
-            for (int j = 0; j < TILE; j += LANES) {
-                store(scores + j, load(scores + j) + load(hidden + j));
+// What a row sees of a tile, in columns of it.
+void set_masks(workspace & w, entry_span seen) {
+    for (int i = 0; i < TILE; ++i) {
+        const bool is_shown = i >= seen.begin && i < seen.end;
+        w.hidden[i] = is_shown ? 0.0F : -HUGE_VALF;
+        w.shown[i] = is_shown ? 1.0F : 0.0F;
+    }
+}
+
+// Softmax step for one query: the scores of n columns become weights. If the maximum grows, the sum and the output so
+// far are rescaled.
+template <bool MASKS> void soften(float * scores, int n, const float * hidden, const float * shown, const found & f) {
+    vec most = splat(-HUGE_VALF);
+    for (int j = 0; j < n; j += LANES) {
+        vec x = load(scores + j);
+        if constexpr (MASKS) {
+            x = add(x, load(hidden + j));
+            store(scores + j, x);
+        }
+        most = max(most, x);
+    }
+    const float tile_top = max_of(most);
+    if (tile_top > f.top()) {
+        if (f.sum() != 0.0F) {
+            const float shrink = exp2_of_one(f.top() - tile_top);
+            f.sum() *= shrink;
+            for (int j = 0; j < f.n(); j += LANES) {
+                store(f.out() + j, mul(load(f.out() + j), splat(shrink)));
             }
         }
-        const auto u = static_cast<size_t>(i);
-        soften(scores, w.top[u], w.sum[u], w.out.data() + i * d, d);
+        f.top() = tile_top;
     }
-    product(w.out.data(), d, w.scores.data(), TILE, w.v.data(), d, m, TILE, d, true);
-}
-
-struct attention_job {
-    int head;      // K/V head
-    int first_row; // of the query rows
-    int rows;
-    int part;
-};
-
-// Job i: interleaved over rows, since later ones see more.
-attention_job job_at(const attention_op & op, int i) {
-    const int n_head_kv = static_cast<int>(op.k->ne[2]);
-    const int first_row = i / (n_head_kv * op.n_parts) * op.job_rows;
-    return {i % n_head_kv, first_row, std::min(op.job_rows, op.n_rows - first_row), i / n_head_kv % op.n_parts};
-}
-
-void read_queries(const attention_op & op, workspace & w, const attention_job & job) {
-    const int d = op.n_embd_head;
-    for (int i = 0; i < job.rows * op.group; ++i) {
-        const auto * q =
-            reinterpret_cast<const float *>(at(op.q, job.head * op.group + i % op.group, job.first_row + i / op.group));
-        std::transform(q, q + d, w.q.data() + i * d, [&](float x) { return x * op.scale; });
+    const vec top = splat(f.top());
+    vec total = zeros();
+    for (int j = 0; j < n; j += LANES) {
+        vec weight = exp2_of(sub(load(scores + j), top));
+        if constexpr (MASKS) {
+            weight = mul(weight, load(shown + j));
+        }
+        store(scores + j, weight);
+        total = add(total, weight);
     }
-    w.out.fill(0.0F);
-    std::fill(w.sum.begin(), w.sum.end(), 0.0F);
-    std::fill(w.top.begin(), w.top.end(), -std::numeric_limits<float>::infinity());
+    f.sum() += sum_of(total);
 }
 
-// A whole result, or where the cache rows are parts: the sum so far, then its largest score and its weights' sum.
-void write_outputs(const attention_op & op, const workspace & w, const attention_job & job) {
-    const int d = op.n_embd_head;
+// Queries [first, first + m) of the job and the tile that begins at an entry.
+void attend_block(const attention_op & op, workspace & w, const attention_job & job, int first, int m, int tile) {
+    const auto seen_by = [&](int i) { // in columns of the tile
+        const entry_span s = visible_to(op.visible, job.first_row + i / op.group);
+        return entry_span{larger(s.begin - tile, 0), smaller(s.end - tile, TILE)};
+    };
+    const entry_span all = {seen_by(first).begin, seen_by(first + m - 1).end};
+    const int begin = all.begin / PANEL * PANEL; // of the columns computed
+    const int n_vecs = vecs_of(all.end - begin);
+    const int n = n_vecs * LANES;
+    const int k_stride = panel_stride(column_rows(op.n_values));
+    float * scores = w.scores + begin;
+    product({scores, TILE, w.q + first * op.n_values, op.n_values, w.k + begin / PANEL * k_stride, k_stride,
+             op.n_values, /*adds=*/false},
+            m, n_vecs);
+    const int size = found_size(op.n_values);
+    int masked_row = -1;
+    for (int i = 0; i < m; ++i) {
+        float * row = scores + i * TILE;
+        if (op.softcap != 0.0F) {
+            for (int j = 0; j < n; j += LANES) {
+                store(row + j, mul(soft_capped(load(row + j), op.softcap), splat(LOG2_E)));
+            }
+        }
+        const found f(w.chunk + (first + i) * size, op.n_values);
+        const entry_span seen = seen_by(first + i);
+        if (seen.begin == begin && seen.end == begin + n) {
+            soften<false>(row, n, nullptr, nullptr, f);
+            continue;
+        }
+        if ((first + i) / op.group != masked_row) {
+            masked_row = (first + i) / op.group;
+            set_masks(w, seen);
+        }
+        soften<true>(row, n, w.hidden + begin, w.shown + begin, f);
+    }
+    product({w.chunk + first * size, size, w.scores + all.begin, TILE, w.v + all.begin * PANEL, panel_stride(TILE),
+             all.end - all.begin, /*adds=*/true},
+            m, vecs_of(op.n_values));
+}
+
+void attend_tile(const attention_op & op, workspace & w, const attention_job & job, int tile) {
+    const entry_span rows = rows_that_see(op.visible, job.first_row, job.first_row + job.rows, tile, tile + TILE);
+    if (rows.begin == rows.end) {
+        return;
+    }
+    const int n = smaller(visible_to(op.visible, rows.end - 1).end - tile, TILE);
+    unpack_columns({op.k, op.order + tile, n, job.head}, w.row_buffer, w.k);
+    unpack_rows({op.v, op.order + tile, n, job.head}, w.row_buffer, w.v);
+    const int first = (rows.begin - job.first_row) * op.group;
+    const int m = (rows.end - rows.begin) * op.group;
+    const int n_blocks = (m + BLOCK_ROWS - 1) / BLOCK_ROWS; // of nearly the same size
+    for (int i = 0; i < n_blocks; ++i) {
+        const int begin = m * i / n_blocks;
+        attend_block(op, w, job, first + begin, m * (i + 1) / n_blocks - begin, tile);
+    }
+}
+
+// The queries of a job that see some entry of the chunk, with what they find there in w.chunk.
+entry_span attend_chunk(const attention_op & op, workspace & w, const attention_job & job, int begin) {
+    const int end = begin + ATTENTION_CHUNK;
+    const entry_span rows = rows_that_see(op.visible, job.first_row, job.first_row + job.rows, begin, end);
+    const entry_span queries = {(rows.begin - job.first_row) * op.group, (rows.end - job.first_row) * op.group};
+    for (int i = queries.begin; i < queries.end; ++i) {
+        found(w.chunk + i * found_size(op.n_values), op.n_values).clear();
+    }
+    for (int tile = begin; rows.begin < rows.end && tile < end; tile += TILE) {
+        attend_tile(op, w, job, tile);
+    }
+    return queries;
+}
+
+// One chunk: what is found goes to the op that merges.
+void run_chunk(const attention_op & op, workspace & w, const attention_job & job) {
+    const int size = found_size(op.n_values);
+    const entry_span queries = attend_chunk(op, w, job, job.chunk * ATTENTION_CHUNK);
+    for (int i = queries.begin; i < queries.end; ++i) {
+        char * to = op.at_query(op.dst, job.head, job.first_row, i) + static_cast<size_t>(job.chunk) * op.dst->nb[3];
+        std::memcpy(to, w.chunk + i * size, static_cast<size_t>(size) * sizeof(float));
+    }
+}
+
+void run_all(const attention_op & op, workspace & w, const attention_job & job) {
+    const int size = found_size(op.n_values);
+    const auto all = [&](int i) { return found(w.all + i * size, op.n_values); };
     for (int i = 0; i < job.rows * op.group; ++i) {
-        const auto u = static_cast<size_t>(i);
-        char * row = const_cast<char *>(at(op.dst, job.head * op.group + i % op.group, job.first_row + i / op.group));
-        auto * out = reinterpret_cast<float *>(row + static_cast<size_t>(job.part) * op.dst->nb[3]);
-        const float factor = op.n_parts == 1 ? 1.0F / w.sum[u] : 1.0F;
-        std::transform(w.out.data() + i * d, w.out.data() + (i + 1) * d, out, [&](float x) { return x * factor; });
-        if (op.n_parts > 1) {
-            out[d] = w.top[u];
-            out[d + 1] = w.sum[u];
+        all(i).clear();
+    }
+    const int begin = visible_to(op.visible, job.first_row).begin / ATTENTION_CHUNK * ATTENTION_CHUNK;
+    const int end = visible_to(op.visible, job.first_row + job.rows - 1).end;
+    for (int chunk = begin; chunk < end; chunk += ATTENTION_CHUNK) {
+        const entry_span queries = attend_chunk(op, w, job, chunk);
+        for (int i = queries.begin; i < queries.end; ++i) {
+            merge(all(i), found(w.chunk + i * size, op.n_values));
         }
     }
-}
-
-void run_job(const attention_op & op, workspace & w, const attention_job & job) {
-    read_queries(op, w, job);
-    const int end = std::min(op.n_kv, (job.part + 1) * op.part_rows);
-    for (int begin = job.part * op.part_rows; begin < end; begin += TILE) {
-        const int n = std::min(TILE, end - begin);
-        const visibility seen = read_mask(op, w, job.first_row, job.rows, begin, n);
-        if (seen != visibility::none) {
-            unpack_columns(op.k, job.head, begin, n, w.k.data());
-            unpack_rows(op.v, job.head, begin, n, w.v.data());
-            attend_tile(op, w, job.rows, seen);
-        }
+    for (int i = 0; i < job.rows * op.group; ++i) {
+        finish(all(i), reinterpret_cast<float *>(op.at_query(op.dst, job.head, job.first_row, i)), op.n_values);
     }
-    write_outputs(op, w, job);
 }
 
-void attend(ggml_tensor * dst, int ith, int nth, void * /*unused*/) {
-    const attention_op op(dst);
+void attend(ggml_tensor * dst, int /*ith*/, int nth, void * userdata) {
+    auto & settings = *static_cast<attention_settings *>(userdata);
+    const attention_op op(dst, nth, settings);
     thread_local workspace w;
     w.reserve(op);
-    for (int i = ith; i < op.n_jobs(); i += nth) {
-        run_job(op, w, job_at(op, i));
+    for (int i = settings.queue.take(); i < op.n_jobs; i = settings.queue.take()) {
+        const attention_job job = job_at(op, i);
+        read_queries(op, w, job);
+        op.is_split() ? run_chunk(op, w, job) : run_all(op, w, job);
+    }
+    settings.queue.leave(nth);
+}
+
+// chunks [attention_found_size, n_head, n_rows, n_chunks], visible -> [n_embd_head, n_head, n_rows]
+void merge_chunks(ggml_tensor * dst, int ith, int nth, void * /*unused*/) {
+    const ggml_tensor * chunks = dst->src[0];
+    const int n_values = static_cast<int>(dst->ne[0]);
+    thread_local scratch<float> buffer;
+    const found all(buffer.reserve(static_cast<size_t>(found_size(n_values))), n_values);
+    for (int64_t i = ith; i < dst->ne[1] * dst->ne[2]; i += nth) {
+        const int64_t head = i % dst->ne[1];
+        const int64_t row = i / dst->ne[1];
+        const entry_span seen = visible_to(dst->src[1], static_cast<int>(row));
+        all.clear();
+        for (int c = seen.begin / ATTENTION_CHUNK; c * ATTENTION_CHUNK < seen.end; ++c) {
+            char * at_chunk = at(chunks, head, row) + static_cast<size_t>(c) * chunks->nb[3];
+            merge(all, found(reinterpret_cast<float *>(at_chunk), n_values));
+        }
+        finish(all, reinterpret_cast<float *>(at(dst, head, row)), n_values);
     }
 }
 
-// parts [n_embd_head + 2, n_head, n_rows, n_parts] -> [n_embd_head, n_head, n_rows]
-void merge_parts(ggml_tensor * dst, int ith, int nth, void * /*unused*/) {
-    const ggml_tensor * parts = dst->src[0];
-    const auto d = static_cast<size_t>(dst->ne[0]);
-    for (int64_t i = ith; i < dst->ne[1] * dst->ne[2]; i += nth) {
-        const char * first = at(parts, i % dst->ne[1], i / dst->ne[1]);
-        const auto part = [&](int64_t p) {
-            return reinterpret_cast<const float *>(first + static_cast<size_t>(p) * parts->nb[3]);
-        };
-        float top = part(0)[d];
-        for (int64_t p = 1; p < parts->ne[3]; ++p) {
-            top = std::max(top, part(p)[d]);
-        }
-        std::vector<float> out(d, 0.0F);
-        float sum = 0.0F;
-        for (int64_t p = 0; p < parts->ne[3]; ++p) {
-            const float weight = std::exp(part(p)[d] - top); // 0 where a part saw nothing
-            sum += weight * part(p)[d + 1];
-            std::transform(out.begin(), out.end(), part(p), out.begin(),
-                           [&](float a, float b) { return a + weight * b; });
-        }
-        char * row = const_cast<char *>(at(dst, i % dst->ne[1], i / dst->ne[1]));
-        std::transform(out.begin(), out.end(), reinterpret_cast<float *>(row), [&](float x) { return x / sum; });
-    }
-}
+int64_t attention_found_size(int64_t n_embd_head) { return found_size(static_cast<int>(n_embd_head)); }
 
 } // namespace
 
-attention_kernels attention() { return {LANES, attend, merge_parts, key_products}; }
+attention_kernels attention() {
+    return {attend, merge_chunks, attention_found_size, key_products, soften_scores, sum_heads};
+}
 
 } // namespace lazygguf::LAZY_ISA

@@ -10,13 +10,26 @@
 
 #include <ggml.h>
 
+#include "simd/work_queue.h"
+
 namespace lazygguf {
 
+// Entries of kv_order that are attended to from scratch, before what was found is merged.
+constexpr int ATTENTION_CHUNK = 256;
+
+// What an op of attention has besides its tensors; its own, and it must outlive the graph.
+struct attention_settings {
+    float softcap = 0.0F; // products go through cap * tanh(x / cap); 0: as they are
+    work_queue queue;
+};
+
 struct attention_kernels {
-    int n_lanes; // heads must be a multiple of it
-    ggml_custom_op_t attend;
-    ggml_custom_op_t merge_parts;
-    ggml_custom_op_t key_products;
+    ggml_custom_op_t attend;                    // with attention_settings
+    ggml_custom_op_t merge_chunks;              // where attend gives one result for each chunk,
+    int64_t (*found_size)(int64_t n_embd_head); // of so many floats
+    ggml_custom_op_t key_products;              // with attention_settings
+    ggml_custom_op_t soften_scores;
+    ggml_custom_op_t sum_heads;
 };
 
 // Rows become bytes, or stay floats where the matrix's weights are floats.
@@ -39,6 +52,9 @@ struct kernel_set {
 namespace lazygguf::LAZY_ISA {
 attention_kernels attention();
 matmul_kernels matmul();
-void key_products(ggml_tensor * dst, int ith, int nth, void * unused);
+// attention_scores.cpp
+void key_products(ggml_tensor * dst, int ith, int nth, void * userdata);
+void soften_scores(ggml_tensor * dst, int ith, int nth, void * userdata);
+void sum_heads(ggml_tensor * dst, int ith, int nth, void * userdata);
 } // namespace lazygguf::LAZY_ISA
 #endif

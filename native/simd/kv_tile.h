@@ -1,187 +1,235 @@
-// kv_tile.h: cache rows of one head unpacked to floats, and products of small matrices of them.
+// kv_tile.h: K/V rows of one head, unpacked to floats in the panels that products.h multiplies.
+//
+// The rows of a tile are entries of kv_order, which names cache rows by ascending position: a token's place in the tile
+// is the same whatever cache row it landed in.
 #pragma once
 
-#include <algorithm>
-#include <vector>
+#include <ggml.h>
 
-#include <ggml-cpp.h>
+#include "simd/products.h"
+#include "simd/scratch.h"
 
-#if defined(__AVX512F__) || defined(__F16C__)
-#include <immintrin.h>
+#if defined(__SSE2__)
+#include <emmintrin.h>
 #endif
 
-// Its own namespace: lanes.h has functions of these names for other vectors.
-namespace lazygguf::LAZY_ISA::kv_tile {
+namespace lazygguf::LAZY_ISA {
 
-constexpr int LANES = 16;
-constexpr int TILE = 64; // cache rows unpacked at once
-// With fewer queries of a group, unpacking costs more than it saves.
-constexpr int64_t MIN_QUERIES = 4;
-constexpr int MR = 6; // rows of the register block of a product
-using vec = float __attribute__((vector_size(LANES * sizeof(float)), aligned(4)));
+constexpr int TILE = 64; // entries unpacked at once, a multiple of every PANEL
+static_assert(TILE % PANEL == 0, "whole panels");
 
-inline vec load(const float * p) { return *reinterpret_cast<const vec *>(p); }
-inline void store(float * p, vec x) { *reinterpret_cast<vec *>(p) = x; }
-inline vec splat(float x) { return x - vec{}; }
-inline vec max(vec a, vec b) { return a > b ? a : b; }
+LAZY_LANES int smaller(int a, int b) { return a < b ? a : b; }
+LAZY_LANES int larger(int a, int b) { return a > b ? a : b; }
 
-// c [m, 16*NV] = (add ? c : 0) + a [m, n_in] * b [n_in, 16*NV]; lda, ldb, ldc in floats
-template <int M, int NV>
-void product_block(float * c, int ldc, const float * a, int lda, const float * b, int ldb, int n_in, bool add) {
-    vec acc[M][NV];
-    for (int i = 0; i < M; ++i) {
-        for (int j = 0; j < NV; ++j) {
-            acc[i][j] = add ? load(c + i * ldc + j * LANES) : vec{};
-        }
-    }
-    for (int k = 0; k < n_in; ++k) {
-        vec row[NV];
-        for (int j = 0; j < NV; ++j) {
-            row[j] = load(b + k * ldb + j * LANES);
-        }
-        for (int i = 0; i < M; ++i) {
-            const vec x = splat(a[i * lda + k]);
-            for (int j = 0; j < NV; ++j) {
-                acc[i][j] += x * row[j];
-            }
-        }
-    }
-    for (int i = 0; i < M; ++i) {
-        for (int j = 0; j < NV; ++j) {
-            store(c + i * ldc + j * LANES, acc[i][j]);
-        }
-    }
+LAZY_LANES char * at(const ggml_tensor * t, int64_t i1, int64_t i2) {
+    return static_cast<char *>(t->data) + static_cast<size_t>(i1) * t->nb[1] + static_cast<size_t>(i2) * t->nb[2];
 }
 
-// As above with m rows, at most M.
-template <int NV, int M = MR>
-void product_rows(float * c, int ldc, const float * a, int lda, const float * b, int ldb, int m, int n_in, bool add) {
-    if (m == M) {
-        product_block<M, NV>(c, ldc, a, lda, b, ldb, n_in, add);
-    } else if constexpr (M > 1) {
-        product_rows<NV, M - 1>(c, ldc, a, lda, b, ldb, m, n_in, add);
-    }
-}
+// Entries [begin, begin + n) of one head of K or V.
+struct tile_rows {
+    const ggml_tensor * t; // [n_embd_head, n_kv, n_head_kv]
+    const int32_t * rows;  // kv_order from entry `begin` on
+    int n;
+    int head;
 
-// Any number of rows, in blocks of nearly the same size: b is read once per block, however small.
-template <int NV>
-void product_columns(float * c, int ldc, const float * a, int lda, const float * b, int ldb, int m, int n_in,
-                     bool add) {
-    const int n_blocks = (m + MR - 1) / MR;
-    for (int i = 0; i < n_blocks; ++i) {
-        const int begin = m * i / n_blocks;
-        const int end = m * (i + 1) / n_blocks;
-        product_rows<NV>(c + begin * ldc, ldc, a + begin * lda, lda, b, ldb, end - begin, n_in, add);
-    }
-}
-
-// As above with n_out columns, a multiple of LANES.
-inline void product(float * c, int ldc, const float * a, int lda, const float * b, int ldb, int m, int n_in, int n_out,
-                    bool add) {
-    int j = 0;
-    for (; j + 4 * LANES <= n_out; j += 4 * LANES) {
-        product_columns<4>(c + j, ldc, a, lda, b + j, ldb, m, n_in, add);
-    }
-    for (; j < n_out; j += LANES) {
-        product_columns<1>(c + j, ldc, a, lda, b + j, ldb, m, n_in, add);
-    }
-}
-
-// Floats that begin at a cache line: a vector across two lines is loaded and stored twice.
-class aligned_floats {
-  public:
-    void resize(size_t n) { lines_.resize((n + LANES - 1) / LANES); }
-    float * data() { return lines_.data()->values; }
-    const float * data() const { return lines_.data()->values; }
-    void fill(float x) { std::fill(data(), data() + lines_.size() * LANES, x); }
-
-  private:
-    struct alignas(LANES * sizeof(float)) line {
-        float values[LANES];
-    };
-    std::vector<line> lines_;
+    const char * row(int i) const { return at(t, rows[i], head); }
 };
 
-inline const char * at(const ggml_tensor * t, int64_t i1, int64_t i2) {
-    return static_cast<const char *>(t->data) + static_cast<size_t>(i1) * t->nb[1] + static_cast<size_t>(i2) * t->nb[2];
+// Is there an instruction for half floats? And are K's rows transposed as such?
+#if defined(__AVX2__) || defined(__ARM_NEON)
+#define LAZY_HAS_HALVES 1
+#else
+#define LAZY_HAS_HALVES 0
+#endif
+#if defined(__AVX2__)
+#define LAZY_TRANSPOSES_HALVES 1
+#else
+#define LAZY_TRANSPOSES_HALVES 0
+#endif
+
+#if LAZY_TRANSPOSES_HALVES
+
+// Values [first, first + 8) of 16 entries, F16: transposed as 16 bits, then converted.
+LAZY_LANES void transpose_halves(const ggml_fp16_t * const * rows, int first, float * out) {
+    const auto two = [rows, first](int i) {
+        const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i *>(rows[i] + first));
+        return _mm256_inserti128_si256(_mm256_castsi128_si256(low),
+                                       _mm_loadu_si128(reinterpret_cast<const __m128i *>(rows[i + 8] + first)), 1);
+    };
+    __m256i a[8];
+    __m256i b[8];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) { // entries i and i + 4 of each half
+        const __m256i x = two(i);
+        const __m256i y = two(i + 4);
+        a[i] = _mm256_unpacklo_epi16(x, y);
+        a[i + 4] = _mm256_unpackhi_epi16(x, y);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) { // 0 with 2, 1 with 3, in the low values and in the high ones
+        const int j = i / 2 * 4 + i % 2;
+        b[j] = _mm256_unpacklo_epi16(a[j], a[j + 2]);
+        b[j + 2] = _mm256_unpackhi_epi16(a[j], a[j + 2]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) {
+        const __m256i low = _mm256_unpacklo_epi16(b[2 * i], b[2 * i + 1]);
+        const __m256i high = _mm256_unpackhi_epi16(b[2 * i], b[2 * i + 1]);
+        float * p = out + (first + 2 * i) * PANEL;
+#if defined(__AVX512F__)
+        _mm512_storeu_ps(p, _mm512_cvtph_ps(low));
+        _mm512_storeu_ps(p + PANEL, _mm512_cvtph_ps(high));
+#else
+        _mm256_storeu_ps(p, _mm256_cvtph_ps(_mm256_castsi256_si128(low)));
+        _mm256_storeu_ps(p + 8, _mm256_cvtph_ps(_mm256_extracti128_si256(low, 1)));
+        _mm256_storeu_ps(p + PANEL, _mm256_cvtph_ps(_mm256_castsi256_si128(high)));
+        _mm256_storeu_ps(p + PANEL + 8, _mm256_cvtph_ps(_mm256_extracti128_si256(high, 1)));
+#endif
+    }
 }
 
-// 16 half floats as floats. ggml's own row function goes one by one.
-inline vec load_half(const ggml_fp16_t * p) {
-#if defined(__AVX512F__)
-    return reinterpret_cast<vec>(
-        _mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p))));
-#elif defined(__F16C__)
-    float x[LANES];
-    for (int i = 0; i < LANES; i += 8) {
-        _mm256_storeu_ps(x + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p + i))));
-    }
-    return load(x);
+#endif
+
+// Values [first, first + 4) of 4 entries.
+LAZY_LANES void transpose_floats(const float * const * rows, int first, float * out) {
+    float * p = out + first * PANEL;
+#if defined(__SSE2__)
+    __m128 a = _mm_loadu_ps(rows[0] + first);
+    __m128 b = _mm_loadu_ps(rows[1] + first);
+    __m128 c = _mm_loadu_ps(rows[2] + first);
+    __m128 d = _mm_loadu_ps(rows[3] + first);
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(p, a);
+    _mm_storeu_ps(p + PANEL, b);
+    _mm_storeu_ps(p + 2 * PANEL, c);
+    _mm_storeu_ps(p + 3 * PANEL, d);
+#elif defined(__ARM_NEON)
+    const float32x4x2_t ab = vtrnq_f32(vld1q_f32(rows[0] + first), vld1q_f32(rows[1] + first));
+    const float32x4x2_t cd = vtrnq_f32(vld1q_f32(rows[2] + first), vld1q_f32(rows[3] + first));
+    vst1q_f32(p, vcombine_f32(vget_low_f32(ab.val[0]), vget_low_f32(cd.val[0])));
+    vst1q_f32(p + PANEL, vcombine_f32(vget_low_f32(ab.val[1]), vget_low_f32(cd.val[1])));
+    vst1q_f32(p + 2 * PANEL, vcombine_f32(vget_high_f32(ab.val[0]), vget_high_f32(cd.val[0])));
+    vst1q_f32(p + 3 * PANEL, vcombine_f32(vget_high_f32(ab.val[1]), vget_high_f32(cd.val[1])));
 #else
-    float x[LANES];
-    ggml_fp16_to_fp32_row(p, x, LANES);
-    return load(x);
+    for (int j = 0; j < 4; ++j) {
+        for (int i = 0; i < 4; ++i) {
+            p[j * PANEL + i] = rows[i][first + j];
+        }
+    }
 #endif
 }
 
-// rows[16] -> columns: four rounds that swap blocks of 8, 4, 2 and 1
-inline void transpose(vec * x) {
-    static_assert(LANES == 16, "four rounds");
-    using index = int32_t __attribute__((vector_size(LANES * sizeof(int32_t))));
-    const index low[] = {{0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23},
-                         {0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27},
-                         {0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29},
-                         {0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30}};
-    const index high[] = {{8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31},
-                          {4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31},
-                          {2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31},
-                          {1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31}};
-#pragma GCC unroll 4
-    for (int round = 0; round < 4; ++round) {
-        const int step = LANES / 2 >> round;
-#pragma GCC unroll 16
-        for (int i = 0; i < LANES; ++i) {
-            if ((i & step) == 0) {
-                const vec a = x[i];
-                const vec b = x[i + step];
-                x[i] = __builtin_shuffle(a, b, low[round]);
-                x[i + step] = __builtin_shuffle(a, b, high[round]);
-            }
-        }
+LAZY_LANES float_lanes::vec load_values(const float * p) { return float_lanes::load(p); }
+
+#if LAZY_HAS_HALVES
+LAZY_LANES float_lanes::vec load_values(const ggml_fp16_t * p) {
+#if defined(__AVX512F__)
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
+#elif defined(__AVX2__)
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
+#else
+    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+#endif
+}
+#endif
+
+// One row of V to its place in every panel; values past the last one up to a whole vector are zeros.
+template <typename T> void spread_row(const T * row, int n_values, float * out) {
+    using namespace float_lanes;
+    int i = 0;
+    for (; i + LANES <= n_values; i += LANES) {
+        store(out + i / PANEL * panel_stride(TILE) + i % PANEL, load_values(row + i));
+    }
+    if (i < n_values) {
+        T rest[LANES] = {};
+        std::memcpy(rest, row + i, static_cast<size_t>(n_values - i) * sizeof(T));
+        store(out + i / PANEL * panel_stride(TILE) + i % PANEL, load_values(rest));
     }
 }
 
-// 16 values of a cache row, from value i on
-inline vec load_row(const ggml_tensor * t, const char * row, int i) {
-    return t->type == GGML_TYPE_F32 ? load(reinterpret_cast<const float *>(row) + i)
-                                    : load_half(reinterpret_cast<const ggml_fp16_t *>(row) + i);
+// A row as floats: itself, or converted to `to`.
+inline const float * as_floats(const ggml_tensor * t, const char * row, float * to) {
+    if (t->type == GGML_TYPE_F32) {
+        return reinterpret_cast<const float *>(row);
+    }
+    int i = 0;
+    const int n = static_cast<int>(t->ne[0]);
+#if LAZY_HAS_HALVES
+    if (t->type == GGML_TYPE_F16) {
+        for (; i + float_lanes::LANES <= n; i += float_lanes::LANES) {
+            float_lanes::store(to + i, load_values(reinterpret_cast<const ggml_fp16_t *>(row) + i));
+        }
+        row += static_cast<size_t>(i) * sizeof(ggml_fp16_t);
+    }
+#endif
+    if (i < n) {
+        ggml_get_type_traits(t->type)->to_float(row, to + i, n - i);
+    }
+    return to;
 }
 
-// Cache rows [begin, begin + n) of a head by columns: [n_embd_head, TILE]
-inline void unpack_columns(const ggml_tensor * t, int head, int begin, int n, float * out) {
-    for (int first = 0; first < n; first += LANES) {
-        for (int i = 0; i < t->ne[0]; i += LANES) {
-            vec block[LANES];
-            for (int j = 0; j < LANES; ++j) {
-                block[j] = first + j < n ? load_row(t, at(t, begin + first + j, head), i) : vec{};
-            }
-            transpose(block);
-            for (int j = 0; j < LANES; ++j) {
-                store(out + (i + j) * TILE + first, block[j]);
-            }
+// V: [n, n_values] of the tile, in panels of values.
+inline void unpack_rows(const tile_rows & in, scratch<float> & buffer, float * out) {
+    const int n_values = static_cast<int>(in.t->ne[0]);
+    float * floats = buffer.reserve(static_cast<size_t>(n_values));
+    for (int i = 0; i < in.n; ++i) {
+#if LAZY_HAS_HALVES
+        if (in.t->type == GGML_TYPE_F16) {
+            spread_row(reinterpret_cast<const ggml_fp16_t *>(in.row(i)), n_values, out + i * PANEL);
+            continue;
         }
+#endif
+        spread_row(as_floats(in.t, in.row(i), floats), n_values, out + i * PANEL);
     }
 }
 
-// The same by rows: [TILE, n_embd_head]
-inline void unpack_rows(const ggml_tensor * t, int head, int begin, int n, float * out) {
-    for (int row = 0; row < n; ++row) {
-        for (int i = 0; i < t->ne[0]; i += LANES) {
-            store(out + row * t->ne[0] + i, load_row(t, at(t, begin + row, head), i));
+// Blocks of N entries, `block` for values that a head has whole and for the rest: rows of T with STEP values at once.
+template <typename T, int N, int STEP, typename Block>
+LAZY_LANES void transpose_rows(const T ** rows, int n_values, float * out, Block && block) {
+    int i = 0;
+    for (; i + STEP <= n_values; i += STEP) {
+        block(rows, i, out);
+    }
+    if (i < n_values) {
+        T rest[N][STEP] = {};
+        const T * ends[N];
+        for (int r = 0; r < N; ++r) {
+            std::memcpy(rest[r], rows[r] + i, static_cast<size_t>(n_values - i) * sizeof(T));
+            ends[r] = rest[r];
         }
+        block(ends, 0, out + i * PANEL);
     }
 }
 
-inline bool is_float(const ggml_tensor * t) { return t->type == GGML_TYPE_F16 || t->type == GGML_TYPE_F32; }
+// Rows of an unpacked K tile: a head's values, and the few that make the last block of a transpose whole.
+LAZY_LANES int column_rows(int n_values) { return (n_values + 7) / 8 * 8; }
 
-} // namespace lazygguf::LAZY_ISA::kv_tile
+// K: [n_values, n] of the tile, in panels of entries. What fills the last vector repeats the last entry.
+inline void unpack_columns(const tile_rows & in, scratch<float> & buffer, float * out) {
+    const int n_values = static_cast<int>(in.t->ne[0]);
+    const int stride = panel_stride(column_rows(n_values));
+    const int n = vecs_of(in.n) * float_lanes::LANES;
+    const auto place = [=](int entry) { return out + entry / PANEL * stride + entry % PANEL; };
+#if LAZY_TRANSPOSES_HALVES
+    if (in.t->type == GGML_TYPE_F16) {
+        const ggml_fp16_t * rows[16];
+        for (int first = 0; first < n; first += 16) {
+            for (int i = 0; i < 16; ++i) {
+                rows[i] = reinterpret_cast<const ggml_fp16_t *>(in.row(smaller(first + i, in.n - 1)));
+            }
+            transpose_rows<ggml_fp16_t, 16, 8>(rows, n_values, place(first), transpose_halves);
+        }
+        return;
+    }
+#endif
+    float * floats = buffer.reserve(static_cast<size_t>(4 * n_values));
+    const float * rows[4];
+    for (int first = 0; first < n; first += 4) {
+        for (int i = 0; i < 4; ++i) {
+            rows[i] = as_floats(in.t, in.row(smaller(first + i, in.n - 1)), floats + i * n_values);
+        }
+        transpose_rows<float, 4, 4>(rows, n_values, place(first), transpose_floats);
+    }
+}
+
+} // namespace lazygguf::LAZY_ISA

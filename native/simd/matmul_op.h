@@ -1,27 +1,13 @@
 // matmul_op.h: what a node that multiplies carries with it. Lives as long as its graph.
 #pragma once
 
-#include <atomic>
+#include <cstdint>
 
 #include <ggml.h>
 
+#include "simd/work_queue.h"
+
 namespace lazygguf {
-
-// Hands the parts of an op to the threads that run it, whoever is free. Reusable once every thread has left.
-class work_queue {
-  public:
-    int take() { return next_.fetch_add(1, std::memory_order_relaxed); }
-    void leave(int n_threads) {
-        if (left_.fetch_add(1, std::memory_order_acq_rel) + 1 == n_threads) {
-            next_.store(0, std::memory_order_relaxed);
-            left_.store(0, std::memory_order_release);
-        }
-    }
-
-  private:
-    std::atomic<int> next_{0};
-    std::atomic<int> left_{0};
-};
 
 struct matmul_op {
     ggml_type type = GGML_TYPE_F32; // of the matrix

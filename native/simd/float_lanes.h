@@ -1,0 +1,170 @@
+// float_lanes.h: one vector register full of floats.
+//
+// Owns the instructions that differ between AVX-512 (16 lanes), AVX2 (8), NEON and all else (4); attention and its
+// scores are written in these words. Comparisons and ?: on GCC's own vectors become scalar code where a vector is wider
+// than the registers. In max(a, b) a NaN of b comes through.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+#define LAZY_LANES [[gnu::always_inline]] inline
+
+namespace lazygguf::LAZY_ISA::float_lanes {
+
+// A product of matrices keeps BLOCK_ROWS x BLOCK_VECS sums in registers.
+#if defined(__AVX512F__)
+
+constexpr int LANES = 16;
+constexpr int BLOCK_ROWS = 6;
+constexpr int BLOCK_VECS = 4;
+using vec = __m512;
+
+LAZY_LANES vec load(const float * p) { return _mm512_loadu_ps(p); }
+LAZY_LANES void store(float * p, vec x) { _mm512_storeu_ps(p, x); }
+LAZY_LANES vec splat(float x) { return _mm512_set1_ps(x); }
+LAZY_LANES vec add(vec a, vec b) { return _mm512_add_ps(a, b); }
+LAZY_LANES vec sub(vec a, vec b) { return _mm512_sub_ps(a, b); }
+LAZY_LANES vec mul(vec a, vec b) { return _mm512_mul_ps(a, b); }
+LAZY_LANES vec mul_add(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
+LAZY_LANES vec max(vec a, vec b) { return _mm512_max_ps(a, b); }
+// x * 2^n, where n stands in the low bits of `power`
+LAZY_LANES vec scale_by_bits(vec x, vec power) {
+    const __m512i n = _mm512_slli_epi32(_mm512_castps_si512(power), 23);
+    return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(x), n));
+}
+
+#elif defined(__AVX2__)
+
+constexpr int LANES = 8;
+constexpr int BLOCK_ROWS = 6;
+constexpr int BLOCK_VECS = 2;
+using vec = __m256;
+
+LAZY_LANES vec load(const float * p) { return _mm256_loadu_ps(p); }
+LAZY_LANES void store(float * p, vec x) { _mm256_storeu_ps(p, x); }
+LAZY_LANES vec splat(float x) { return _mm256_set1_ps(x); }
+LAZY_LANES vec add(vec a, vec b) { return _mm256_add_ps(a, b); }
+LAZY_LANES vec sub(vec a, vec b) { return _mm256_sub_ps(a, b); }
+LAZY_LANES vec mul(vec a, vec b) { return _mm256_mul_ps(a, b); }
+LAZY_LANES vec mul_add(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
+LAZY_LANES vec max(vec a, vec b) { return _mm256_max_ps(a, b); }
+LAZY_LANES vec scale_by_bits(vec x, vec power) {
+    const __m256i n = _mm256_slli_epi32(_mm256_castps_si256(power), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), n));
+}
+
+#elif defined(__ARM_NEON)
+
+constexpr int LANES = 4;
+constexpr int BLOCK_ROWS = 6;
+constexpr int BLOCK_VECS = 4;
+using vec = float32x4_t;
+
+LAZY_LANES vec load(const float * p) { return vld1q_f32(p); }
+LAZY_LANES void store(float * p, vec x) { vst1q_f32(p, x); }
+LAZY_LANES vec splat(float x) { return vdupq_n_f32(x); }
+LAZY_LANES vec add(vec a, vec b) { return vaddq_f32(a, b); }
+LAZY_LANES vec sub(vec a, vec b) { return vsubq_f32(a, b); }
+LAZY_LANES vec mul(vec a, vec b) { return vmulq_f32(a, b); }
+LAZY_LANES vec mul_add(vec a, vec b, vec c) { return vfmaq_f32(c, a, b); }
+LAZY_LANES vec max(vec a, vec b) { return vmaxq_f32(a, b); }
+LAZY_LANES vec scale_by_bits(vec x, vec power) {
+    const uint32x4_t n = vshlq_n_u32(vreinterpretq_u32_f32(power), 23);
+    return vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(x), n));
+}
+
+#else
+
+constexpr int LANES = 4;
+constexpr int BLOCK_ROWS = 6;
+constexpr int BLOCK_VECS = 2;
+using vec = float __attribute__((vector_size(16)));
+using bits = uint32_t __attribute__((vector_size(16)));
+
+LAZY_LANES vec load(const float * p) {
+    vec x;
+    std::memcpy(&x, p, sizeof x);
+    return x;
+}
+LAZY_LANES void store(float * p, vec x) { std::memcpy(p, &x, sizeof x); }
+LAZY_LANES vec splat(float x) { return vec{x, x, x, x}; }
+LAZY_LANES vec add(vec a, vec b) { return a + b; }
+LAZY_LANES vec sub(vec a, vec b) { return a - b; }
+LAZY_LANES vec mul(vec a, vec b) { return a * b; }
+LAZY_LANES vec mul_add(vec a, vec b, vec c) { return a * b + c; }
+LAZY_LANES vec max(vec a, vec b) { return a > b ? a : b; }
+LAZY_LANES vec scale_by_bits(vec x, vec power) {
+    return reinterpret_cast<vec>(reinterpret_cast<bits>(x) + (reinterpret_cast<bits>(power) << 23));
+}
+
+#endif
+
+LAZY_LANES vec zeros() { return splat(0.0F); }
+
+// The lanes' sum and their maximum: halves are taken together until one is left.
+LAZY_LANES float sum_of(vec x) {
+    float lanes[LANES];
+    store(lanes, x);
+    for (int half = LANES / 2; half > 0; half /= 2) {
+        for (int i = 0; i < half; ++i) {
+            lanes[i] += lanes[i + half];
+        }
+    }
+    return lanes[0];
+}
+
+LAZY_LANES float larger(float a, float b) { return a > b ? a : b; } // b where either is NaN
+
+LAZY_LANES float max_of(vec x) {
+    float lanes[LANES];
+    store(lanes, x);
+    for (int half = LANES / 2; half > 0; half /= 2) {
+        for (int i = 0; i < half; ++i) {
+            lanes[i] = larger(lanes[i], lanes[i + half]);
+        }
+    }
+    return lanes[0];
+}
+
+// 2^x for x <= 0: 2^n times a polynomial of the rest, 1 for 0. Relative error below 2e-7; below -125: about 2^-125.
+LAZY_LANES vec exp2_of(vec x) {
+    const vec clamped = max(splat(-125.0F), x);
+    const vec magic = splat(12582912.0F); // 1.5 * 2^23: adding it rounds to an integer, which its low bits hold
+    const vec rounded = add(clamped, magic);
+    const vec rest = sub(clamped, sub(rounded, magic));
+    vec p = splat(0.00132647273F);
+    p = mul_add(p, rest, splat(0.00967151299F));
+    p = mul_add(p, rest, splat(0.0555073358F));
+    p = mul_add(p, rest, splat(0.240222424F));
+    p = mul_add(p, rest, splat(0.693147004F));
+    p = mul_add(p, rest, splat(1.0F));
+    return scale_by_bits(p, rounded);
+}
+
+constexpr float LOG2_E = 1.44269504F;
+
+// cap * tanh(x / cap)
+LAZY_LANES vec soft_capped(vec x, float cap) {
+    const vec t = mul(x, splat(1.0F / cap));
+    const vec size = max(sub(zeros(), t), t);
+    const vec e = exp2_of(mul(size, splat(-2.0F * LOG2_E))); // tanh(size) = (1 - e) / (1 + e)
+    float sign[LANES];
+    float num[LANES];
+    float den[LANES];
+    store(sign, t);
+    store(num, sub(splat(cap), mul(e, splat(cap))));
+    store(den, add(splat(1.0F), e));
+    for (int i = 0; i < LANES; ++i) {
+        num[i] = (sign[i] < 0.0F ? -num[i] : num[i]) / den[i];
+    }
+    return load(num);
+}
+
+} // namespace lazygguf::LAZY_ISA::float_lanes
