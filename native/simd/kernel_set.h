@@ -34,7 +34,7 @@ struct attention_kernels {
 
 // Rows become bytes, or stay floats where the matrix's weights are floats.
 struct matmul_kernels {
-    int n_lanes;                // rows of the matrix in a tile
+    int n_lanes; // rows of the matrix in a tile
     ggml_custom_op_t pack_bytes;
     ggml_custom_op_t pack_floats;
     int64_t (*packed_size)(int64_t n_in, int64_t n_rows, bool as_floats); // bytes
