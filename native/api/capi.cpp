@@ -106,7 +106,8 @@ const char * lazy_isa_names(void) {
 
 lazy_status lazy_kernel_seconds(double * out, const char * type_name, int64_t n_in, int64_t n_out, int64_t n_rows,
                                 bool is_ours, int32_t n_threads) {
-    return guarded([&] { *out = kernel_seconds(read_kernel_case(type_name, n_in, n_out, n_rows, is_ours, n_threads)); });
+    return guarded(
+        [&] { *out = kernel_seconds(read_kernel_case(type_name, n_in, n_out, n_rows, is_ours, n_threads)); });
 }
 
 lazy_status lazy_file_open(lazy_file ** out, const char * path) {

@@ -206,9 +206,8 @@ kernel_case read_kernel_case(const char * type_name, int64_t n_in, int64_t n_out
     constexpr int64_t MOST = 1 << 20;
     const auto check = [](const char * what, int64_t n) {
         if (n < 1 || n > MOST) {
-            fail(status::invalid_argument,
-                 format("%s is %lld, expected a value in [1, %lld]", what, static_cast<long long>(n),
-                        static_cast<long long>(MOST)));
+            fail(status::invalid_argument, format("%s is %lld, expected a value in [1, %lld]", what,
+                                                  static_cast<long long>(n), static_cast<long long>(MOST)));
         }
     };
     check("n_in", n_in);
@@ -222,9 +221,9 @@ kernel_case read_kernel_case(const char * type_name, int64_t n_in, int64_t n_out
         }
         if (same_letters(ggml_type_name(type), type_name)) {
             if (n_in % ggml_blck_size(type) != 0) {
-                fail(status::invalid_argument, format("n_in is %lld, expected a multiple of %lld for %s",
-                                                      static_cast<long long>(n_in),
-                                                      static_cast<long long>(ggml_blck_size(type)), type_name));
+                fail(status::invalid_argument,
+                     format("n_in is %lld, expected a multiple of %lld for %s", static_cast<long long>(n_in),
+                            static_cast<long long>(ggml_blck_size(type)), type_name));
             }
             return {type, n_in, n_out, n_rows, is_ours, std::min(n_threads, 512)};
         }

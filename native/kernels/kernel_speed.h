@@ -1,5 +1,5 @@
-// kernel_speed.h: how long a kernel takes, ours or ggml's. For those who make the table in choice.cpp: nothing is measured
-// while a model is opened.
+// kernel_speed.h: how long a kernel takes, ours or ggml's. For those who make the table in choice.cpp: nothing is
+// measured while a model is opened.
 #pragma once
 
 #include <cstdint>

@@ -21,7 +21,8 @@ constexpr double MAX_SHARE = 0.75;
 size_t most_memory() {
     const long n_pages = sysconf(_SC_PHYS_PAGES);
     const long page_size = sysconf(_SC_PAGESIZE);
-    const double n_bytes = n_pages > 0 && page_size > 0 ? static_cast<double>(n_pages) * static_cast<double>(page_size) : 0;
+    const double n_bytes =
+        n_pages > 0 && page_size > 0 ? static_cast<double>(n_pages) * static_cast<double>(page_size) : 0;
     return static_cast<size_t>(MAX_SHARE * n_bytes);
 }
 

@@ -26,8 +26,8 @@ struct packed_matrix {
     ggml_type type;
     int64_t n_in;
     int64_t n_out;
-    size_t offset;       // of the matrix in the file
-    ggml_tensor * data;  // I8, in host memory
+    size_t offset;      // of the matrix in the file
+    ggml_tensor * data; // I8, in host memory
 };
 
 class packed_matrices {
@@ -49,7 +49,7 @@ class packed_matrices {
 
   private:
     weight_mode mode_;
-    size_t budget_; // bytes that may still be taken
+    size_t budget_;                       // bytes that may still be taken
     std::vector<packed_matrix> matrices_; // in the order of add()
     std::unordered_map<const ggml_tensor *, size_t> of_;
     ggml_context_ptr ctx_;

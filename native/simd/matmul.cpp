@@ -261,7 +261,8 @@ struct memory {
 };
 
 template <ggml_type type, int N>
-LAZY_NOINLINE void multiply_group(const product & p, int g, const weight_tile * tiles, int begin, int end, float * sums) {
+LAZY_NOINLINE void multiply_group(const product & p, int g, const weight_tile * tiles, int begin, int end,
+                                  float * sums) {
     const int32_t * block = p.rows.blocks(g) + static_cast<int64_t>(begin) * N * ROW_WORDS;
     floats acc[N];
     if (begin == 0) {
@@ -299,7 +300,8 @@ void write_sums(const product & p, int tile, const float * sums) {
     }
 }
 
-template <ggml_type type, int I = 0> LAZY_INLINE void unpack_block(const weight_rows<type> & rows, weight_tile * tiles) {
+template <ggml_type type, int I = 0>
+LAZY_INLINE void unpack_block(const weight_rows<type> & rows, weight_tile * tiles) {
     rows.template unpack<I>(tiles + I);
     if constexpr (I + 1 < traits<type>::N_TILES) {
         unpack_block<type, I + 1>(rows, tiles);
@@ -389,13 +391,12 @@ template <ggml_type type, int N, int T> LAZY_NOINLINE void multiply_few_floats(c
 }
 
 template <int N, int T>
-LAZY_NOINLINE void multiply_float_group(const product & p, int g, const char * const * tiles, int64_t begin, int64_t end,
-                          float * sums, size_t n_sums) {
+LAZY_NOINLINE void multiply_float_group(const product & p, int g, const char * const * tiles, int64_t begin,
+                                        int64_t end, float * sums, size_t n_sums) {
     floats acc[N][T];
     for (int t = 0; t < N; ++t) {
         for (int i = 0; i < T; ++i) {
-            acc[t][i] =
-                begin == 0 ? splat(0.0F) : load_floats(sums + static_cast<size_t>(i) * n_sums + t * N_LANES);
+            acc[t][i] = begin == 0 ? splat(0.0F) : load_floats(sums + static_cast<size_t>(i) * n_sums + t * N_LANES);
         }
     }
     add_columns<GGML_TYPE_F32, N, T>(tiles, p.rows.columns(g), begin, end, acc);

@@ -11,102 +11,13 @@
 
 #include "../check.h"
 #include "simd/kernel_set.h"
+#include "tensors.h"
 
 using namespace lazygguf;
 
 namespace {
 
 const attention_kernels KERNELS = lazygguf::LAZY_ISA::attention();
-
-constexpr int Q8_BLOCK = 32;
-struct q8_block {
-    ggml_fp16_t scale;
-    int8_t values[Q8_BLOCK];
-};
-
-float half_to_float(ggml_fp16_t h) {
-    const int exponent = h >> 10 & 31;
-    if (exponent == 31) {
-        return (h & 1023) != 0 ? NAN : (h & 0x8000) != 0 ? -HUGE_VALF : HUGE_VALF;
-    }
-    const float size = exponent == 0 ? std::ldexp(static_cast<float>(h & 1023), -24)
-                                     : std::ldexp(1.0F + static_cast<float>(h & 1023) / 1024.0F, exponent - 15);
-    return (h & 0x8000) != 0 ? -size : size;
-}
-
-// Cut off, not rounded: any half float near x will do.
-ggml_fp16_t float_to_half(float x) {
-    int exponent = 0;
-    const float fraction = std::frexp(std::fabs(x), &exponent); // in [0.5, 1)
-    if (exponent < -13) {
-        return 0;
-    }
-    const auto bits = static_cast<uint32_t>((fraction * 2.0F - 1.0F) * 1024.0F);
-    return static_cast<ggml_fp16_t>((x < 0.0F ? 0x8000U : 0U) | static_cast<uint32_t>(exponent + 14) << 10 | bits);
-}
-
-void halves_to_floats(const void * x, float * y, int64_t n) {
-    for (int64_t i = 0; i < n; ++i) {
-        y[i] = half_to_float(static_cast<const ggml_fp16_t *>(x)[i]);
-    }
-}
-
-void q8_to_floats(const void * x, float * y, int64_t n) {
-    for (int64_t i = 0; i < n; ++i) {
-        const q8_block & b = static_cast<const q8_block *>(x)[i / Q8_BLOCK];
-        y[i] = half_to_float(b.scale) * static_cast<float>(b.values[i % Q8_BLOCK]);
-    }
-}
-
-} // namespace
-
-// The only function of ggml that the kernels call.
-const ggml_type_traits * ggml_get_type_traits(ggml_type type) {
-    static ggml_type_traits traits;
-    traits.to_float = type == GGML_TYPE_F16 ? halves_to_floats : type == GGML_TYPE_Q8_0 ? q8_to_floats : nullptr;
-    return &traits;
-}
-
-namespace {
-
-size_t row_size(ggml_type type, int64_t n) {
-    const auto u = static_cast<size_t>(n);
-    return type == GGML_TYPE_F32 ? u * 4 : type == GGML_TYPE_F16 ? u * 2 : u / Q8_BLOCK * sizeof(q8_block);
-}
-
-struct tensor : ggml_tensor {
-    std::vector<char> bytes;
-
-    tensor(ggml_type element, int64_t n0, int64_t n1, int64_t n2, int64_t n3 = 1) : ggml_tensor() {
-        type = element;
-        const int64_t sizes[] = {n0, n1, n2, n3};
-        for (int i = 0; i < 4; ++i) {
-            ne[i] = sizes[i];
-            nb[i] = i == 0 ? 1 : i == 1 ? row_size(element, n0) : nb[i - 1] * static_cast<size_t>(ne[i - 1]);
-        }
-        bytes.assign(nb[3] * static_cast<size_t>(n3) + 64, static_cast<char>(0xff)); // NaN where nothing is written
-        data = bytes.data() + (64 - reinterpret_cast<uintptr_t>(bytes.data()) % 64);
-    }
-    tensor(const tensor &) = delete;
-    tensor & operator=(const tensor &) = delete;
-
-    char * at(int64_t i1, int64_t i2) {
-        return static_cast<char *>(data) + static_cast<size_t>(i1) * nb[1] + static_cast<size_t>(i2) * nb[2];
-    }
-    float * floats(int64_t i1, int64_t i2) { return reinterpret_cast<float *>(at(i1, i2)); }
-};
-
-void run(ggml_custom_op_t op, tensor & dst, const std::vector<ggml_tensor *> & src, int n_threads, void * userdata) {
-    std::copy(src.begin(), src.end(), dst.src);
-    std::vector<std::thread> threads;
-    for (int i = 1; i < n_threads; ++i) {
-        threads.emplace_back(op, &dst, i, n_threads, userdata);
-    }
-    op(&dst, 0, n_threads, userdata);
-    for (std::thread & t : threads) {
-        t.join();
-    }
-}
 
 struct shape {
     int n_embd_head;

@@ -134,9 +134,8 @@ def program(compiled: Compiled) -> list[str]:
         pytest.skip(f"this CPU has no {target.isa}")
     out = compiled.folder / "cases"
     flags = [*target.flags, *defines(target), "-pthread", *(["-static"] if target.is_cross else [])]
-    attention = [str(path) for path in compiled.objects if path.stem.startswith("attention")]
-    cases = [str(path) for path in (*CASES, ROOT / "tests" / "native" / "check.cpp")]
-    run([compiled.cxx, *flags, *cases, *attention, "-o", str(out)])
+    others = (ROOT / "tests" / "native" / "check.cpp", ROOT / "native" / "kernels" / "packing.cpp")
+    run([compiled.cxx, *flags, *map(str, (*CASES, *others, *compiled.objects)), "-o", str(out)])
     return [emulator, "-cpu", "max", str(out)] if emulator else [str(out)]
 
 
