@@ -135,8 +135,9 @@ def test_no_form_of_a_matrix_is_less_exact_than_the_files_own_or_than_its_roundi
 def test_matrices_of_floats_are_multiplied_in_single_precision(path: Path, weight_type: str) -> None:
     one = OneMatrix(path, weight_type)
     size = float(np.sum((one.rows @ one.weights.T) ** 2))
+    # rows rounded to F16 would give 1e-8 of the size; the norm's 1 in 1 + 2^-20 alone gives 1e-12
     for n_copies in (1, 3, 20):
-        assert one.squared_error(NativeModel(path, weights="fast"), n_copies) <= 1e-12 * size, n_copies
+        assert one.squared_error(NativeModel(path, weights="fast"), n_copies) <= 1e-11 * size, n_copies
 
 
 # ---- the bounds tell right from wrong ----
