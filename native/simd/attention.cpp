@@ -20,7 +20,10 @@ using namespace float_lanes;
 
 namespace {
 
-constexpr int MAX_QUERIES = 128; // of a job, about
+// Queries of a job, about. The more, the less often a tile is unpacked; but what belongs to them should stay in the
+// cache of the second level.
+constexpr int MAX_QUERY_VALUES = 16 * 1024;
+constexpr int MAX_QUERIES = 256;
 constexpr int MIN_QUERIES = 2 * BLOCK_ROWS;
 constexpr int JOBS_OF_THREAD = 4;
 static_assert(ATTENTION_CHUNK % TILE == 0, "whole tiles");
@@ -99,7 +102,8 @@ struct attention_op {
           group(static_cast<int>(q->ne[1] / k->ne[2])), n_rows(static_cast<int>(q->ne[2])),
           n_heads(static_cast<int>(k->ne[2])), n_chunks(static_cast<int>(t->ne[3])), softcap(settings.softcap) {
         const int wanted = n_rows * n_heads * n_chunks / (JOBS_OF_THREAD * n_threads);
-        job_rows = smaller(larger(wanted, larger(MIN_QUERIES / group, 1)), larger(MAX_QUERIES / group, 1));
+        const int most = larger(smaller(MAX_QUERY_VALUES / n_values, MAX_QUERIES), 8 * MIN_QUERIES);
+        job_rows = smaller(larger(wanted, larger(MIN_QUERIES / group, 1)), larger(most / group, 1));
         n_jobs = (n_rows + job_rows - 1) / job_rows * n_heads * n_chunks;
     }
     bool is_split() const { return n_chunks > 1; }
@@ -166,9 +170,9 @@ void set_masks(workspace & w, entry_span seen) {
     }
 }
 
-// Softmax step for one query: the scores of n columns become weights. If the maximum grows, the sum and the output so
+// First half of a softmax step for one query: if the largest of n scores is above all before, the sum and the output so
 // far are rescaled.
-template <bool MASKS> void soften(float * scores, int n, const float * hidden, const float * shown, const found & f) {
+template <bool MASKS> void raise_top(float * scores, int n, const float * hidden, const found & f) {
     vec most = splat(-HUGE_VALF);
     for (int j = 0; j < n; j += LANES) {
         vec x = load(scores + j);
@@ -189,6 +193,10 @@ template <bool MASKS> void soften(float * scores, int n, const float * hidden, c
         }
         f.top() = tile_top;
     }
+}
+
+// Second half: the scores become weights.
+template <bool MASKS> void soften(float * scores, int n, const float * shown, const found & f) {
     const vec top = splat(f.top());
     vec total = zeros();
     for (int j = 0; j < n; j += LANES) {
@@ -218,25 +226,26 @@ void attend_block(const attention_op & op, workspace & w, const attention_job & 
              op.n_values, /*adds=*/false},
             m, n_vecs);
     const int size = found_size(op.n_values);
-    int masked_row = -1;
-    for (int i = 0; i < m; ++i) {
-        float * row = scores + i * TILE;
-        if (op.softcap != 0.0F) {
-            for (int j = 0; j < n; j += LANES) {
-                store(row + j, mul(soft_capped(load(row + j), op.softcap), splat(LOG2_E)));
-            }
+    for (int i = 0; i < m && op.softcap != 0.0F; ++i) {
+        for (int j = 0; j < n; j += LANES) {
+            float * x = scores + i * TILE + j;
+            store(x, mul(soft_capped(load(x), op.softcap), splat(LOG2_E)));
         }
-        const found f(w.chunk + (first + i) * size, op.n_values);
-        const entry_span seen = seen_by(first + i);
-        if (seen.begin == begin && seen.end == begin + n) {
-            soften<false>(row, n, nullptr, nullptr, f);
-            continue;
+    }
+    const auto found_by = [&](int i) { return found(w.chunk + (first + i) * size, op.n_values); };
+    if (seen_by(first + m - 1).begin == begin && seen_by(first).end == begin + n) { // all see all
+        for (int i = 0; i < m; ++i) {
+            raise_top<false>(scores + i * TILE, n, nullptr, found_by(i));
         }
-        if ((first + i) / op.group != masked_row) {
-            masked_row = (first + i) / op.group;
-            set_masks(w, seen);
+        for (int i = 0; i < m; ++i) {
+            soften<false>(scores + i * TILE, n, nullptr, found_by(i));
         }
-        soften<true>(row, n, w.hidden + begin, w.shown + begin, f);
+    } else {
+        for (int i = 0; i < m; ++i) {
+            set_masks(w, seen_by(first + i));
+            raise_top<true>(scores + i * TILE, n, w.hidden + begin, found_by(i));
+            soften<true>(scores + i * TILE, n, w.shown + begin, found_by(i));
+        }
     }
     product({w.chunk + first * size, size, w.scores + all.begin, TILE, w.v + all.begin * PANEL, panel_stride(TILE),
              all.end - all.begin, /*adds=*/true},
@@ -253,10 +262,13 @@ void attend_tile(const attention_op & op, workspace & w, const attention_job & j
     unpack_rows({op.v, op.order + tile, n, job.head}, w.row_buffer, w.v);
     const int first = (rows.begin - job.first_row) * op.group;
     const int m = (rows.end - rows.begin) * op.group;
-    const int n_blocks = (m + BLOCK_ROWS - 1) / BLOCK_ROWS; // of nearly the same size
-    for (int i = 0; i < n_blocks; ++i) {
-        const int begin = m * i / n_blocks;
-        attend_block(op, w, job, first + begin, m * (i + 1) / n_blocks - begin, tile);
+    for (int begin = 0, size = 0; begin < m; begin += size) {
+        const int rest = m - begin;
+        size = smaller(rest, BLOCK_ROWS);
+        if (rest > BLOCK_ROWS && rest < 2 * BLOCK_ROWS) {
+            size = (rest + 1) / 2; // two of nearly the same size: small ones are slow
+        }
+        attend_block(op, w, job, first + begin, size, tile);
     }
 }
 

@@ -108,30 +108,40 @@ LAZY_LANES vec scale_by_bits(vec x, vec power) {
 
 LAZY_LANES vec zeros() { return splat(0.0F); }
 
+LAZY_LANES float larger(float a, float b) { return a > b ? a : b; } // b where either is NaN
+
 // The lanes' sum and their maximum: halves are taken together until one is left.
+#if defined(__AVX2__)
+LAZY_LANES __m128 low_half(__m256 x) { return _mm256_castps256_ps128(x); }
+LAZY_LANES __m128 high_half(__m256 x) { return _mm256_extractf128_ps(x, 1); }
+LAZY_LANES float sum_of(__m128 x) {
+    const __m128 two = _mm_add_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
+}
+LAZY_LANES float max_of(__m128 x) {
+    const __m128 two = _mm_max_ps(x, _mm_movehl_ps(x, x));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)));
+}
+LAZY_LANES float sum_of(__m256 x) { return sum_of(_mm_add_ps(low_half(x), high_half(x))); }
+LAZY_LANES float max_of(__m256 x) { return max_of(_mm_max_ps(low_half(x), high_half(x))); }
+#if defined(__AVX512F__)
+LAZY_LANES __m256 low_half(__m512 x) { return _mm512_castps512_ps256(x); }
+LAZY_LANES __m256 high_half(__m512 x) { return _mm512_extractf32x8_ps(x, 1); }
+LAZY_LANES float sum_of(__m512 x) { return sum_of(_mm256_add_ps(low_half(x), high_half(x))); }
+LAZY_LANES float max_of(__m512 x) { return max_of(_mm256_max_ps(low_half(x), high_half(x))); }
+#endif
+#else
 LAZY_LANES float sum_of(vec x) {
     float lanes[LANES];
     store(lanes, x);
-    for (int half = LANES / 2; half > 0; half /= 2) {
-        for (int i = 0; i < half; ++i) {
-            lanes[i] += lanes[i + half];
-        }
-    }
-    return lanes[0];
+    return (lanes[0] + lanes[2]) + (lanes[1] + lanes[3]);
 }
-
-LAZY_LANES float larger(float a, float b) { return a > b ? a : b; } // b where either is NaN
-
 LAZY_LANES float max_of(vec x) {
     float lanes[LANES];
     store(lanes, x);
-    for (int half = LANES / 2; half > 0; half /= 2) {
-        for (int i = 0; i < half; ++i) {
-            lanes[i] = larger(lanes[i], lanes[i + half]);
-        }
-    }
-    return lanes[0];
+    return larger(larger(lanes[0], lanes[2]), larger(lanes[1], lanes[3]));
 }
+#endif
 
 // 2^x for x <= 0: 2^n times a polynomial of the rest, 1 for 0. Relative error below 2e-7; below -125: about 2^-125.
 LAZY_LANES vec exp2_of(vec x) {
