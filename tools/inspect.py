@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, Optional
 
-from lazygguf._ffi import NativeFile, TensorInfo, list_devices
+from lazygguf._ffi import NativeFile, TensorInfo, isa, isa_names, list_devices
 from lazygguf.cli.main import EXIT_ERROR, say_error
 from lazygguf.cli.printable import printable
 from lazygguf.errors import LazyError
@@ -30,12 +30,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``lazygguf inspect``."""
     parser.add_argument("file", metavar="FILE", help="a GGUF file")
     parser.add_argument("--tensors", action="store_true", help="list every tensor")
+    parser.add_argument("-v", "--verbose", action="store_true", help="say which kernels this machine runs, too")
     parser.add_argument("--json", action="store_true", help="as JSON, arrays and strings whole")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the report; 1 when lazygguf does not run the model."""
     report = inspect(args.file, with_tensors=args.tensors)
+    if args.verbose:
+        report["machine"] = machine()
     if args.json:
         print(json.dumps(report, ensure_ascii=False))
     else:
@@ -84,6 +87,17 @@ def inspect(path: str, with_tensors: bool = False) -> dict[str, Any]:
     return report
 
 
+def machine() -> dict[str, Any]:
+    """This machine's CPU, as ggml names it: ``cpu``, ``isa`` (the instruction set that the kernels use) and ``isas``
+    (those that the CPU has, best first: what LAZYGGUF_ISA may name).
+
+    Raises:
+        ValueError: LAZYGGUF_ISA names another one.
+    """
+    cpus = [device.description.strip() for device in list_devices() if device.type == "CPU"]
+    return {"cpu": ", ".join(cpus), "isa": isa(), "isas": isa_names()}
+
+
 def to_text(report: Mapping[str, Any]) -> str:
     """The report as text for people."""
     lines = [
@@ -95,6 +109,7 @@ def to_text(report: Mapping[str, Any]) -> str:
         f"supported     {'yes' if report['supported'] else 'no: ' + str(report['reason'])}",
         f"keep          {_or_unknown(report['keep'])}",
         *_gpu_lines(report["gpus"] or {}),
+        *_machine_lines(report.get("machine")),
         "",
         f"{report['n_tensors']} tensors",
     ]
@@ -137,6 +152,12 @@ def _gpu_lines(gpus: Mapping[str, list[str]]) -> list[str]:
         f"GPU           {name}: " + (f"no kernel for {', '.join(lacks)}: on the CPU" if lacks else "runs every layer")
         for name, lacks in gpus.items()
     ]
+
+
+def _machine_lines(found: Optional[Mapping[str, Any]]) -> list[str]:
+    if found is None:
+        return []
+    return [f"CPU           {found['cpu']}", f"kernels       {found['isa']} (of {', '.join(found['isas'])})"]
 
 
 def _hparam(metadata: Mapping[str, Any], name: str) -> Any:

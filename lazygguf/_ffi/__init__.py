@@ -5,6 +5,7 @@ Owns every call into ``lazygguf._native``; nothing outside imports that. Knows n
 
 from .devices import Device, has_rpc, list_devices, serve_rpc
 from .file import NativeFile, TensorInfo, TensorRule, shape_tensors
+from .isa import isa, isa_names
 from .library import check, ggml_version
 from .model import GPU_LAYERS_AUTO, NativeModel, Placement
 from .selection import count_kept, keep_count
@@ -26,6 +27,8 @@ __all__ = [
     "count_kept",
     "ggml_version",
     "has_rpc",
+    "isa",
+    "isa_names",
     "keep_count",
     "list_devices",
     "serve_rpc",

@@ -9,6 +9,7 @@ from typing import Any, Callable
 import pytest
 from tiny_gguf import Kv, TinyConfig, write_tiny_gguf
 
+from lazygguf._ffi import isa, isa_names
 from lazygguf.cli.main import main
 from lazygguf.schedule.keep_schedule import KeepSchedule
 
@@ -52,6 +53,16 @@ def test_the_text_shortens_arrays_and_json_does_not(tiny_model: TinyModel, capsy
     assert "token_embd.weight" in capsys.readouterr().out
     assert main(["inspect", path, "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["metadata"]["tokenizer.ggml.tokens"]) == 320
+
+
+def test_verbose_says_which_kernels_the_machine_runs(tiny_model: TinyModel, capsys: pytest.CaptureFixture[str]) -> None:
+    path = str(tiny_model(TinyConfig())[0])
+    assert main(["inspect", path]) == 0
+    assert "kernels" not in capsys.readouterr().out
+    assert main(["inspect", path, "-v"]) == 0
+    assert f"kernels       {isa()} (of {', '.join(isa_names())})" in capsys.readouterr().out
+    assert main(["inspect", path, "-v", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["machine"]["isa"] == isa()
 
 
 def test_the_profile_in_a_file_is_what_auto_comes_to(tmp_path: Path) -> None:
