@@ -20,7 +20,7 @@ N_TOKENS, N_DECODE = 4096, 8
 
 
 def run(args: argparse.Namespace, report: Report) -> None:
-    rows = contenders(split_keeps(args.keep), Asking(), model_facts(args.model).shape, LLAMA_CPP)
+    rows = contenders(split_keeps(args.keep), Asking(), model_facts(args.model).shape, [LLAMA_CPP])
     read = Script(text_ids(Tokenizer(args.model), N_TOKENS + N_DECODE, str(args.text)), N_TOKENS)
     # as-is: a second form of the weights is memory that is spent on purpose
     settings = Settings(n_threads=args.threads, n_ctx=len(read.ids), weights="as-is")

@@ -22,7 +22,7 @@ def run(args: argparse.Namespace, report: Report) -> None:
     facts = model_facts(args.model)
     plan = Plan(
         path=args.model,
-        contenders=contenders(split_keeps(args.keep), Asking(), facts.shape, LLAMA_CPP),
+        contenders=contenders(split_keeps(args.keep), Asking(), facts.shape, [LLAMA_CPP]),
         text=text_ids(Tokenizer(args.model), max(args.lengths) + N_DECODE, str(args.text)),
         lengths=sorted(args.lengths),
         n_gen=N_DECODE,

@@ -25,9 +25,10 @@ from ..plot_file import check_plot
 from ..progress_bar import say, turn_bar
 from ..quantize.quant_types import quant_type
 from ..schedule_options import Asking, add_schedule_arguments, draft_options
-from .contenders import LLAMA_CPP, contenders, parse_lengths, split_keeps
+from .contenders import IK, LLAMA_CPP, contenders, parse_lengths, split_keeps
 from .engines import Settings
 from .measuring import Plan, run_plan
+from .peer import find_ik
 from .plot import write_plot
 from .records import Conditions, ModelFacts, describe, machine, model_facts, to_records
 from .shapes import SHAPES, shape_file
@@ -46,6 +47,11 @@ than dense or llama.cpp. "ideal" is 1 / share of the dense work, a draft's work 
 that the prefill came to. With a draft (-md) TTFT holds its time too; --shape takes no second look.
 "peak" is the resident memory of a process that does one such run alone. "logits" is a hash of the logits' bits
 after the prompt: equal hashes mean equal to the last bit, as dense and llama.cpp are with --weights as-is.
+
+--peer ik measures ik_llama.cpp too, from its pip package, in a process of its own, in turn with the others. The package
+must not be in one process with llama-cpp-python and may need another Python, so it can have an environment of its own:
+  python3 -m venv ik-venv && ik-venv/bin/pip install ik-llama-cpp-python==0.1.5
+  lazygguf bench -m model.gguf --peer ik --peer-python ik-venv/bin/python
 
 A schedule has commas of its own, so --keep takes a list separated by ";", and may be repeated:
   --keep "10:0.3,13:0.1;auto" --keep profile.json"""
@@ -75,6 +81,10 @@ def check_arguments(args: argparse.Namespace) -> None:
     if args.against == LLAMA_CPP and (ours or args.n_gpu_layers == "auto"):
         option = f"--{ours}" if ours else "-ngl auto"
         raise UsageError(f"{option} is lazygguf's, llama-cpp-python takes a number of layers only: add --against none")
+    if args.peer is None and (args.peer_python is not None or args.peer_flash_attn is not None):
+        raise UsageError("--peer-python and --peer-flash-attn are for --peer")
+    if args.peer is not None and (ours or args.n_gpu_layers):
+        raise UsageError("--peer ik runs on this machine's CPU: leave out -ngl, --device and --rpc")
     check_least(args, {"n_gen": 1, "repetitions": 1, "threads": 1, "ubatch_size": 1})
 
 
@@ -113,6 +123,18 @@ def _add_run_arguments(group: Any) -> None:
     group.add_argument(
         "--against", choices=(LLAMA_CPP, "none"), default=LLAMA_CPP, help="what to compare with (llama-cpp-python)"
     )
+    group.add_argument("--peer", choices=("ik",), help="another program to measure beside: ik is ik_llama.cpp (none)")
+    group.add_argument(
+        "--peer-python",
+        metavar="PATH",
+        help="the Python of the environment that has the peer's package (default: this one, where it is installed)",
+    )
+    group.add_argument(
+        "--peer-flash-attn",
+        choices=("on", "off"),
+        help="off: the peer reads without, as its package does by itself on most CPUs; slower, and an assertion "
+        "of its flash attention cannot fail (on)",
+    )
     group.add_argument("-f", "--file", metavar="FILE", help="the text to read (default: 13,000 tokens of prose)")
     group.add_argument(
         "--question",
@@ -147,16 +169,17 @@ def run(args: argparse.Namespace) -> int:
     check_arguments(args)
     if args.plot is not None:
         check_plot(args.plot)
-    lengths, keeps = parse_lengths(args.n_prompt), split_keeps(args.keep)
+    lengths, keeps, here = parse_lengths(args.n_prompt), split_keeps(args.keep), machine()
     with _model_path(args) as path:
         draft = draft_options(args, path)
         model = model_facts(path, has_draft=args.model_draft is not None)
-        against = LLAMA_CPP if args.against == LLAMA_CPP else None
+        peer = None if args.peer is None else find_ik(args.peer_python)
+        others = [LLAMA_CPP] * (args.against == LLAMA_CPP) + [IK] * (peer is not None)
         asking = Asking(args.n_query, args.pool, args.max_revive)
         text, question = _text_and_question(args, model, max(lengths) + args.n_gen)
         plan = Plan(
             path=path,
-            contenders=contenders(keeps, asking, model.shape, against),
+            contenders=contenders(keeps, asking, model.shape, others),
             text=text,
             question=question,
             lengths=lengths,
@@ -170,6 +193,8 @@ def run(args: argparse.Namespace) -> int:
                 rpc_servers=args.rpc,
                 placement=args.placement,
                 weights=args.weights,
+                peer_python="" if peer is None else peer.python,
+                peer_flash_attn=args.peer_flash_attn != "off",
                 **draft,
             ),
             with_memory=args.memory,
@@ -178,7 +203,7 @@ def run(args: argparse.Namespace) -> int:
         rows, interrupted = _measure(plan)
     if rows:
         read = RANDOM if _reads_random(args) else str(args.file or TEXT.name)
-        _show(args, rows, Conditions(model, machine(), plan.settings, read))
+        _show(args, rows, Conditions(model, here, plan.settings, read, peer))
     return EXIT_INTERRUPTED if interrupted else 0
 
 
@@ -234,7 +259,7 @@ def _measure(plan: Plan) -> tuple[list[Row], bool]:
 
 
 def _show(args: argparse.Namespace, rows: list[Row], conditions: Conditions) -> None:
-    title = f"{Path(conditions.model.path).name}: {describe(conditions.model, conditions.machine, conditions.settings)}"
+    title = f"{Path(conditions.model.path).name}: {describe(conditions)}"
     if args.output == "json":
         print(json.dumps(to_records(rows, conditions), indent=2, ensure_ascii=False))
     elif args.output == "jsonl":
@@ -245,6 +270,7 @@ def _show(args: argparse.Namespace, rows: list[Row], conditions: Conditions) -> 
     if args.plot is not None:
         settings = conditions.settings
         where = f"{settings.n_threads} {'core' if settings.n_threads == 1 else 'cores'}, {conditions.machine.cpu_info}"
+        where += f" ({conditions.machine.isa})"
         where += f", {conditions.machine.gpu_info}" if settings.n_gpu_layers else ""
         write_plot(rows, args.plot, f"Time to first token: {Path(conditions.model.path).name}", where)
         say(f"wrote {args.plot}")

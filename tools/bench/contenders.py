@@ -17,6 +17,7 @@ from ..schedule_options import Asking, ModelShape, schedule_of, split_schedules
 
 LAZYGGUF = "lazygguf"
 LLAMA_CPP = "llama-cpp-python"
+IK = "ik_llama.cpp"  # in a process of its own
 DENSE = "off"
 DEFAULT_KEEPS = ("auto",)  # beside "off"
 DEFAULT_LENGTHS = ("512,2048,4096,8192",)
@@ -28,15 +29,15 @@ _RANGE = re.compile(r"(\d+)-(\d+)([+*])(\d+)")
 class Contender:
     """One way to read a prompt."""
 
-    engine: str  # LAZYGGUF or LLAMA_CPP
+    engine: str  # LAZYGGUF, LLAMA_CPP or IK
     keep: str = DENSE  # the keep schedule as the command line named it; "off" is dense
     schedule: Optional[KeepSchedule] = None  # what it came to for the model; None is dense
 
     @property
     def label(self) -> str:
         """Its name in tables and plots."""
-        if self.engine == LLAMA_CPP:
-            return "llama.cpp"
+        if self.engine != LAZYGGUF:
+            return {LLAMA_CPP: "llama.cpp"}.get(self.engine, self.engine)
         spelling = str(self.schedule) if self.schedule is not None else DENSE
         return self.keep if self.keep in (spelling, DENSE) else f"{self.keep} ({spelling})"
 
@@ -94,11 +95,17 @@ def _range(part: str, first: int, last: int, sign: str, step: int) -> list[int]:
     return values
 
 
-def contenders(keeps: Sequence[str], asking: Asking, shape: ModelShape, against: Optional[str]) -> list[Contender]:
+def contenders(keeps: Sequence[str], asking: Asking, shape: ModelShape, others: Sequence[str]) -> list[Contender]:
     """The rows of a benchmark, in the order in which they take turns.
+
+    Args:
+        keeps: of lazygguf's rows.
+        asking: who asks in spelled schedules.
+        shape: of the model.
+        others: the engines that come first, LLAMA_CPP and IK.
 
     Raises:
         ValueError: a schedule is wrong or does not fit the model.
     """
-    rows = [Contender(LLAMA_CPP)] if against is not None else []
+    rows = [Contender(engine) for engine in others]
     return rows + [Contender(LAZYGGUF, keep, schedule_of(keep, asking, shape)) for keep in keeps]

@@ -1,7 +1,8 @@
 """lazygguf and llama-cpp-python behind one face: read tokens, give logits, forget.
 
-Owns how both are opened with the same settings. All contenders of lazygguf share one copy of the weights;
-llama-cpp-python holds its own. Both run with flash attention and an F16 K/V cache.
+Owns how all engines are opened with the same settings, a peer's process (``peer.py``) too. All contenders of lazygguf
+share one copy of the weights; each other engine holds its own. All run with flash attention, but for a peer where it is
+left out, and with an F16 K/V cache.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from lazygguf.model.parts import ModelParts
 from lazygguf.read.context import TokenContext
 from lazygguf.read.prompt import Prompt
 
-from .contenders import LLAMA_CPP, Contender
+from .contenders import IK, LLAMA_CPP, Contender
+from .peer import PeerProcess
 
 Logits = npt.NDArray[np.float32]
 TYPE_KV = "f16"
@@ -32,7 +34,8 @@ TYPE_KV = "f16"
 class Settings:
     """What every engine is opened with. What llama-cpp-python lacks is lazygguf's alone (see ``ModelOptions``).
 
-    ``draft`` is the path of a draft model, for the contenders whose schedules prune before layer 0.
+    ``draft`` is the path of a draft model, for the contenders whose schedules prune before layer 0. What begins with
+    ``peer_`` is a peer's alone: the Python that has it, and whether it uses flash attention.
     """
 
     n_threads: int
@@ -46,10 +49,13 @@ class Settings:
     weights: str = "fast"
     draft: Optional[str] = None
     second_look: float = 0.05
+    peer_python: str = ""
+    peer_flash_attn: bool = True
 
     def options(self) -> ModelOptions:
         """The same for ``LazyModel``."""
-        return ModelOptions(**asdict(self), n_batch=self.n_ubatch)
+        ours = {name: value for name, value in asdict(self).items() if not name.startswith("peer_")}
+        return ModelOptions(**ours, n_batch=self.n_ubatch)
 
 
 class Counts(NamedTuple):
@@ -148,8 +154,13 @@ class LlamaCppEngine:
         pass
 
 
+AnyEngine = Union[Engine, PeerProcess]
+
+
 @contextlib.contextmanager
-def open_engines(path: str, contenders: Sequence[Contender], settings: Settings) -> Iterator[dict[Contender, Engine]]:
+def open_engines(
+    path: str, contenders: Sequence[Contender], settings: Settings
+) -> Iterator[dict[Contender, AnyEngine]]:
     """Opens every contender, in order, for the block.
 
     Raises:
@@ -162,8 +173,26 @@ def open_engines(path: str, contenders: Sequence[Contender], settings: Settings)
         for contender in contenders:
             if contender.engine == LLAMA_CPP:
                 engines[contender] = LlamaCppEngine(path, settings)
+            elif contender.engine == IK:
+                engines[contender] = _open_peer(path, settings)
             else:
                 parts = parts or stack.enter_context(ModelParts(path, options, placed_for))
                 engines[contender] = LazyEngine(parts.context(contender.schedule, options.draft is not None))
             stack.callback(engines[contender].close)
         yield engines
+
+
+def _open_peer(path: str, settings: Settings) -> PeerProcess:
+    process = PeerProcess(settings.peer_python)
+    try:
+        process.open(
+            path,
+            n_ctx=settings.n_ctx,
+            n_ubatch=settings.n_ubatch,
+            n_threads=settings.n_threads,
+            flash_attn=settings.peer_flash_attn,
+        )
+    except BaseException:
+        process.close()
+        raise
+    return process

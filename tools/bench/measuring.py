@@ -21,12 +21,13 @@ from lazygguf.cli.terminal import interrupt_cancels
 from lazygguf.errors import LazyError
 
 from ..child_process import child_command
-from .contenders import Contender
-from .engines import Engine, Settings, open_engines
+from .contenders import IK, Contender
+from .engines import AnyEngine, Settings, open_engines
 from .text import Script, script
 from .timing import Row, interleave, make_rows, measure
 
 OnTurn = Callable[[str], None]
+Peaks = dict[Contender, int]
 
 _STATUS = Path("/proc/self/status")
 
@@ -74,7 +75,7 @@ def run_plan(plan: Plan, on_turn: OnTurn = lambda what: None) -> Iterator[list[R
 
 
 def _measure_length(
-    plan: Plan, n_prompt: int, engines: dict[Contender, Engine], peaks: dict[Contender, int], on_turn: OnTurn
+    plan: Plan, n_prompt: int, engines: dict[Contender, AnyEngine], peaks: Peaks, on_turn: OnTurn
 ) -> list[Row]:
     test_time = datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -85,9 +86,9 @@ def _measure_length(
     return make_rows(samples, n_prompt, plan.n_gen, peaks, test_time)
 
 
-def _peaks(plan: Plan, on_turn: OnTurn) -> dict[int, dict[Contender, int]]:
+def _peaks(plan: Plan, on_turn: OnTurn) -> dict[int, Peaks]:
     """Peak bytes by prompt length and contender; empty without memory."""
-    peaks: dict[int, dict[Contender, int]] = {}
+    peaks: dict[int, Peaks] = {}
     for n_prompt in plan.lengths if plan.with_memory else ():
         settings = replace(plan.settings, n_ctx=n_prompt + plan.n_gen)
         peaks[n_prompt] = {}
@@ -122,7 +123,9 @@ def main() -> int:
     contender = Contender.from_dict(job["contender"])
     with open_engines(job["path"], [contender], Settings(**job["settings"])) as engines:
         measure(engines[contender], Script(**job["script"]))
-        print(own_peak_bytes())
+        own = own_peak_bytes()
+    # a peer is a process of its own, which has ended here
+    print(_max_rss(resource.RUSAGE_CHILDREN) if contender.engine == IK else own)
     return 0
 
 
@@ -135,5 +138,9 @@ def own_peak_bytes() -> int:
         lines = _STATUS.read_text(encoding="ascii", errors="replace").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        return peak if sys.platform == "darwin" else peak * 1024
+        return _max_rss(resource.RUSAGE_SELF)
+
+
+def _max_rss(who: int) -> int:
+    peak = resource.getrusage(who).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .contenders import LLAMA_CPP
+from .contenders import IK, LAZYGGUF, LLAMA_CPP
 from .timing import Row
 
 # Okabe and Ito's colours, told apart by colour-blind readers and in grey
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _GREY = "#666666"
+_STYLES = {LAZYGGUF: ("-", "o"), LLAMA_CPP: ("--", "s"), IK: (":", "^")}  # line and marker
 
 
 def write_plot(rows: list[Row], path: Path, title: str, subtitle: str) -> None:
@@ -40,18 +41,19 @@ def write_plot(rows: list[Row], path: Path, title: str, subtitle: str) -> None:
 
 
 def _draw(axes: Any, rows: list[Row], i: int) -> Any:
-    """One contender's line, for the legend without its bars; llama.cpp's is grey and dashed."""
+    """One contender's line, for the legend without its bars; those of other engines are grey and broken."""
     spreads = [row.spread("ttft") for row in rows]
     medians = [spread.median for spread in spreads]
     errors = [[s.median - s.least for s in spreads], [s.most - s.median for s in spreads]]
-    theirs = rows[0].contender.engine == LLAMA_CPP
+    engine = rows[0].contender.engine
+    line_style, marker = _STYLES[engine]
     drawn = axes.errorbar(
         [row.n_prompt for row in rows],
         medians,
         yerr=errors,
-        color=_GREY if theirs else _COLOURS[(i - 1) % len(_COLOURS)],
-        linestyle="--" if theirs else "-",
-        marker="s" if theirs else "o",
+        color=_COLOURS[(i - 1) % len(_COLOURS)] if engine == LAZYGGUF else _GREY,
+        linestyle=line_style,
+        marker=marker,
         markersize=4.5,
         linewidth=1.8,
         capsize=3,

@@ -7,20 +7,36 @@ time, after so many), pp2048+tg64 (both, the first token sampled between them). 
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, Optional
+
+import llama_cpp
 
 from lazygguf import __version__
-from lazygguf._ffi import NativeFile, list_devices
+from lazygguf._ffi import NativeFile, isa, list_devices
 from lazygguf.files.model_file import ModelFile
 
 from ..schedule_options import ModelShape
 from . import ggml_calls
-from .contenders import LAZYGGUF, LLAMA_CPP
+from .contenders import IK, LAZYGGUF, LLAMA_CPP
 from .engines import TYPE_KV, Settings
+from .peer import PeerFacts
 from .timing import Row
+
+# What llama.cpp's system info calls an instruction set, and what LAZYGGUF_ISA does; best first.
+_ISAS = {
+    "AVX512_VNNI": "avx512vnni",
+    "AVX512": "avx512",
+    "AVX_VNNI": "avxvnni",
+    "AVX2": "avx2",
+    "AVX": "avx",
+    "MATMUL_INT8": "i8mm",
+    "DOTPROD": "dotprod",
+    "NEON": "neon",
+}
 
 
 @dataclass(frozen=True)
@@ -44,6 +60,7 @@ class Machine:
     gpu_info: str
     backends: str
     build_commit: str  # of the ggml that both engines run on
+    isa: str  # the instruction set that lazygguf's kernels use
 
 
 def model_facts(path: str, has_draft: bool = False) -> ModelFacts:
@@ -76,22 +93,11 @@ def machine() -> Machine:
     found = list_devices()
     kinds = ("CPU", "ACCEL"), ("GPU", "IGPU")  # as llama-bench sums up
     cpu, gpu = (", ".join(d.description.strip() for d in found if d.type in kind) for kind in kinds)
-    return Machine(cpu, gpu, ",".join(ggml_calls.backends()), ggml_calls.commit())
+    return Machine(cpu, gpu, ",".join(ggml_calls.backends()), ggml_calls.commit(), isa())
 
 
 def _shown_params(n: int) -> str:
     return f"{n / 1e9:.2f} B" if n >= 1e9 else f"{n / 1e6:.2f} M"
-
-
-def describe(model: ModelFacts, machine: Machine, settings: Settings) -> str:
-    """Model and machine in one line."""
-    where = ", ".join(filter(None, (settings.device or machine.gpu_info, settings.rpc_servers)))
-    placed = f"{settings.n_gpu_layers} layers on the GPU by {settings.placement}"
-    gpu = f", {where}, {placed}" if settings.n_gpu_layers else ""
-    return (
-        f"{model.model_type}, {model.n_bytes / 2**20:,.0f} MiB; {settings.n_threads} threads of {machine.cpu_info}"
-        f"{gpu}; n_ubatch {settings.n_ubatch}, flash attention, weights {settings.weights}"
-    )
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,24 @@ class Conditions:
     machine: Machine
     settings: Settings
     text: str  # what was read: the path of a text, or "random tokens"
+    peer: Optional[PeerFacts] = None  # where one was measured
+
+
+def describe(conditions: Conditions) -> str:
+    """Model and machine in one line."""
+    model, machine, settings = conditions.model, conditions.machine, conditions.settings
+    where = ", ".join(filter(None, (settings.device or machine.gpu_info, settings.rpc_servers)))
+    placed = f"{settings.n_gpu_layers} layers on the GPU by {settings.placement}"
+    gpu = f", {where}, {placed}" if settings.n_gpu_layers else ""
+    isas = f"kernels: lazygguf {machine.isa}, ggml {engine_isa(LLAMA_CPP, conditions)}"
+    flash = "flash attention"
+    if conditions.peer is not None:
+        isas += f", {IK} {conditions.peer.version} {engine_isa(IK, conditions)}"
+        flash += "" if settings.peer_flash_attn else f" (not {IK})"
+    return (
+        f"{model.model_type}, {model.n_bytes / 2**20:,.0f} MiB; {settings.n_threads} threads of {machine.cpu_info}"
+        f"{gpu}; {isas}; n_ubatch {settings.n_ubatch}, {flash}, weights {settings.weights}"
+    )
 
 
 def to_records(rows: list[Row], conditions: Conditions) -> list[dict[str, Any]]:
@@ -119,7 +143,11 @@ def _records(row: Row, conditions: Conditions) -> list[dict[str, Any]]:
     records = []
     for name, part, (n_prompt, n_gen, n_depth) in tests:
         counts = {"n_prompt": n_prompt, "n_gen": n_gen, "n_depth": n_depth, "test_time": row.test_time}
-        ratios = {"ratio_dense": row.ratio_dense(part), "ratio_llama_cpp": row.ratio_llama_cpp(part)}
+        ratios = {
+            "ratio_dense": row.ratio_dense(part),
+            "ratio_llama_cpp": row.ratio_llama_cpp(part),
+            "ratio_ik": row.ratio_ik(part),
+        }
         records.append({"test": name, **common, **counts, **_times(row, part), **_ours(row), **ratios})
     return records
 
@@ -129,7 +157,8 @@ def _common(conditions: Conditions, row: Row) -> dict[str, Any]:
     engine = row.contender.engine
     return {
         "engine": engine,
-        "engine_version": version("llama-cpp-python") if engine == LLAMA_CPP else __version__,
+        "engine_version": _engine_version(engine, conditions),
+        "engine_isa": engine_isa(engine, conditions),
         "lazygguf_version": __version__,
         "build_number": None,  # llama-bench counts commits; the library does not tell
         **asdict(machine),
@@ -146,12 +175,33 @@ def _common(conditions: Conditions, row: Row) -> dict[str, Any]:
         "devices": settings.device,
         "rpc_servers": settings.rpc_servers,
         "placement": settings.placement,
-        "flash_attn": 1,
+        "flash_attn": int(engine != IK or settings.peer_flash_attn),
         "weights": settings.weights if engine == LAZYGGUF else "as-is",
         "draft_filename": settings.draft,
         "use_mmap": True,
         "text": conditions.text,
     }
+
+
+def _engine_version(engine: str, conditions: Conditions) -> str:
+    if engine == IK and conditions.peer is not None:
+        return conditions.peer.version
+    return version("llama-cpp-python") if engine == LLAMA_CPP else __version__
+
+
+def engine_isa(engine: str, conditions: Conditions) -> str:
+    """The instruction set of its kernels."""
+    if engine == LAZYGGUF:
+        return conditions.machine.isa
+    if engine == IK and conditions.peer is not None:
+        return isa_of(conditions.peer.system_info)
+    return isa_of(llama_cpp.llama_print_system_info().decode("ascii", "replace"))
+
+
+def isa_of(system_info: str) -> str:
+    """The best instruction set that llama.cpp's line of system info has ("AVX2 = 1 | AVX512 = 0"); "plain" for none."""
+    found = set(re.findall(r"(\w+) = 1", system_info))
+    return next((isa for name, isa in _ISAS.items() if name in found), "plain")
 
 
 def _times(row: Row, part: str) -> dict[str, Any]:

@@ -64,6 +64,8 @@ def ratio_table(rows: list[Row], markdown: bool = False) -> Table:
         columns.append(("TTFT, decode, total / dense", lambda row: _ratios(row.ratio_dense)))
     if rows[0].llama_cpp is not None:
         columns.append(("TTFT, decode, total / llama.cpp", lambda row: _ratios(row.ratio_llama_cpp)))
+    if rows[0].ik is not None:
+        columns.append(("TTFT, decode, total / ik", lambda row: _ratios(row.ratio_ik)))
     return _table(rows, columns, markdown)
 
 

@@ -18,8 +18,9 @@ from typing import Callable, NamedTuple, Optional, TypeVar
 
 import numpy as np
 
-from .contenders import LLAMA_CPP, Contender
-from .engines import Engine, Logits
+from .contenders import IK, LAZYGGUF, LLAMA_CPP, Contender
+from .engines import AnyEngine, Logits
+from .peer import PeerProcess
 from .text import Script
 
 Clock = Callable[[], float]
@@ -56,8 +57,11 @@ class Spread(NamedTuple):
     most: float
 
 
-def measure(engine: Engine, script: Script, clock: Clock = time.perf_counter) -> Sample:
-    """One run: the prompt is read at once, the tokens after it one at a time."""
+def measure(engine: AnyEngine, script: Script, clock: Clock = time.perf_counter) -> Sample:
+    """One run: the prompt is read at once, the tokens after it one at a time. A peer has a clock of its own."""
+    if isinstance(engine, PeerProcess):
+        run = engine.measure(script.ids, script.n_prompt)
+        return Sample(run.prefill_s, run.ttft_s, run.decode_s, 1.0, None, None, logits_hash(run.logits))
     engine.reset()
     begin = clock()
     engine.read(script.ids[: script.n_prompt], script.n_asked)
@@ -86,7 +90,7 @@ def measure(engine: Engine, script: Script, clock: Clock = time.perf_counter) ->
 
 
 def interleave(
-    engines: Mapping[Turn, Engine],
+    engines: Mapping[Turn, AnyEngine],
     script: Script,
     repeats: int,
     on_turn: Callable[[Turn], None] = lambda turn: None,
@@ -133,9 +137,10 @@ class Row:
     n_prompt: int  # n_prompt, n_gen: tokens of the prompt, tokens after it
     n_gen: int
     samples: Sequence[Sample]  # its runs
-    # dense, llama_cpp: the runs of those rows in the same rounds; None where there is no such row
+    # dense, llama_cpp, ik: the runs of those rows in the same rounds; None where there is no such row
     dense: Optional[Sequence[Sample]] = None
     llama_cpp: Optional[Sequence[Sample]] = None
+    ik: Optional[Sequence[Sample]] = None
     peak_bytes: Optional[int] = None  # peak RSS of a process that does such a run alone; None where it was not measured
     test_time: str = ""  # when its runs began, ISO 8601, UTC
 
@@ -163,6 +168,10 @@ class Row:
         """How many times faster than llama.cpp."""
         return self._ratio(part, self.llama_cpp)
 
+    def ratio_ik(self, part: str) -> Optional[float]:
+        """How many times faster than ik_llama.cpp."""
+        return self._ratio(part, self.ik)
+
     @property
     def token_share(self) -> float:
         """Share of the dense work that reading the prompt took, a draft's work included."""
@@ -182,7 +191,7 @@ class Row:
     def reached(self) -> Optional[float]:
         """Share of the ideal that the prefill reached: dense time / own time / ideal."""
         ratio = self.ratio_dense("prefill")
-        return None if ratio is None or self.contender.engine == LLAMA_CPP else ratio / self.ideal_speedup
+        return None if ratio is None or self.contender.engine != LAZYGGUF else ratio / self.ideal_speedup
 
     @property
     def logits_hash(self) -> str:
@@ -207,8 +216,9 @@ def make_rows(
 ) -> list[Row]:
     """The rows of one prompt length, in the order of the contenders."""
     dense = next((runs for contender, runs in samples.items() if contender.is_dense), None)
-    theirs = next((runs for contender, runs in samples.items() if contender.engine == LLAMA_CPP), None)
+    by_engine = {contender.engine: runs for contender, runs in samples.items()}
+    llama_cpp, ik = by_engine.get(LLAMA_CPP), by_engine.get(IK)
     return [
-        Row(contender, n_prompt, n_gen, runs, dense, theirs, peaks.get(contender), test_time)
+        Row(contender, n_prompt, n_gen, runs, dense, llama_cpp, ik, peaks.get(contender), test_time)
         for contender, runs in samples.items()
     ]

@@ -53,18 +53,18 @@ def test_prompt_lengths_are_lists_and_ranges_as_llama_bench_takes_them() -> None
 
 
 def test_the_rows_are_llama_cpp_then_dense_then_the_schedules() -> None:
-    rows = contenders(["off", "3:0.5"], Asking(n_query=8, pool=7, max_revive=2), SHAPE, LLAMA_CPP)
+    rows = contenders(["off", "3:0.5"], Asking(n_query=8, pool=7, max_revive=2), SHAPE, [LLAMA_CPP])
     schedule = KeepSchedule.parse("3:0.5", n_query=8, pool=7, max_revive=2)
     assert rows == [Contender(LLAMA_CPP), Contender(LAZYGGUF), Contender(LAZYGGUF, "3:0.5", schedule)]
     assert [row.label for row in rows] == ["llama.cpp", "off", "3:0.5"]
     assert [row.is_dense for row in rows] == [False, True, False]
-    assert contenders(["off"], Asking(), SHAPE, None) == [Contender(LAZYGGUF)]
+    assert contenders(["off"], Asking(), SHAPE, []) == [Contender(LAZYGGUF)]
 
 
 def test_auto_and_profiles_ask_as_they_say_themselves(tmp_path: Path) -> None:
     profile = tmp_path / "p.json"
     profile.write_text(KeepSchedule.parse("2:0.5", pool=3).to_json(), encoding="utf-8")
-    auto, own = contenders(["auto", str(profile)], Asking(n_query=8, pool=7), SHAPE, None)
+    auto, own = contenders(["auto", str(profile)], Asking(n_query=8, pool=7), SHAPE, [])
     assert auto.schedule == KeepSchedule.auto(10)
     assert own.schedule == KeepSchedule.parse("2:0.5", pool=3)
     assert auto.label == "auto (5:0.5,7:0.3)"
@@ -72,13 +72,13 @@ def test_auto_and_profiles_ask_as_they_say_themselves(tmp_path: Path) -> None:
 
 def test_a_schedule_that_does_not_fit_the_model_is_refused() -> None:
     with pytest.raises(ValueError, match="il is 9, expected at most 8"):
-        contenders(["off", "9:0.5"], Asking(), SHAPE, None)
+        contenders(["off", "9:0.5"], Asking(), SHAPE, [])
     with pytest.raises(ValueError, match="il is -1"):
-        contenders(["-1:0.5"], Asking(), SHAPE, None)
+        contenders(["-1:0.5"], Asking(), SHAPE, [])
 
 
 def test_a_contender_survives_the_way_to_a_child_process() -> None:
-    for row in contenders(["off", "3:0.5,5:0.2"], Asking(n_query="question"), SHAPE, LLAMA_CPP):
+    for row in contenders(["off", "3:0.5,5:0.2"], Asking(n_query="question"), SHAPE, [LLAMA_CPP]):
         assert Contender.from_dict(row.to_dict()) == row
 
 

@@ -193,7 +193,7 @@ def test_runs_that_do_not_agree_in_their_logits_show_it() -> None:
 
 CONDITIONS = Conditions(
     model=ModelFacts("m.gguf", "llama 1.00 B Q4_K", 4000, 1000, 320, 512, ModelShape(6, 4, {})),
-    machine=Machine("a CPU", "", "CPU", "abc123"),
+    machine=Machine("a CPU", "", "CPU", "abc123", "avx2"),
     settings=Settings(n_threads=2, n_ctx=108, n_ubatch=64),
     text="t.txt",
 )
@@ -204,7 +204,7 @@ LLAMA_BENCH = (
 )
 OURS = (
     "ttft_ms tokens_computed_pct keep kv_bytes aux_bytes peak_bytes ideal_speedup reached ratio_dense ratio_llama_cpp "
-    "logits_hash"
+    "ratio_ik isa engine_isa logits_hash"
 )
 
 
