@@ -42,6 +42,7 @@ class ScriptedSession:
         self.closed = False
         self.on_eval: Callable[[], None] = lambda: None
         self._has_logits = False
+        self._marked = -1
 
     @property
     def n_tokens(self) -> int:
@@ -62,6 +63,7 @@ class ScriptedSession:
         self.evals.append(([int(token) for token in ids], query_span))
         if self.n_prompt is None or len(ids) > 1:
             self.n_prompt = len(self.ids) + len(ids)
+            self._marked = -1
         self.ids.extend(int(token) for token in ids)
         self._has_logits = True
 
@@ -80,8 +82,12 @@ class ScriptedSession:
         return None
 
     def trim(self, n_tokens: int) -> None:
+        if n_tokens < len(self.ids):
+            self._has_logits = n_tokens == self._marked
         del self.ids[n_tokens:]
-        self._has_logits = False
+
+    def mark(self) -> None:
+        self._marked = self.n_tokens
 
     def cached(self, segment: int) -> np.ndarray:
         return self.live(segment)

@@ -192,7 +192,10 @@ class NativeSession:
         return _Record(out, (layers, native))
 
     def logits(self) -> Optional[npt.NDArray[np.float32]]:
-        """Logits of the newest token, (n_vocab,) float32, a copy; None before the first eval and after a trim."""
+        """Logits of the newest token, (n_vocab,) float32, a copy.
+
+        None before the first eval, and after a trim that is not one to a mark.
+        """
         pointer = lib.lazy_session_logits(self._handle)
         if pointer == ffi.NULL:
             return None
@@ -211,6 +214,14 @@ class NativeSession:
     def trim(self, n_tokens: int) -> None:
         """Keeps the first ``n_tokens`` tokens, forgets the rest."""
         check(lib.lazy_session_trim(self._handle, n_tokens))
+
+    def mark(self) -> None:
+        """Remembers the state: a trim to this many tokens brings it back, with its logits.
+
+        What was revived since then is forgotten, so that going on gives the same again. There is one mark. It lasts
+        while single tokens are read, until a shorter trim, a forget or a reset.
+        """
+        check(lib.lazy_session_mark(self._handle))
 
     def forget(self, positions: npt.ArrayLike) -> None:
         """Gives the K/V rows of old tokens back: they wait unread, until scores want them.

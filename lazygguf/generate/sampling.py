@@ -21,7 +21,8 @@ from ..errors import LazyError
 from ..text.grammar import GrammarFilter, GrammarLike
 from ..text.tokenizer import Tokenizer
 
-SEED_MAX = 2**32 - 1
+SEED_MAX = 2**32 - 1  # to llama.cpp's samplers this number says "draw one"
+SEED_MAX_INSTEAD = 2_654_435_769  # whose answers seed SEED_MAX gives here: any other number would do
 MIROSTAT_M = 100  # tokens that mirostat 1 estimates from, llama.cpp's fixed value
 INT32_MAX = 2**31 - 1
 
@@ -43,7 +44,8 @@ class SamplingParams:
         frequency_penalty: subtracted per occurrence among them.
         presence_penalty: subtracted once from each token among them.
         last_n: sampled tokens that the penalties look at.
-        seed: 0 to 2**32 - 1 makes the choice repeatable; None or -1 draws a new seed.
+        seed: 0 to 2**32 - 1 makes the choice repeatable; None or -1 draws a new seed. 2**32 - 1 is repeatable too,
+            where ``llama_cpp`` draws one: it gives what 2654435769 gives.
         logit_bias: added to the logits, by token id; ``-inf`` forbids a token.
         mirostat_mode: 1 or 2 replace top_k, top_p, min_p and typical_p by mirostat (arXiv:2007.14966); 0 is
             off.
@@ -199,7 +201,9 @@ def _parts(params: SamplingParams, n_vocab: int) -> list[Any]:
         parts.append(llama_cpp.llama_sampler_init_penalties(n_vocab, params.last_n, *penalties))
     if params.temperature == 0:
         return [*parts, llama_cpp.llama_sampler_init_greedy()]
-    seed = secrets.randbits(32) if params.seed in (None, -1) else params.seed
+    seed = secrets.randbelow(SEED_MAX) if params.seed is None or params.seed == -1 else params.seed
+    if seed == SEED_MAX:
+        seed = SEED_MAX_INSTEAD
     if params.mirostat_mode:
         return [*parts, llama_cpp.llama_sampler_init_temp(params.temperature), _mirostat(params, n_vocab, seed)]
     return [

@@ -88,7 +88,8 @@ class ModelOptions:
             enough to answer; 0 never reads more.
         headings: a regular expression; lines whose begin it matches (``r"#+ "``: Markdown's headings) are always read
             when a draft chooses.
-        seed: makes every sampled answer repeatable; None or -1 draws new ones.
+        seed: makes the answers repeatable, of the same calls in the same order; None or -1 draws new ones. A seed
+            given with a call makes that one's answer repeatable.
         type_k: type of the K cache, ``"f16"``, ``"f32"`` or ``"q8_0"``.
         type_v: type of the V cache, likewise.
         chat_template: a Jinja template used instead of the model's own.

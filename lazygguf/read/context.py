@@ -50,6 +50,7 @@ class TokenContext:
         self._holder: dict[str, object] = {}  # "step": who is inside the session; see _step
         self._pid = os.getpid()
         self._generation = 0
+        self._marked: Optional[Prompt] = None  # what the session's mark holds
         self._cancelled = False  # a plain flag: an Event's own lock can be lost to Ctrl-C
 
     @property
@@ -100,6 +101,8 @@ class TokenContext:
     def read_prompt(self, prompt: Prompt) -> None:
         """Makes the context hold exactly this prompt, with logits, reading only what is not there already.
 
+        The prompt that was read last comes back as it was, whatever was generated since.
+
         Raises:
             ContextFullError: it does not fit.
         """
@@ -107,12 +110,17 @@ class TokenContext:
         self.check_room(n_prompt)
         with self._step() as session:
             n_common = self._tokens.n_common(prompt.ids)
-            if n_common == n_prompt == session.n_tokens and session.logits() is not None:
-                self.stats = _all_reused(n_prompt, session)
-                return
+            if n_common == n_prompt and (n_prompt == session.n_tokens or prompt == self._marked):
+                self._tokens.trim(n_prompt)
+                if session.logits() is not None:
+                    self._mark(session, prompt)
+                    self.stats = _all_reused(n_prompt, session)
+                    return
             n_common = min(n_common, n_prompt - 1)  # the last token is read again: it gives the logits
+            self._marked = None
             self._tokens.trim(n_common)
             self._read(session, prompt.after(n_common))
+            self._mark(session, prompt)
 
     def step(self, token: int, generation: int) -> None:
         """Reads one sampled token."""
@@ -176,6 +184,11 @@ class TokenContext:
         session.eval(tokens, new.query_span, self._on_progress, scores, protect=new.protect)
         self.stats = stats_of_steps([session.stats()], n_past, time.perf_counter() - begin)
         self.stats.draft_note = self.draft_note
+
+    def _mark(self, session: Session, prompt: Prompt) -> None:
+        """Makes the prompt that has been read the one to come back to."""
+        session.mark()
+        self._marked = replace(prompt, ids=list(prompt.ids))
 
     def _on_progress(self, n_done: int, n_total: int) -> None:
         self._check_cancelled()

@@ -266,6 +266,9 @@ lazy_status lazy_session_reset(lazy_session * session) {
 lazy_status lazy_session_trim(lazy_session * session, int32_t n_tokens) {
     return exclusive(session, [&] { session->sess.trim(n_tokens); });
 }
+lazy_status lazy_session_mark(lazy_session * session) {
+    return exclusive(session, [&] { session->sess.mark(); });
+}
 lazy_status lazy_session_forget(lazy_session * session, const int32_t * positions, int32_t n) {
     return exclusive(session, [&] { session->sess.forget(positions, n); });
 }

@@ -294,7 +294,7 @@ void          lazy_session_free(lazy_session * session);
 lazy_status   lazy_session_eval(lazy_session * session, const int32_t * tokens, int32_t n,
                                 const lazy_eval_params * params); // params may be NULL
 // Of the newest token: F32 [n_vocab], valid until the next call on the session; NULL before the first eval and
-// after a trim or reset.
+// after a reset or a trim, but for a trim to a mark.
 const float * lazy_session_logits(const lazy_session * session);
 int32_t       lazy_session_n_tokens(const lazy_session * session);
 int32_t       lazy_session_n_ctx(const lazy_session * session);
@@ -302,6 +302,9 @@ int32_t       lazy_session_n_ctx(const lazy_session * session);
 const char *  lazy_session_notes(const lazy_session * session);
 lazy_status   lazy_session_reset(lazy_session * session);
 lazy_status   lazy_session_trim(lazy_session * session, int32_t n_tokens); // keeps positions [0, n_tokens)
+// Remembers the state: a trim to this many tokens brings it back with its logits, and forgets what was revived since.
+// One mark; it lasts while single tokens are read, until a shorter trim, a forget or a reset.
+lazy_status   lazy_session_mark(lazy_session * session);
 // Gives the K/V rows of n positions back, the newest token's not: they wait unread, as if they had not gone on before
 // layer 0. Only with a pruning point there (il -1).
 lazy_status   lazy_session_forget(lazy_session * session, const int32_t * positions, int32_t n);

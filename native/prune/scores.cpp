@@ -21,7 +21,7 @@ std::vector<float> score_window::combine(const std::vector<int32_t> & asking, in
     for (size_t h = 0; h < static_cast<size_t>(n_head_); ++h) {
         std::fill(sum.begin(), sum.end(), 0.0);
         for (const int32_t pos : asking) {
-            const std::vector<float> & row = rows_.at(pos)[h];
+            const std::vector<float> & row = (*rows_.at(pos))[h];
             for (size_t i = 0; i < row.size(); ++i) {
                 const bool is_max = query_max_ && !std::isnan(row[i]); // NaN must come through
                 sum[i] = is_max ? std::max<double>(sum[i], row[i]) : sum[i] + row[i];

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <vector>
 
 namespace lazygguf {
@@ -18,7 +19,9 @@ class score_window {
 
     bool has(int32_t pos) const { return rows_.count(pos) > 0; }
     // Remembers what the token at `pos` looked at: (n_head) rows by position, 0 where a position was not live.
-    void add(int32_t pos, std::vector<std::vector<float>> by_head) { rows_[pos] = std::move(by_head); }
+    void add(int32_t pos, std::vector<std::vector<float>> by_head) {
+        rows_[pos] = std::make_shared<const std::vector<std::vector<float>>>(std::move(by_head));
+    }
     // Forgets every asking token that is not among these (ascending).
     void keep_only(const std::vector<int32_t> & positions);
     // Forgets the positions >= n_tokens.
@@ -31,7 +34,8 @@ class score_window {
   private:
     int n_head_;
     bool query_max_;
-    std::map<int32_t, std::vector<std::vector<float>>> rows_;
+    // shared: a copy of the window is a note of which rows it has
+    std::map<int32_t, std::shared_ptr<const std::vector<std::vector<float>>>> rows_;
 };
 
 } // namespace lazygguf

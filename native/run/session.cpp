@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <set>
 
@@ -245,6 +246,9 @@ void session::commit(step & st) {
         windows_[i].keep_only(st.plan.query[i]);
     }
     const step_extent & extent = st.plan.extent;
+    if (!extent.is_decode()) {
+        mark_ = {};
+    }
     n_tokens_ = extent.n_tokens;
     memory_.n_saved = saved_after(schedule_, extent, memory_.n_saved, st.now.revived.size());
     memory_.question = st.plan.question;
@@ -282,6 +286,30 @@ void session::reset() {
     tokens_.clear();
     memory_ = {};
     result_ = {};
+    mark_ = {};
+}
+
+void session::mark() {
+    mark_ = {n_tokens_, {}, windows_, memory_, result_};
+    for (const segment_cache & seg : segments_) {
+        mark_.held.push_back(seg.cells.positions());
+    }
+}
+
+// The session holds more tokens than the mark.
+void session::go_back() {
+    for (size_t s = 0; s < segments_.size(); ++s) {
+        const std::vector<int32_t> now = segments_[s].cells.positions();
+        std::vector<int32_t> gone;
+        std::set_difference(now.begin(), now.end(), mark_.held[s].begin(), mark_.held[s].end(),
+                            std::back_inserter(gone));
+        segments_[s].erase(gone);
+    }
+    windows_ = mark_.windows;
+    memory_ = mark_.memory;
+    result_ = mark_.result;
+    n_tokens_ = mark_.n_tokens;
+    tokens_.resize(static_cast<size_t>(n_tokens_));
 }
 
 void session::trim(int32_t n_tokens) {
@@ -290,6 +318,13 @@ void session::trim(int32_t n_tokens) {
     }
     if (n_tokens == n_tokens_) {
         return;
+    }
+    if (n_tokens == mark_.n_tokens) {
+        go_back();
+        return;
+    }
+    if (n_tokens < mark_.n_tokens) {
+        mark_ = {};
     }
     for (segment_cache & seg : segments_) {
         seg.cells.trim(n_tokens);
@@ -316,6 +351,7 @@ void session::forget(const int32_t * positions, int32_t n) {
         }
     }
     mdl_.links.check();
+    mark_ = {};
     for (segment_cache & seg : segments_) {
         seg.erase({positions, positions + n});
     }

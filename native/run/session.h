@@ -40,6 +40,16 @@ struct step_result {
     traffic moved;
 };
 
+// A state that a session goes back to. The rows that it held then are still in the caches, as they were: a row never
+// changes, it is only taken out.
+struct session_mark {
+    int32_t n_tokens = -1;                   // -1: there is none
+    std::vector<std::vector<int32_t>> held;  // by segment: positions with a row, ascending
+    std::vector<score_window> windows;
+    step_memory memory;
+    step_result result;
+};
+
 class session {
   public:
     session(const model & mdl, const session_params & params, keep_schedule schedule);
@@ -47,6 +57,10 @@ class session {
     // Reads tokens[0..n) after those held. On failure the session is as it was.
     void eval(const int32_t * tokens, int32_t n, const eval_params & params);
     void reset();
+    // Remembers the state: a trim to this many tokens brings it back, with what the last eval gave. What was read and
+    // revived since then is forgotten, so that asking again gives the same. Lasts while single tokens are read, until a
+    // shorter trim, a forget or a reset.
+    void mark();
     void trim(int32_t n_tokens);
     void forget(const int32_t * positions, int32_t n);
     void cancel() { cancel_.store(true); }
@@ -80,6 +94,8 @@ class session {
     step_memory memory_;
     step_result result_;
 
+    session_mark mark_;
+
     bool is_last(size_t s) const { return s + 1 == segments_.size(); }
     bool gives_logits() const { return params_.n_layer == mdl_.hp.n_layer; }
     const segment_cache * after(size_t s) const { return is_last(s) ? nullptr : &segments_[s + 1]; }
@@ -89,6 +105,7 @@ class session {
     void run_segment(step & st, size_t s);
     std::vector<float> score(const step & st, size_t s) const;
     void commit(step & st);
+    void go_back();
     void roll_back(const step & st);
 
     // The parts of run_segment().

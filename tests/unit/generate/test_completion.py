@@ -113,6 +113,24 @@ def test_the_same_prompt_again_is_not_read() -> None:
     assert (context.stats.n_reused, context.stats.token_share) == (3, 0.0)
 
 
+def test_the_same_prompt_after_an_answer_comes_back_without_being_read() -> None:
+    _, context, session = run(b"hello")
+    n_evals, ids = len(session.evals), session.ids[:3]
+    context.read_prompt(Prompt(ids))
+    assert len(session.evals) == n_evals and context.ids == ids
+    assert (context.stats.n_reused, context.stats.token_share) == (3, 0.0)
+    assert int(np.argmax(context.logits())) == ord("h")
+
+
+def test_the_same_tokens_with_another_question_are_read_again() -> None:
+    session = ScriptedSession(b"ab")
+    context = TokenContext(session)
+    context.read_prompt(Prompt([1, 2, 3, 4], (1, 3)))
+    context.step(9, context.begin())
+    context.read_prompt(Prompt([1, 2, 3, 4], (2, 4)))
+    assert session.evals[-1] == ([4], (3, 4))
+
+
 def test_a_prompt_that_the_context_goes_beyond_is_read_again_from_its_last_token() -> None:
     session = ScriptedSession(b"ab")
     context = TokenContext(session)

@@ -16,7 +16,7 @@ from llama_cpp.llama_grammar import LlamaGrammar
 from tiny_gguf import TinyConfig
 
 from lazygguf.errors import LazyError
-from lazygguf.generate.sampling import Sampler, SamplingParams
+from lazygguf.generate.sampling import SEED_MAX, Sampler, SamplingParams
 from lazygguf.text.grammar import grammar_of_response_format, grammar_of_schema
 from lazygguf.text.tokenizer import Tokenizer
 
@@ -45,6 +45,15 @@ def test_the_same_seed_gives_the_same_tokens(tokenizer: Tokenizer, logits: np.nd
     assert sample(tokenizer, logits, seed=7, **params) == sample(tokenizer, logits, seed=7, **params)
     assert sample(tokenizer, logits, seed=7, **params) != sample(tokenizer, logits, seed=8, **params)
     assert sample(tokenizer, logits, seed=-1, **params) != sample(tokenizer, logits, **params)
+
+
+@pytest.mark.parametrize("params", [{}, {"mirostat_mode": 1}, {"mirostat_mode": 2}, {"top_k": 0, "temperature": 2.0}])
+def test_the_largest_seed_is_a_seed_and_not_a_wish_for_a_new_one(
+    tokenizer: Tokenizer, logits: np.ndarray, params: dict[str, Any]
+) -> None:
+    drawn = [sample(tokenizer, logits, seed=SEED_MAX, **params) for _ in range(3)]
+    assert drawn[0] == drawn[1] == drawn[2] == sample(tokenizer, logits, seed=2_654_435_769, **params)
+    assert drawn[0] != sample(tokenizer, logits, seed=SEED_MAX - 1, **params)
 
 
 def test_the_tokens_are_those_of_llama_cpps_own_chain(tokenizer: Tokenizer, logits: np.ndarray) -> None:

@@ -386,6 +386,74 @@ def test_a_dense_session_that_was_trimmed_goes_on_as_a_fresh_one(model: NativeMo
         assert state_of(trimmed) == state_of(fresh)
 
 
+@pytest.mark.parametrize("n_turns", [1, 2])
+def test_a_trim_to_a_mark_brings_the_state_back_as_it_was(
+    model: NativeModel, schedule: Optional[KeepSchedule], n_turns: int
+) -> None:
+    session = new_session(model, schedule)
+    for turn in range(n_turns):
+        session.eval(prompt(60, seed=turn))
+        session.eval([7])
+    session.eval(prompt(20, seed=9), (n_turns * 61 + 5, n_turns * 61 + 10))
+    session.mark()
+    before, found = state_of(session), []
+    for _ in range(3):
+        steps = []
+        for token in prompt(12, seed=4):
+            session.eval([token])
+            steps.append(state_of(session))
+        found.append(steps)
+        if schedule is not None:
+            held = [set(step) for step in steps[-1].cached]
+            assert any(held[s] - set(before.cached[s]) - set(range(before.n_tokens, 256)) for s in (1, 2))  # came back
+        session.trim(before.n_tokens)
+        assert state_of(session) == before
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_mark_lasts_until_its_tokens_are_changed(model: NativeModel) -> None:
+    session = new_session(model, LAZY)
+
+    def comes_back() -> bool:
+        session.trim(60)
+        return session.logits() is not None
+
+    def marked() -> None:
+        session.reset()
+        session.eval(prompt(60))
+        session.mark()
+        session.eval([5])
+
+    marked()
+    assert comes_back()
+    session.eval([6])
+    assert comes_back()
+    for change in (
+        lambda: session.eval(prompt(2)),  # a prompt may bring back any number, and gives rows to old tokens
+        lambda: (session.trim(59), session.eval(prompt(2))),
+        lambda: (session.reset(), session.eval(prompt(61))),
+    ):
+        marked()
+        change()
+        assert not comes_back()
+
+
+def test_a_step_that_fails_leaves_the_mark(model: NativeModel, schedule: Optional[KeepSchedule]) -> None:
+    session = new_session(model, schedule)
+    session.eval(prompt(60))
+    session.mark()
+    before = state_of(session)
+    session.eval([5])
+
+    def fail(done: int, total: int) -> None:
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        session.eval(prompt(40, seed=1), None, fail)
+    session.trim(60)
+    assert state_of(session) == before
+
+
 def test_a_lazy_session_that_was_trimmed_to_nothing_is_a_fresh_one(model: NativeModel) -> None:
     trimmed, fresh = new_session(model, LAZY), new_session(model, LAZY)
     trimmed.eval(prompt(100))
