@@ -91,6 +91,7 @@ class Draft:
         self._model = model
         self._profile = model.profile
         self._texts = PromptTexts(target, self._knows)
+        self._pieces: dict[int, bytes] = {}  # its own tokens' bytes, as far as it has met them
         n_layer = self._profile.n_layer
         self._reader = AttentionReader(
             model.weights, n_layer, n_ctx=model.n_ctx, n_ubatch=n_ubatch, n_threads=n_threads
@@ -146,7 +147,9 @@ class Draft:
     def _own_tokens(self, text: bytes) -> tuple[list[int], Spans]:
         tokenizer = self._model.tokenizer
         ids = tokenizer.tokenize(text, add_bos=False, special=True)
-        spans = token_spans(text, [tokenizer.piece(token, special=True) for token in ids])
+        for token in set(ids) - self._pieces.keys():
+            self._pieces[token] = tokenizer.piece(token, special=True)
+        spans = token_spans(text, [self._pieces[token] for token in ids])
         bos = tokenizer.token_bos()
         if tokenizer.add_bos and ids and ids[0] != bos:
             return [bos, *ids], np.concatenate([np.zeros((1, 2), np.int64), spans])
