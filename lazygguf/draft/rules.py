@@ -73,9 +73,11 @@ def _best(scores: Floats, n: int) -> Mask:
 def _fragments(scores: Floats, is_kept: Mask) -> Mask:
     """(n_tokens,), the kept tokens that stand in short runs."""
     edges = np.flatnonzero(np.diff(np.pad(is_kept, 1).astype(np.int8)))
+    begins, ends = edges[::2], edges[1::2]
+    n_always = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.isposinf(scores))])  # before each place
+    is_fragment = (ends - begins < MIN_RUN) & (n_always[ends] == n_always[begins])
     found = np.zeros(len(scores), np.bool_)
-    for begin, end in zip(edges[::2], edges[1::2]):
-        found[begin:end] = end - begin < MIN_RUN and not np.isposinf(scores[begin:end]).any()
+    found[is_kept] = np.repeat(is_fragment, ends - begins)
     return found
 
 

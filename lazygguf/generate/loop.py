@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Callable, Optional
+from typing import Callable, Optional
 
 import numpy as np
 import numpy.typing as npt
@@ -95,8 +95,9 @@ def generate(context: TokenContext, tokenizer: Tokenizer, request: Request) -> G
     stream = TextStream(request.stops)
     n_room = context.n_ctx - len(request.prompt.ids)
     n_most = n_room if request.max_tokens is None else min(request.max_tokens, n_room)
+    ids = HookIds(context)
     with Sampler(tokenizer, request.sampling, request.grammar) as sampler:
-        steps = sample_tokens(context, sampler, request)
+        steps = sample_tokens(context, sampler, request, ids)
         with contextlib.closing(steps):
             for n, (token, logits) in enumerate(steps, start=1):
                 if tokenizer.is_eog(token):
@@ -104,7 +105,7 @@ def generate(context: TokenContext, tokenizer: Tokenizer, request: Request) -> G
                     return
                 data = tokenizer.piece(token)
                 text = stream.feed(data)
-                reason = _finish_reason(stream, request, context, token, logits, n >= n_most)
+                reason = _finish_reason(stream, request, ids, token, logits, n >= n_most)
                 logprob = None
                 if request.n_logprobs is not None:
                     logprob = token_logprob(tokenizer, logits, token, request.n_logprobs)
@@ -113,16 +114,41 @@ def generate(context: TokenContext, tokenizer: Tokenizer, request: Request) -> G
                     return
 
 
+class HookIds:
+    """A context's ids as logits processors and stopping criteria get them.
+
+    They are gathered as they come, not made anew from the whole context for every token. Nothing may be taken out of
+    the context meanwhile.
+    """
+
+    def __init__(self, context: TokenContext) -> None:
+        self._context = context
+        self._ids = np.empty(0, np.int32)
+        self._n = 0
+
+    def array(self, *more: int) -> npt.NDArray[np.int32]:
+        """All ids, and these after them, a copy."""
+        new = self._context.ids_from(self._n)
+        n = self._n + len(new)
+        if n + len(more) > len(self._ids):
+            self._ids = np.resize(self._ids, self._context.n_ctx + len(more))
+        self._ids[self._n : n + len(more)] = [*new, *more]
+        self._n = n
+        return self._ids[: n + len(more)].copy()
+
+
 def sample_tokens(
-    context: TokenContext, sampler: Sampler, request: Request
+    context: TokenContext, sampler: Sampler, request: Request, ids: Optional[HookIds] = None
 ) -> Generator[tuple[int, Logits], None, None]:
     """Reads the prompt, then samples until the context is full: each token with the logits it was chosen from.
 
     A token is read into the context when the next one is asked for. Keeps the counts and times of ``context.stats``.
+    ``ids`` are those that logits processors get.
     """
+    hook_ids = HookIds(context) if ids is None else ids
 
     def choose(logits: Logits) -> int:
-        token = sampler.sample(_process(request, context, logits))
+        token = sampler.sample(_process(request, hook_ids, logits))
         sampler.accept(token)
         return token
 
@@ -220,23 +246,23 @@ def token_logprob(tokenizer: Tokenizer, logits: Logits, token: int, n_top: int) 
     return TokenLogprob(tokenizer.piece(token), float(logprobs[token]), best)
 
 
-def _process(request: Request, context: TokenContext, logits: Logits) -> Logits:
+def _process(request: Request, ids: HookIds, logits: Logits) -> Logits:
     if not request.logits_processors:
         return logits
-    ids = np.asarray(context.ids, np.int32)
+    read = ids.array()
     scores: Logits = logits.copy()
     for process in request.logits_processors:
-        scores = np.asarray(process(ids, scores), np.float32)
+        scores = np.asarray(process(read, scores), np.float32)
     return scores
 
 
 def _finish_reason(
-    stream: TextStream, request: Request, context: TokenContext, token: int, logits: Logits, is_last: bool
+    stream: TextStream, request: Request, ids: HookIds, token: int, logits: Logits, is_last: bool
 ) -> Optional[str]:
     if stream.stopped:
         return "stop"
     if request.stopping_criteria:
-        ids: Any = np.asarray([*context.ids, token], np.int32)
-        if any(criterion(ids, logits) for criterion in request.stopping_criteria):
+        read = ids.array(token)
+        if any(criterion(read, logits) for criterion in request.stopping_criteria):
             return "stop"
     return "length" if is_last else None

@@ -64,6 +64,11 @@ class TokenContext:
         self._open()
         return self._tokens.ids
 
+    def ids_from(self, n: int) -> list[int]:
+        """The token ids after the first ``n``, a copy."""
+        self._open()
+        return self._tokens.ids_from(n)
+
     def logits(self) -> Optional[npt.NDArray[np.float32]]:
         """Logits after the newest token, (n_vocab,); None where nothing was read since the last reset."""
         with self._step() as session:

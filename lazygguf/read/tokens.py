@@ -25,6 +25,10 @@ class SessionTokens:
         """The ids, a copy."""
         return self._ids[: self._session.n_tokens]
 
+    def ids_from(self, n: int) -> list[int]:
+        """The ids after the first ``n``, a copy."""
+        return self._ids[n : self._session.n_tokens]
+
     def settle(self) -> int:
         """Makes list and session agree after a step that may have been interrupted; how many tokens there are."""
         n_tokens = self._session.n_tokens

@@ -10,7 +10,7 @@ from pathlib import Path
 from lazygguf.tools.bench.text import TEXT
 from report import Report
 
-PARTS = ("speed", "parity", "memory", "needle", "session")
+PARTS = ("speed", "parity", "memory", "needle", "session", "long_context")
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -19,11 +19,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("-m", "--model", required=True, help="GGUF file")
     parser.add_argument("-md", "--model-draft", help="GGUF file of the draft (session)")
     parser.add_argument("-k", "--keep", action="append", default=[], help="keep schedule; may be repeated")
-    parser.add_argument("-p", "--lengths", type=int, nargs="+", default=[512, 2048], help="prompt tokens (speed)")
-    parser.add_argument("-r", "--repeats", type=int, default=5, help="counted runs (speed)")
+    parser.add_argument("-p", "--lengths", type=int, nargs="+", help="prompt tokens (speed, long_context)")
+    parser.add_argument("-r", "--repeats", type=int, default=5, help="counted runs (speed, long_context)")
     parser.add_argument("-n", "--samples", type=int, default=20, help="prompts (needle), sessions (session)")
     parser.add_argument("-t", "--threads", type=int, default=2)
     parser.add_argument("-f", "--text", type=Path, default=TEXT, help="text to read")
+    parser.add_argument("--plot", type=Path, metavar="PNG", help="time and memory by length (long_context)")
     return parser.parse_args(argv)
 
 

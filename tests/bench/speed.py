@@ -15,16 +15,17 @@ from report import Report
 
 from lazygguf.text.tokenizer import Tokenizer
 
+LENGTHS = (512, 2048)
 N_DECODE = 64
 
 
 def run(args: argparse.Namespace, report: Report) -> None:
-    facts = model_facts(args.model)
+    facts, lengths = model_facts(args.model), sorted(args.lengths or LENGTHS)
     plan = Plan(
         path=args.model,
         contenders=contenders(split_keeps(args.keep), Asking(), facts.shape, [LLAMA_CPP]),
-        text=text_ids(Tokenizer(args.model), max(args.lengths) + N_DECODE, str(args.text)),
-        lengths=sorted(args.lengths),
+        text=text_ids(Tokenizer(args.model), lengths[-1] + N_DECODE, str(args.text)),
+        lengths=lengths,
         n_gen=N_DECODE,
         repeats=args.repeats,
         settings=Settings(n_threads=args.threads),

@@ -85,6 +85,25 @@ def test_a_logits_processor_changes_what_is_sampled() -> None:
     assert text_of(run(b"hello", max_tokens=2, logits_processors=[only_z])[0]) == ("zz", "length")
 
 
+def test_hooks_get_all_ids_so_far_each_time_in_an_array_of_their_own() -> None:
+    seen: list[list[int]] = []
+
+    def note(ids: np.ndarray, scores: np.ndarray) -> np.ndarray:
+        seen.append(ids.tolist())
+        ids[:] = 0
+        return scores
+
+    def criterion(ids: np.ndarray, logits: np.ndarray) -> bool:
+        seen.append(ids.tolist())
+        ids[:] = 0
+        return False
+
+    run(b"hello", max_tokens=3, logits_processors=[note], stopping_criteria=[criterion])
+    text = [*PROMPT, *b"hel"]
+    n = len(PROMPT)
+    assert seen == [text[:n], text[: n + 1], text[: n + 1], text[: n + 2], text[: n + 2], text[: n + 3]]
+
+
 def test_stats_tell_the_share_of_work_and_the_revived_tokens() -> None:
     _, context, _ = run(b"hello")
     stats = context.stats
