@@ -50,9 +50,11 @@ LAZY_INLINE floats to_floats(ints x) { return _mm512_cvtepi32_ps(x); }
 LAZY_INLINE floats load_halves(const char * p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
 }
+LAZY_INLINE ints load_short_ints(const char * p) { // without sign
+    return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
+}
 LAZY_INLINE floats load_brain_halves(const char * p) {
-    const ints wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
-    return _mm512_castsi512_ps(_mm512_slli_epi32(wide, 16));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(load_short_ints(p), 16));
 }
 
 #elif defined(__AVX2__)
@@ -83,9 +85,11 @@ LAZY_INLINE floats to_floats(ints x) { return _mm256_cvtepi32_ps(x); }
 LAZY_INLINE floats load_halves(const char * p) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
 }
+LAZY_INLINE ints load_short_ints(const char * p) { // without sign
+    return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
+}
 LAZY_INLINE floats load_brain_halves(const char * p) {
-    const ints wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(wide, 16));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(load_short_ints(p), 16));
 }
 
 #elif defined(__ARM_NEON)
@@ -119,6 +123,9 @@ LAZY_INLINE floats mul_add(floats a, floats b, floats c) { return vfmaq_f32(c, a
 LAZY_INLINE floats to_floats(ints x) { return vcvtq_f32_s32(x); }
 LAZY_INLINE floats load_halves(const char * p) {
     return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t *>(p))));
+}
+LAZY_INLINE ints load_short_ints(const char * p) { // without sign
+    return vreinterpretq_s32_u32(vmovl_u16(vld1_u16(reinterpret_cast<const uint16_t *>(p))));
 }
 LAZY_INLINE floats load_brain_halves(const char * p) {
     return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(reinterpret_cast<const uint16_t *>(p)), 16));
@@ -167,12 +174,12 @@ LAZY_INLINE floats load_halves(const char * p) {
     std::memcpy(x, p, sizeof x);
     return floats{ggml_fp16_to_fp32(x[0]), ggml_fp16_to_fp32(x[1]), ggml_fp16_to_fp32(x[2]), ggml_fp16_to_fp32(x[3])};
 }
-LAZY_INLINE floats load_brain_halves(const char * p) {
+LAZY_INLINE ints load_short_ints(const char * p) { // without sign
     uint16_t x[N_LANES];
     std::memcpy(x, p, sizeof x);
-    const unsigned_ints wide = {x[0], x[1], x[2], x[3]};
-    return reinterpret_cast<floats>(wide << 16);
+    return ints{x[0], x[1], x[2], x[3]};
 }
+LAZY_INLINE floats load_brain_halves(const char * p) { return reinterpret_cast<floats>(load_short_ints(p) << 16); }
 
 #endif
 

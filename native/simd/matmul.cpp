@@ -501,6 +501,9 @@ ggml_custom_op_t kernel_of(ggml_type type) {
         case GGML_TYPE_Q5_1: return multiply<GGML_TYPE_Q5_1>;
         case GGML_TYPE_Q8_0: return multiply<GGML_TYPE_Q8_0>;
         case GGML_TYPE_IQ4_NL: return multiply<GGML_TYPE_IQ4_NL>;
+        case GGML_TYPE_IQ4_XS: return multiply<GGML_TYPE_IQ4_XS>;
+        case GGML_TYPE_Q2_K: return multiply<GGML_TYPE_Q2_K>;
+        case GGML_TYPE_Q3_K: return multiply<GGML_TYPE_Q3_K>;
         case GGML_TYPE_Q4_K: return multiply<GGML_TYPE_Q4_K>;
         case GGML_TYPE_Q5_K: return multiply<GGML_TYPE_Q5_K>;
         case GGML_TYPE_Q6_K: return multiply<GGML_TYPE_Q6_K>;

@@ -38,6 +38,9 @@ constexpr packed_block packed_block_of(ggml_type type) {
         case GGML_TYPE_Q5_0: return {{{0, 2, 1}, {2, 4, 1, true}, {6, 4, 4}}, 3};
         case GGML_TYPE_Q5_1: return {{{0, 2, 2}, {4, 4, 1, true}, {8, 4, 4}}, 3};
         case GGML_TYPE_Q8_0: return {{{0, 2, 1}, {2, 4, 8}}, 2};
+        case GGML_TYPE_IQ4_XS: return {{{0, 2, 2}, {4, 4, 1}, {8, 4, 32}}, 3};
+        case GGML_TYPE_Q2_K: return {{{80, 2, 2}, {0, 4, 4}, {16, 4, 16}}, 3};
+        case GGML_TYPE_Q3_K: return {{{108, 2, 1}, {96, 4, 3}, {0, 4, 8}, {32, 4, 16}}, 4};
         case GGML_TYPE_Q4_K: return {{{0, 2, 2}, {4, 4, 3}, {16, 4, 32}}, 3};
         case GGML_TYPE_Q5_K: return {{{0, 2, 2}, {4, 4, 3}, {16, 4, 8}, {48, 4, 32}}, 4};
         case GGML_TYPE_Q6_K: return {{{208, 2, 1}, {192, 4, 4}, {128, 4, 16}, {0, 4, 32}}, 4};

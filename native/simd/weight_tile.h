@@ -1,7 +1,7 @@
 // weight_tile.h: a few rows of a quantized matrix, 32 columns at a time, as bytes ready to be multiplied.
 //
 // Reads the layout of packed_layout.h. Every type becomes the same thing: weight = d * code + m, with d and m by row;
-// Q6_K has a d for each half of the 32 columns.
+// Q2_K, Q3_K and Q6_K have a d for each half of the 32 columns.
 #pragma once
 
 #include <ggml.h>
@@ -14,8 +14,8 @@ struct weight_tile {
     ints q[8];     // codes of four columns each, a lane per row
     floats d;      // of all 32 columns, or of the last 16
     floats m;      // the same
-    floats d_low;  // Q6_K: of the first 16
-    floats m_diff; // Q6_K: m of the first 16, less m of the last
+    floats d_low;  // of the first 16, where the halves differ
+    floats m_diff; // m of the first 16, less m of the last
 };
 
 constexpr int WORDS = 4 * N_LANES;  // bytes of a word of four bytes, all rows
@@ -38,7 +38,20 @@ template <> struct traits<GGML_TYPE_Q4_K> : traits_of<15, true, 8> {};
 template <> struct traits<GGML_TYPE_Q5_K> : traits_of<31, true, 8> {};
 template <> struct traits<GGML_TYPE_Q6_K> : traits_of<63, true, 8> {};
 
-constexpr bool has_halves(ggml_type type) { return type == GGML_TYPE_Q6_K; }
+template <> struct traits<GGML_TYPE_IQ4_XS> : traits_of<SIGNED_CODES, !HAS_SIGNED_CODES, 8> {};
+template <> struct traits<GGML_TYPE_Q2_K> : traits_of<3, true, 8> {};
+template <> struct traits<GGML_TYPE_Q3_K> : traits_of<7, true, 8> {};
+
+constexpr bool has_halves(ggml_type type) {
+    return type == GGML_TYPE_Q2_K || type == GGML_TYPE_Q3_K || type == GGML_TYPE_Q6_K;
+}
+
+// The values that the codes of IQ4_NL and IQ4_XS stand for; where the kernel wants them unsigned, with 128 added.
+LAZY_INLINE ints look_up_values(ints codes) {
+    constexpr int8_t VALUES[] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+    const ints values = look_up(VALUES, codes);
+    return HAS_SIGNED_CODES ? values : bit_xor(values, splat_bytes(0x80));
+}
 
 LAZY_INLINE ints low_nibbles(ints x) { return bit_and(x, splat_bytes(15)); }
 LAZY_INLINE ints high_nibbles(ints x) { return bit_and(shift_right<4>(x), splat_bytes(15)); }
@@ -103,10 +116,8 @@ template <ggml_type type, int ZERO> class small_blocks {
             tile->q[7] = bit_or(tile->q[7], fifth_bits<7>(fifth));
         }
         if constexpr (type == GGML_TYPE_IQ4_NL) {
-            // the sixteen values of the type; with 128 added where codes are unsigned
-            constexpr int8_t VALUES[] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
             for (ints & q : tile->q) {
-                q = HAS_SIGNED_CODES ? look_up(VALUES, q) : bit_xor(look_up(VALUES, q), splat_bytes(0x80));
+                q = look_up_values(q);
             }
         }
     }
@@ -234,6 +245,125 @@ template <> class weight_rows<GGML_TYPE_Q6_K> {
         }
         return bit_and(x, splat_bytes(0x30));
     }
+};
+
+// Bits 2 * J and 2 * J + 1 of each byte.
+template <int J> LAZY_INLINE ints low_two_bits(ints x) { return bit_and(shift_right<2 * J>(x), splat_bytes(3)); }
+
+// Q2_K: blocks of 256, sixteen times 16 with a 4-bit scale and minimum each, in one byte.
+template <> class weight_rows<GGML_TYPE_Q2_K> {
+  public:
+    explicit weight_rows(const char * rows) : next_(rows) {}
+
+    LAZY_INLINE void begin() {
+        d_ = load_halves(next_);
+        minus_d_min_ = sub(splat(0.0F), load_halves(next_ + HALVES));
+    }
+    LAZY_INLINE void next() { next_ += BLOCK_BYTES; }
+
+    template <int I> LAZY_INLINE void unpack(weight_tile * tile) const {
+        const char * codes = next_ + 2 * HALVES + 4 * WORDS + I / 4 * 8 * WORDS;
+        for (int j = 0; j < 8; ++j) {
+            tile->q[j] = low_two_bits<I % 4>(load_ints(codes + j * WORDS));
+        }
+        const ints both = load_ints(next_ + 2 * HALVES + I / 2 * WORDS);
+        const ints scales = low_nibbles(both);
+        const ints mins = high_nibbles(both);
+        constexpr int BYTE = I % 2 * 2;
+        tile->d_low = mul(d_, byte_of<BYTE>(scales));
+        tile->d = mul(d_, byte_of<BYTE + 1>(scales));
+        tile->m = mul(minus_d_min_, byte_of<BYTE + 1>(mins));
+        tile->m_diff = sub(mul(minus_d_min_, byte_of<BYTE>(mins)), tile->m);
+    }
+
+  private:
+    static constexpr int BLOCK_BYTES = 2 * HALVES + 20 * WORDS;
+
+    const char * next_;
+    floats d_{}, minus_d_min_{};
+};
+
+// Q3_K: blocks of 256, sixteen times 16 with a 6-bit scale each; the third bits of codes stand apart.
+template <> class weight_rows<GGML_TYPE_Q3_K> {
+  public:
+    explicit weight_rows(const char * rows) : next_(rows) {}
+
+    LAZY_INLINE void begin() {
+        d_ = load_halves(next_);
+        const ints a = load_ints(next_ + HALVES);
+        const ints b = load_ints(next_ + HALVES + WORDS);
+        const ints high = load_ints(next_ + HALVES + 2 * WORDS);
+        scales_[0] = bit_or(low_nibbles(a), shift_left<4>(low_two_bits<0>(high)));
+        scales_[1] = bit_or(low_nibbles(b), shift_left<4>(low_two_bits<1>(high)));
+        scales_[2] = bit_or(high_nibbles(a), shift_left<4>(low_two_bits<2>(high)));
+        scales_[3] = bit_or(high_nibbles(b), shift_left<4>(low_two_bits<3>(high)));
+    }
+    LAZY_INLINE void next() { next_ += BLOCK_BYTES; }
+
+    template <int I> LAZY_INLINE void unpack(weight_tile * tile) const {
+        const char * third = next_ + HALVES + 3 * WORDS;
+        const char * codes = next_ + HALVES + 11 * WORDS + I / 4 * 8 * WORDS;
+        for (int j = 0; j < 8; ++j) {
+            const ints two = low_two_bits<I % 4>(load_ints(codes + j * WORDS));
+            tile->q[j] = bit_or(two, third_bits<I>(load_ints(third + j * WORDS)));
+        }
+        const floats minus_zero = splat(-4.0F);
+        tile->d_low = mul(d_, scale<I % 2 * 2>(scales_[I / 2]));
+        tile->d = mul(d_, scale<I % 2 * 2 + 1>(scales_[I / 2]));
+        tile->m = mul(tile->d, minus_zero);
+        tile->m_diff = mul(sub(tile->d_low, tile->d), minus_zero);
+    }
+
+  private:
+    static constexpr int BLOCK_BYTES = HALVES + 27 * WORDS;
+
+    const char * next_;
+    floats d_{};
+    ints scales_[4]{}; // four bytes each, with 32 added
+
+    template <int BYTE> LAZY_INLINE static floats scale(ints x) { return sub(byte_of<BYTE>(x), splat(32.0F)); }
+    // Bit I of each byte, as 4.
+    template <int I> LAZY_INLINE static ints third_bits(ints x) {
+        if constexpr (I > 2) {
+            x = shift_right<I - 2>(x);
+        } else if constexpr (I < 2) {
+            x = shift_left<2 - I>(x);
+        }
+        return bit_and(x, splat_bytes(4));
+    }
+};
+
+// IQ4_XS: blocks of 256, eight times 32 with a 6-bit scale each.
+template <> class weight_rows<GGML_TYPE_IQ4_XS> {
+  public:
+    explicit weight_rows(const char * rows) : next_(rows) {}
+
+    LAZY_INLINE void begin() {
+        d_ = load_halves(next_);
+        high_ = load_short_ints(next_ + HALVES);
+        low_ = load_ints(next_ + 2 * HALVES);
+    }
+    LAZY_INLINE void next() { next_ += BLOCK_BYTES; }
+
+    template <int I> LAZY_INLINE void unpack(weight_tile * tile) const {
+        const char * codes = next_ + 2 * HALVES + WORDS + 4 * I * WORDS;
+        for (int j = 0; j < 4; ++j) {
+            const ints bytes = load_ints(codes + j * WORDS);
+            tile->q[j] = look_up_values(low_nibbles(bytes));
+            tile->q[j + 4] = look_up_values(high_nibbles(bytes));
+        }
+        const ints high = shift_left<4>(bit_and(shift_right<2 * I>(high_), splat(3)));
+        const ints scale = bit_or(bit_and(shift_right<4 * I>(low_), splat(15)), high);
+        tile->d = mul(d_, sub(to_floats(scale), splat(32.0F)));
+        tile->m = mul(tile->d, splat(-128.0F)); // read where codes are unsigned
+    }
+
+  private:
+    static constexpr int BLOCK_BYTES = 2 * HALVES + 33 * WORDS;
+
+    const char * next_;
+    floats d_{};
+    ints high_{}, low_{}; // bits of the scales
 };
 
 } // namespace lazygguf::LAZY_ISA

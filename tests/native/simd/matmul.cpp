@@ -19,8 +19,9 @@ namespace {
 const matmul_kernels KERNELS = lazygguf::LAZY_ISA::matmul();
 
 constexpr ggml_type TYPES[] = {
-    GGML_TYPE_F32,  GGML_TYPE_F16,  GGML_TYPE_BF16,   GGML_TYPE_Q4_0, GGML_TYPE_Q4_1, GGML_TYPE_Q5_0,
-    GGML_TYPE_Q5_1, GGML_TYPE_Q8_0, GGML_TYPE_IQ4_NL, GGML_TYPE_Q4_K, GGML_TYPE_Q5_K, GGML_TYPE_Q6_K,
+    GGML_TYPE_F32,  GGML_TYPE_F16,  GGML_TYPE_BF16, GGML_TYPE_Q4_0,   GGML_TYPE_Q4_1,
+    GGML_TYPE_Q5_0, GGML_TYPE_Q5_1, GGML_TYPE_Q8_0, GGML_TYPE_Q2_K,   GGML_TYPE_Q3_K,
+    GGML_TYPE_Q4_K, GGML_TYPE_Q5_K, GGML_TYPE_Q6_K, GGML_TYPE_IQ4_NL, GGML_TYPE_IQ4_XS,
 };
 
 bool is_float(ggml_type type) { return ggml_blck_size(type) == 1; }
@@ -68,6 +69,26 @@ double weight_of(ggml_type type, const uint8_t * block, int i) {
             }
             return half_at(block) * scale * code - half_at(block + 2) * least;
         }
+        case GGML_TYPE_Q2_K: {
+            const int code = block[16 + i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3;
+            return half_at(block + 80) * (block[i / 16] & 15) * code - half_at(block + 82) * (block[i / 16] >> 4);
+        }
+        case GGML_TYPE_Q3_K: {
+            const int code = block[32 + i / 128 * 32 + i % 32] >> i % 128 / 32 * 2 & 3;
+            const int third = block[i % 32] >> i / 32 & 1;
+            const int j = i / 16;
+            const uint8_t * s = block + 96;
+            const int low = j < 8 ? s[j] & 15 : s[j - 8] >> 4;
+            const int scale = (low | (s[8 + j % 4] >> j / 4 * 2 & 3) << 4) - 32;
+            return half_at(block + 108) * scale * (code + 4 * third - 4);
+        }
+        case GGML_TYPE_IQ4_XS: {
+            const int j = i / 32;
+            const int high = (block[2] | block[3] << 8) >> 2 * j & 3;
+            const int scale = (block[4 + j / 2] >> j % 2 * 4 & 15 | high << 4) - 32;
+            const uint8_t byte = block[8 + 16 * j + i % 16];
+            return half_at(block) * scale * CODES[i % 32 < 16 ? byte & 15 : byte >> 4];
+        }
         default: { // Q6_K
             const int half = i / 128;
             const int quarter = i % 128 / 32;
@@ -97,6 +118,8 @@ std::vector<uint8_t> matrix_of(ggml_type type, int n_in, int n_out, std::mt19937
             case GGML_TYPE_Q5_1:
             case GGML_TYPE_Q4_K:
             case GGML_TYPE_Q5_K: std::memcpy(&bytes[i], scales, 4); break;
+            case GGML_TYPE_Q2_K: std::memcpy(&bytes[i + 80], scales, 4); break;
+            case GGML_TYPE_Q3_K: std::memcpy(&bytes[i + 108], scales, 2); break;
             case GGML_TYPE_Q6_K: std::memcpy(&bytes[i + 208], scales, 2); break;
             default: std::memcpy(&bytes[i], scales, 2); break;
         }

@@ -15,10 +15,11 @@ struct block_size {
     size_t n_bytes;
 };
 constexpr block_size BLOCKS[] = {
-    {GGML_TYPE_F32, 1, 4},      {GGML_TYPE_F16, 1, 2},      {GGML_TYPE_BF16, 1, 2},     {GGML_TYPE_I8, 1, 1},
-    {GGML_TYPE_I32, 1, 4},      {GGML_TYPE_Q4_0, 32, 18},   {GGML_TYPE_Q4_1, 32, 20},   {GGML_TYPE_Q5_0, 32, 22},
-    {GGML_TYPE_Q5_1, 32, 24},   {GGML_TYPE_Q8_0, 32, 34},   {GGML_TYPE_IQ4_NL, 32, 18}, {GGML_TYPE_Q4_K, 256, 144},
-    {GGML_TYPE_Q5_K, 256, 176}, {GGML_TYPE_Q6_K, 256, 210},
+    {GGML_TYPE_F32, 1, 4},      {GGML_TYPE_F16, 1, 2},        {GGML_TYPE_BF16, 1, 2},     {GGML_TYPE_I8, 1, 1},
+    {GGML_TYPE_I32, 1, 4},      {GGML_TYPE_Q4_0, 32, 18},     {GGML_TYPE_Q4_1, 32, 20},   {GGML_TYPE_Q5_0, 32, 22},
+    {GGML_TYPE_Q5_1, 32, 24},   {GGML_TYPE_Q8_0, 32, 34},     {GGML_TYPE_IQ4_NL, 32, 18}, {GGML_TYPE_Q2_K, 256, 84},
+    {GGML_TYPE_Q3_K, 256, 110}, {GGML_TYPE_IQ4_XS, 256, 136}, {GGML_TYPE_Q4_K, 256, 144}, {GGML_TYPE_Q5_K, 256, 176},
+    {GGML_TYPE_Q6_K, 256, 210},
 };
 
 const block_size & block_of(ggml_type type) {
