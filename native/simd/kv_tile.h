@@ -134,16 +134,22 @@ LAZY_LANES float_lanes::vec load_values(const ggml_fp16_t * p) {
 #endif
 
 // One row of V to its place in every panel; values past the last one up to a whole vector are zeros.
-template <typename T> void spread_row(const T * row, int n_values, float * out) {
+template <typename T> LAZY_LANES void spread_row(const T * row, int n_values, float * out) {
     using namespace float_lanes;
     int i = 0;
-    for (; i + LANES <= n_values; i += LANES) {
-        store(out + i / PANEL * panel_stride(TILE) + i % PANEL, load_values(row + i));
+    for (; i + PANEL <= n_values; i += PANEL, out += panel_stride(TILE)) {
+#pragma GCC unroll 4
+        for (int j = 0; j < PANEL; j += LANES) {
+            store(out + j, load_values(row + i + j));
+        }
+    }
+    for (; i + LANES <= n_values; i += LANES, out += LANES) {
+        store(out, load_values(row + i));
     }
     if (i < n_values) {
         T rest[LANES] = {};
         std::memcpy(rest, row + i, static_cast<size_t>(n_values - i) * sizeof(T));
-        store(out + i / PANEL * panel_stride(TILE) + i % PANEL, load_values(rest));
+        store(out, load_values(rest));
     }
 }
 
@@ -171,14 +177,16 @@ inline const float * as_floats(const ggml_tensor * t, const char * row, float * 
 // V: [n, n_values] of the tile, in panels of values.
 inline void unpack_rows(const tile_rows & in, scratch<float> & buffer, float * out) {
     const int n_values = static_cast<int>(in.t->ne[0]);
+#if LAZY_HAS_HALVES
+    if (in.t->type == GGML_TYPE_F16) {
+        for (int i = 0; i < in.n; ++i) {
+            spread_row(reinterpret_cast<const ggml_fp16_t *>(in.row(i)), n_values, out + i * PANEL);
+        }
+        return;
+    }
+#endif
     float * floats = buffer.reserve(static_cast<size_t>(n_values));
     for (int i = 0; i < in.n; ++i) {
-#if LAZY_HAS_HALVES
-        if (in.t->type == GGML_TYPE_F16) {
-            spread_row(reinterpret_cast<const ggml_fp16_t *>(in.row(i)), n_values, out + i * PANEL);
-            continue;
-        }
-#endif
         spread_row(as_floats(in.t, in.row(i), floats), n_values, out + i * PANEL);
     }
 }
