@@ -10,16 +10,18 @@ namespace {
 
 constexpr int32_t HIDDEN = std::numeric_limits<int32_t>::max();
 
-// Position held by each K/V row, HIDDEN where the row is free, padding, or not live in this step. A live position that
-// is computed in a later ubatch has no row yet; it is later than all that ask now.
-std::vector<int32_t> visible_rows(const ubatch & u, int32_t n_kv) {
-    std::vector<int32_t> rows(static_cast<size_t>(n_kv), HIDDEN);
+// The live positions and their K/V rows, and the position held by each row: HIDDEN where the row is free, padding, or
+// not live in this step. A live position that is computed in a later ubatch has no row yet; it is later than all that
+// ask now.
+void set_live(graph_inputs & in, const ubatch & u, int32_t n_kv) {
+    in.kv_pos.assign(static_cast<size_t>(n_kv), HIDDEN);
     for (const int32_t pos : u.live) {
         if (const int32_t row = u.cells.row_of(pos); row >= 0) {
-            rows[static_cast<size_t>(row)] = pos;
+            in.live_pos.push_back(pos);
+            in.live_rows.push_back(row);
+            in.kv_pos[static_cast<size_t>(row)] = pos;
         }
     }
-    return rows;
 }
 
 } // namespace
@@ -36,13 +38,7 @@ graph_inputs inputs_of(const ubatch & u, const graph_shape & shape) {
         in.kv_rows.push_back(u.cells.row_of(pos));
         in.tokens.push_back(u.tokens[static_cast<size_t>(pos)]);
     }
-    in.kv_pos = visible_rows(u, shape.n_kv);
-    for (const int32_t pos : u.live) {
-        if (const int32_t row = u.cells.row_of(pos); row >= 0) {
-            in.live_pos.push_back(pos);
-            in.live_rows.push_back(row);
-        }
-    }
+    set_live(in, u, shape.n_kv);
     for (size_t i = 0; shape.n_query > 0 && i < in.pos.size(); ++i) {
         if (contains(u.query, in.pos[i])) {
             in.query_rows.push_back(static_cast<int32_t>(i));

@@ -10,7 +10,7 @@
 
 #if defined(__AVX2__)
 #include <immintrin.h>
-#elif defined(__ARM_NEON)
+#elif defined(__aarch64__)
 #include <arm_neon.h>
 #endif
 
@@ -60,7 +60,7 @@ LAZY_LANES vec scale_by_bits(vec x, vec power) {
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), n));
 }
 
-#elif defined(__ARM_NEON)
+#elif defined(__aarch64__)
 
 constexpr int LANES = 4;
 constexpr int BLOCK_ROWS = 6;

@@ -36,7 +36,7 @@ struct tile_rows {
 };
 
 // Is there an instruction for half floats? And are K's rows transposed as such?
-#if defined(__AVX2__) || defined(__ARM_NEON)
+#if defined(__AVX2__) || defined(__aarch64__)
 #define LAZY_HAS_HALVES 1
 #else
 #define LAZY_HAS_HALVES 0
@@ -103,7 +103,7 @@ LAZY_LANES void transpose_floats(const float * const * rows, int first, float * 
     _mm_storeu_ps(p + PANEL, b);
     _mm_storeu_ps(p + 2 * PANEL, c);
     _mm_storeu_ps(p + 3 * PANEL, d);
-#elif defined(__ARM_NEON)
+#elif defined(__aarch64__)
     const float32x4x2_t ab = vtrnq_f32(vld1q_f32(rows[0] + first), vld1q_f32(rows[1] + first));
     const float32x4x2_t cd = vtrnq_f32(vld1q_f32(rows[2] + first), vld1q_f32(rows[3] + first));
     vst1q_f32(p, vcombine_f32(vget_low_f32(ab.val[0]), vget_low_f32(cd.val[0])));

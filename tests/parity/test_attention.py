@@ -77,6 +77,22 @@ def test_by_query_it_is_the_mean_over_the_heads_of_each_asking_row(
     assert np.abs(rows - expected).max() <= CLOSE
 
 
+@pytest.mark.parametrize("form", ["mean", "query", "head"])
+@pytest.mark.parametrize("type_kv", ["f16", "q8_0"])
+def test_on_the_cpu_it_has_the_same_bits_in_ubatches_of_any_size(tiny_model: Write, form: str, type_kv: str) -> None:
+    path, _ = tiny_model(TinyConfig(n_embd=128))
+    model = NativeModel(path, weights="fast")
+    ids, span = prompt(300), (150, 270)
+
+    def read(n_ubatch: int, n_threads: int) -> np.ndarray:
+        with AttentionReader(model, n_ctx=512, n_ubatch=n_ubatch, n_threads=n_threads, type_kv=type_kv) as reader:
+            return reader.read(ids, span, by_head=form == "head", by_query=form == "query")
+
+    expected = read(512, 2)
+    for n_ubatch, n_threads in ((1, 1), (7, 3), (100, 2)):
+        assert np.array_equal(read(n_ubatch, n_threads), expected)
+
+
 @pytest.mark.parametrize("n_layer", range(1, N_LAYER + 1))
 def test_a_reader_that_stops_early_sees_what_the_whole_model_sees_there(tiny_model: Write, n_layer: int) -> None:
     path, _ = tiny_model(TinyConfig())

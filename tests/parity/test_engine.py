@@ -213,7 +213,7 @@ def test_what_is_not_read_is_not_computed_anywhere(tiny_model: Write) -> None:
         TinyConfig(n_embd=128, n_head=4, n_head_kv=2, n_ctx_train=1024),
         TinyConfig(n_embd=160, n_head=2, n_head_kv=1, n_ctx_train=1024),
         TinyConfig(n_embd=256, n_head=2, n_head_kv=1, n_ctx_train=1024),
-        TinyConfig(n_embd=48, n_head=2, n_head_kv=1, n_ctx_train=1024),  # heads of 24: ggml's attention
+        TinyConfig(n_embd=48, n_head=2, n_head_kv=1, n_ctx_train=1024),
     ],
     ids=lambda config: f"{config.n_head}/{config.n_head_kv} heads of {config.n_embd // config.n_head}",
 )
@@ -222,13 +222,13 @@ def test_our_own_attention_is_the_references(tiny_model: Write, config: TinyConf
     path, weights = tiny_model(config)
     session = new_session(path, n_ctx=1024, type_k=kv_type, type_v=kv_type, weights="fast")
     reference = Reference(weights, config, kv_f16=kv_type == "f16")
-    # with 600 rows in the cache, few queries read it in parts
+    # with 600 rows in the cache, few queries read it in chunks
     for seed, n in enumerate((203, 1, 9, 397, 1, 3)):
         ids = prompt(n, seed)
         expected = reference.eval(ids)
         session.eval(ids)
-        # ggml rounds the queries of the one-row step to F16 where K is F16
-        assert nmse(logits_of(session), expected) <= (EXACT if kv_type == "f32" else 5e-5)
+        # a value of K or V between two half floats may become the other one; measured worst 2e-8
+        assert nmse(logits_of(session), expected) <= (EXACT if kv_type == "f32" else 2e-7)
 
 
 # How exact one matrix is, in each form, is held to its arithmetic in test_exactness.py. Through a whole model errors
