@@ -117,4 +117,6 @@ class ScriptedSession:
             aux_bytes=10,
             h2d_bytes=0,
             d2h_bytes=0,
+            n_submissions=1,
+            n_waits=1,
         )

@@ -4,12 +4,14 @@ Owns the rule, in float32 with float64 sums. It knows nothing of files, ubatches
 hidden rows are kept in dictionaries by position. Config and schedule are any objects with the attributes that
 are used here.
 
-The method is LazyLLM, arXiv 2407.14057, with original positions, a revive budget, query windows and pooling.
+The method is LazyLLM, arXiv 2407.14057, with original positions, a revive budget, query windows and pooling. While
+decoding, the points choose one step before: what they want is in the next token's step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +56,10 @@ class Reference:
     Attributes of the last eval, by segment s:
         live: live[s], the positions live in the segment, ascending.
         computed: computed[s], the positions whose rows were computed, ascending.
+        late: whether it went by what the eval before had chosen, as a plain decode step does.
         scores: scores[s], of the point that ends the segment, float32 (n_tokens,), NaN where a position was
-            not live; empty where the point was not scored because the step ran dense.
+            not live; empty where the point was not scored because the step ran dense. In a late step they choose for
+            the next one.
         margins: margins[s], how far the worst kept score is above the best pruned one, as a share of the
             former; inf where there was nothing to choose. A kept set is only as sure as its margin.
         attention: attention[il], of the rows computed, (n_head, n_compute, n_live).
@@ -95,6 +99,7 @@ class Reference:
         self.looks: list[dict[int, np.ndarray]] = [{} for _ in self.segments]
         self.question: range = range(0)
         self.saved = 0.0  # what the next decode step may bring back, where mean_revive limits it
+        self.next: _Next | None = None
         self._forget_step()
 
     def trim(self, n: int) -> None:
@@ -104,6 +109,7 @@ class Reference:
                 del rows[pos]
         if n < self.n_tokens:
             self.saved = float(max(0, self.schedule.max_revive))
+            self.next = None
         self.n_tokens = min(self.n_tokens, n)
         self.ids, self.entered = self.ids[:n], [pos for pos in self.entered if pos < n]
         self.protected = {pos for pos in self.protected if pos < n}
@@ -135,11 +141,16 @@ class Reference:
         self.n_tokens = n_tokens
         self.protected |= set(protect)
         step = _Step(self, n_past, n_tokens, query_span)
+        plain = step.decode and query_span is None and scores is None and not len(protect)
+        planned = self.next if plain and self.points else None
+        self.late = planned is not None
         self.question = step.question
         self.ids += ids
         live = self.entered = self._enter(step, scores)
         compute = [pos for pos in live if pos not in self.k[0]]
         step.revived.update(pos for pos in compute if pos < n_past)
+        if planned is not None:
+            step.revived.update(planned.revived)
         rows = self.weights["token_embd.weight"][np.asarray(self.ids)[compute]].astype(np.float32)
         for s, layers in enumerate(self.segments):
             self.live.append(live)
@@ -156,9 +167,15 @@ class Reference:
                 if not step.dense and not step.prunes(s, live):
                     known = self.looks[s]  # where all stay nobody asks
                 self.looks[s] = {pos: known[pos] for pos in step.asking[s] if pos in known}
-                live, compute = self._prune(s, step)
+                if planned is None:
+                    live, compute = self._prune(s, step)
+                else:
+                    held = self.k[self.segments[s + 1][0]] if self.schedule.decode_cached else ()
+                    live = sorted({*planned.live[s], *held, n_past})
+                    compute = sorted({*planned.compute[s], n_past})
         self.n_revived = len(step.revived)
         self.saved = step.saved_after()
+        self.next = self._choose_next(step)
         return self._logits(rows[-1])
 
     def _forget_step(self) -> None:
@@ -168,6 +185,7 @@ class Reference:
         self.margins: list[float] = []
         self.attention: list[np.ndarray] = []
         self.n_revived = 0
+        self.late = False
 
     # ---- pruning ----
 
@@ -184,6 +202,19 @@ class Reference:
         safe = {pos for pos in live if not np.isfinite(scores[pos])}
         by_pos, protected = pooled(self.entry.pool, live, raw), step.protected | safe
         return select(by_pos, protected, mass_share(by_pos, protected, self.entry, step.n_tokens), step.n_tokens)
+
+    def _choose_next(self, step: _Step) -> _Next:
+        """What the next step goes by, should it be a plain decode step."""
+        if not self.late:
+            return _Next(self.live[1:], [[] for _ in self.points], set())
+        following, chosen = step.following(self.saved), _Next([], [], set())
+        for s in range(len(self.points)):
+            back = set(following.revived)  # no score here yet: it goes on, as a new token does
+            live, compute = self._prune(s, following)
+            chosen.live.append(sorted({*live, *back}))
+            chosen.compute.append(sorted({*compute, *back}))
+        chosen.revived.update(following.revived)
+        return chosen
 
     def _prune(self, s: int, step: _Step) -> tuple[list[int], list[int]]:
         """What is live in segment s + 1, and which of it has to be computed there."""
@@ -273,6 +304,15 @@ class Reference:
         return logits
 
 
+@dataclass(frozen=True)
+class _Next:
+    """What the points of an eval chose for the next one; live and compute are by point, without the token to come."""
+
+    live: list[list[int]]
+    compute: list[list[int]]
+    revived: set[int]  # old positions that come back, each once
+
+
 class _Step:
     """What one eval is: its length, who asks, who may not be pruned, what comes back."""
 
@@ -321,6 +361,12 @@ class _Step:
         point = self.points[s]
         keep = point.keep_min if point.mass < 1.0 else point.keep
         return not self.dense and keep < 1.0 and len(live) > int(np.floor(keep * self.n_tokens + 1e-6))
+
+    def following(self, saved: float) -> _Step:
+        """The same for the step after a late one: by this one's rules, with what that one may bring back."""
+        step = copy(self)
+        step.revived, step.saved = set(), saved
+        return step
 
     def revive(self, s: int, old: list[int], scores: Mapping[int, float], least: float) -> set[int]:
         """Which of the old positions are not computed after segment s in this step.

@@ -19,7 +19,8 @@ ProgressCallback = Callable[[int, int], Any]
 class StepStats(NamedTuple):
     """What the last eval did. Lists are by segment; K/V and aux bytes are those held now.
 
-    ``h2d_bytes`` and ``d2h_bytes`` went from host memory to devices and back in that step.
+    ``h2d_bytes`` and ``d2h_bytes`` went from host memory to devices and back in that step. ``n_submissions`` graphs
+    were given to the devices, and the host waited for them ``n_waits`` times.
     """
 
     n_tokens: int
@@ -32,6 +33,8 @@ class StepStats(NamedTuple):
     aux_bytes: int
     h2d_bytes: int
     d2h_bytes: int
+    n_submissions: int
+    n_waits: int
 
 
 class AttentionRequest(NamedTuple):
@@ -246,7 +249,8 @@ class NativeSession:
         n = s.n_segments
         computed, live, layers = (list(field[0:n]) for field in (s.n_computed, s.n_live, s.n_layers))
         sizes = s.kv_bytes, s.aux_bytes, s.h2d_bytes, s.d2h_bytes
-        return StepStats(s.n_tokens, s.n_new, computed, live, layers, s.n_revived, *sizes)
+        counts = s.n_submissions, s.n_waits
+        return StepStats(s.n_tokens, s.n_new, computed, live, layers, s.n_revived, *sizes, *counts)
 
     def live(self, segment: int) -> npt.NDArray[np.int32]:
         """Positions live in a segment during the last eval, ascending, (n,) int32."""

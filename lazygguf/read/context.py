@@ -133,11 +133,7 @@ class TokenContext:
         with self._step() as session:
             self._tokens.extend([token])
             session.eval([token], None, None)
-            step = session.stats()
-            self.stats.revived += step.n_revived
-            self.stats.kv_bytes, self.stats.aux_bytes = step.kv_bytes, step.aux_bytes
-            self.stats.traffic_bytes["decode_h2d"] += step.h2d_bytes
-            self.stats.traffic_bytes["decode_d2h"] += step.d2h_bytes
+            self.stats.add_step(session.stats())
 
     def check_room(self, n_prompt: int) -> None:
         """Raises ContextFullError when a prompt of ``n_prompt`` tokens leaves no room for an answer."""

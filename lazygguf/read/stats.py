@@ -48,6 +48,9 @@ class Stats:
             scores, logits, and the rows that a layer hands to a layer on another device, counted and not estimated;
             what goes from one device to another counts in both. Zeros where all is on the CPU. Weights and, on RPC,
             the descriptions of graphs are not in it.
+        n_steps: tokens read while decoding, one in each step.
+        submissions_per_token: graphs given to the devices per decode step, the mean; 1.0 where each step is one graph.
+        waits_per_token: how often the host waited for the devices per decode step, the mean.
     """
 
     n_prompt: int = 0
@@ -68,6 +71,19 @@ class Stats:
     second_look: int = 0
     draft_note: str = ""
     traffic_bytes: dict[str, int] = field(default_factory=no_traffic)
+    n_steps: int = 0
+    submissions_per_token: float = 0.0
+    waits_per_token: float = 0.0
+
+    def add_step(self, step: Any) -> None:
+        """Counts a decode step, an ``_ffi.StepStats``."""
+        self.n_steps += 1
+        self.submissions_per_token += (step.n_submissions - self.submissions_per_token) / self.n_steps
+        self.waits_per_token += (step.n_waits - self.waits_per_token) / self.n_steps
+        self.revived += step.n_revived
+        self.kv_bytes, self.aux_bytes = step.kv_bytes, step.aux_bytes
+        self.traffic_bytes["decode_h2d"] += step.h2d_bytes
+        self.traffic_bytes["decode_d2h"] += step.d2h_bytes
 
     def to_dict(self) -> dict[str, Any]:
         """The record as plain JSON values."""

@@ -281,8 +281,10 @@ void lazy_session_stats(const lazy_session * session, lazy_stats * out) {
     out->n_tokens = s.n_tokens();
     out->n_new = s.result().n_new;
     out->n_revived = s.result().n_revived;
-    out->h2d_bytes = static_cast<int64_t>(s.result().moved.to_devices);
-    out->d2h_bytes = static_cast<int64_t>(s.result().moved.to_host);
+    out->h2d_bytes = static_cast<int64_t>(s.result().work.moved.to_devices);
+    out->d2h_bytes = static_cast<int64_t>(s.result().work.moved.to_host);
+    out->n_submissions = s.result().work.n_submissions;
+    out->n_waits = s.result().work.n_waits;
     for (int i = 0; i < s.n_segments(); ++i) {
         const segment_report * report = report_of(session, i);
         out->n_computed[i] = report ? report->n_computed : 0;

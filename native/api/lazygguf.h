@@ -283,6 +283,8 @@ typedef struct lazy_stats {
     int64_t aux_bytes;        // aux rows held in memory
     int64_t h2d_bytes;        // that went from host memory to devices in this step; 0 where all is on the CPU
     int64_t d2h_bytes;        // the other way; what goes from one device to another counts in both
+    int32_t n_submissions;    // graphs given to the devices in this step; 1 in a plain decode step on one device
+    int32_t n_waits;          // times that the host waited for them
 } lazy_stats;
 
 void          lazy_session_params_init(lazy_session_params * params);

@@ -11,15 +11,6 @@ namespace {
 constexpr int NODES_PER_LAYER = 96;
 constexpr int NODES_PER_SCORED_HEAD = 16;
 
-size_t max_nodes(const segment_tensors & seg, const graph_shape & shape) {
-    int n_score_parts = 2;
-    for (const scored_layer & scored : shape.scored) {
-        n_score_parts += 2 + static_cast<int>(scored.heads.size());
-    }
-    return static_cast<size_t>(160 + (seg.il_end - seg.il_begin) * NODES_PER_LAYER +
-                               n_score_parts * NODES_PER_SCORED_HEAD);
-}
-
 bool is_view(const ggml_tensor * t) {
     return t->op == GGML_OP_NONE || t->op == GGML_OP_VIEW || t->op == GGML_OP_RESHAPE || t->op == GGML_OP_PERMUTE ||
            t->op == GGML_OP_TRANSPOSE;
@@ -39,23 +30,23 @@ bool follows_weights(const ggml_tensor * t) {
 
 } // namespace
 
-graph_state::graph_state(const model & m, segment_tensors tensors, const graph_shape & s)
-    : mdl(m), seg(std::move(tensors)), shape(s) {
-    const size_t n_nodes = max_nodes(seg, shape);
-    ggml_init_params params = {ggml_tensor_overhead() * n_nodes + ggml_graph_overhead_custom(n_nodes, false), nullptr,
+size_t max_nodes(const segment_tensors & seg, const graph_shape & shape) {
+    int n_score_parts = 2;
+    for (const scored_layer & scored : shape.scored) {
+        n_score_parts += 2 + static_cast<int>(scored.heads.size());
+    }
+    return static_cast<size_t>(160 + (seg.il_end - seg.il_begin) * NODES_PER_LAYER +
+                               n_score_parts * NODES_PER_SCORED_HEAD);
+}
+
+graph_nodes::graph_nodes(size_t n_max) {
+    ggml_init_params params = {ggml_tensor_overhead() * n_max + ggml_graph_overhead_custom(n_max, false), nullptr,
                                /*no_alloc=*/true};
     ctx.reset(ggml_init(params));
-    gf = ggml_new_graph_custom(ctx.get(), n_nodes, false);
+    gf = ggml_new_graph_custom(ctx.get(), n_max, false);
 }
 
-ggml_tensor * graph_state::new_input(ggml_type type, int64_t ne0, int64_t ne1, const char * name) const {
-    ggml_tensor * t = ggml_new_tensor_2d(ctx.get(), type, ne0, ne1);
-    ggml_set_name(t, name);
-    ggml_set_input(t);
-    return t;
-}
-
-void graph_state::expand(ggml_tensor * t, ggml_backend_dev_t dev) {
+void graph_nodes::expand(ggml_tensor * t, ggml_backend_dev_t dev) {
     ggml_build_forward_expand(gf, t);
     for (; n_placed_ < ggml_graph_n_nodes(gf); ++n_placed_) {
         ggml_tensor * node = ggml_graph_node(gf, n_placed_);
@@ -63,6 +54,16 @@ void graph_state::expand(ggml_tensor * t, ggml_backend_dev_t dev) {
             placed.push_back({node, dev});
         }
     }
+}
+
+graph_state::graph_state(const model & m, segment_tensors tensors, const graph_shape & s, graph_nodes & to)
+    : mdl(m), seg(std::move(tensors)), shape(s), nodes(to), ctx(to.ctx) {}
+
+ggml_tensor * graph_state::new_input(ggml_type type, int64_t ne0, int64_t ne1, const char * name) const {
+    ggml_tensor * t = ggml_new_tensor_2d(ctx.get(), type, ne0, ne1);
+    ggml_set_name(t, name);
+    ggml_set_input(t);
+    return t;
 }
 
 ggml_tensor * last_rows(ggml_context * ctx, ggml_tensor * t, int64_t n) {

@@ -1,6 +1,6 @@
-// graph_state.h: what all layers of one graph share while it is built.
+// graph_state.h: what all layers of one segment share while their graph is built.
 //
-// Filled by segment_graph; layer_builder, masks and scores add nodes through it.
+// Filled by segment_graph; layer_builder, masks and scores add nodes through it. Several segments may add to one graph.
 #pragma once
 
 #include <deque>
@@ -31,15 +31,32 @@ struct mask_key {
     bool operator<(const mask_key & o) const { return dev != o.dev ? dev < o.dev : n_window < o.n_window; }
 };
 
+// The nodes of one ggml graph, in the order in which they run.
+struct graph_nodes {
+    explicit graph_nodes(size_t n_max);
+
+    ggml_context_ptr ctx;
+    ggml_cgraph * gf = nullptr;
+    std::vector<placed_node> placed;
+
+    // Adds a node with all that it needs; what is new runs on `dev`.
+    void expand(ggml_tensor * t, ggml_backend_dev_t dev);
+
+  private:
+    int n_placed_ = 0; // nodes of gf that have their device
+};
+
+// Nodes that a segment may need at most.
+size_t max_nodes(const segment_tensors & seg, const graph_shape & shape);
+
 struct graph_state {
-    graph_state(const model & m, segment_tensors tensors, const graph_shape & s);
+    graph_state(const model & m, segment_tensors tensors, const graph_shape & s, graph_nodes & to);
 
     const model & mdl;
     const segment_tensors seg;
     const graph_shape shape;
-    ggml_context_ptr ctx;
-    ggml_cgraph * gf = nullptr;
-    std::vector<placed_node> placed;
+    graph_nodes & nodes;
+    const ggml_context_ptr & ctx; // of the nodes
 
     // inputs
     ggml_tensor * tokens = nullptr;     // I32 [n_rows]; null where the segment starts from aux rows
@@ -60,17 +77,14 @@ struct graph_state {
 
     // outputs
     ggml_tensor * logits = nullptr;   // F32 [n_vocab, 1]
+    ggml_tensor * aux_out = nullptr;  // the next segment's aux rows, once these ones are among them
     std::vector<score_output> scores; // by layer, then by head: see score_form
 
     // Does our own attention run this layer?
     bool has_our_attention(int il) const { return mdl.has_fast_attention(seg.kv_of(il).dev); }
 
     ggml_tensor * new_input(ggml_type type, int64_t ne0, int64_t ne1, const char * name) const;
-    // Adds a node with all that it needs; what is new runs on `dev`.
-    void expand(ggml_tensor * t, ggml_backend_dev_t dev);
-
-  private:
-    int n_placed_ = 0; // nodes of gf that have their device
+    void expand(ggml_tensor * t, ggml_backend_dev_t dev) { nodes.expand(t, dev); }
 };
 
 // The last n rows of a 2-D tensor, or all where it has fewer.

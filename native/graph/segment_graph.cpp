@@ -16,8 +16,8 @@ const scored_layer * graph_shape::scored_at(int il) const {
     return n_query > 0 && it != scored.end() ? &*it : nullptr;
 }
 
-segment_graph::segment_graph(const model & mdl, segment_tensors seg, const graph_shape & shape)
-    : g_(mdl, std::move(seg), shape) {
+segment_graph::segment_graph(const model & mdl, segment_tensors seg, const graph_shape & shape, graph_nodes & nodes)
+    : g_(mdl, std::move(seg), shape, nodes) {
     build_inputs();
     build_masks(g_);
     build();
@@ -53,7 +53,8 @@ void segment_graph::build() {
         }
     }
     if (seg.aux_out != nullptr) {
-        g_.expand(ggml_set_rows(ctx, seg.aux_out, cur, g_.aux_rows), seg.aux_out_dev);
+        g_.aux_out = ggml_set_rows(ctx, seg.aux_out, cur, g_.aux_rows);
+        g_.expand(g_.aux_out, seg.aux_out_dev);
     } else if (is_read) {
         build_logits(cur);
     }

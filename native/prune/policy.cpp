@@ -181,6 +181,46 @@ choice choose_going_on(const keep_schedule & schedule, const step_plan & plan, c
     return out;
 }
 
+bool is_late(const keep_schedule & schedule, const step_extent & extent, const step_hints & hints,
+             const step_memory & before) {
+    const bool says_more = hints.question.begin >= 0 || hints.scores != nullptr || !hints.protect.empty();
+    return !schedule.points.empty() && extent.is_decode() && !says_more && before.next.n_past == extent.n_past;
+}
+
+choice choose_late(const keep_schedule & schedule, const step_plan & plan, const choice & chosen,
+                   const cell_map & held) {
+    const std::vector<int32_t> newest = positions_of({plan.extent.n_past, plan.extent.n_tokens});
+    choice out = {merged(chosen.live, newest), merged(chosen.rows, newest), chosen.revived};
+    if (schedule.decode_cached) {
+        out.live = merged(out.live, held.positions());
+    }
+    return out;
+}
+
+choice choose_next(const keep_schedule & schedule, const step_plan & plan, const segment_end & end,
+                   const choice & now) {
+    choice next = choose_going_on(schedule, plan, end, now);
+    next.live = merged(next.live, now.revived);
+    next.rows = merged(next.rows, now.revived);
+    return next;
+}
+
+next_step same_again(const step_extent & extent, const std::vector<choice> & segments) {
+    next_step next;
+    next.n_past = extent.n_tokens;
+    next.segments.resize(segments.size());
+    for (size_t s = 1; s < segments.size(); ++s) {
+        next.segments[s].live = segments[s].live;
+    }
+    return next;
+}
+
+step_plan plan_next(const keep_schedule & schedule, const step_plan & plan, double n_saved) {
+    step_plan next = plan;
+    next.n_revive = plan.limits_revival() ? revive_limit(schedule, n_saved) : -1;
+    return next;
+}
+
 double saved_after(const keep_schedule & schedule, const step_extent & extent, double n_saved, size_t n_revived) {
     const double n_most = std::max(schedule.max_revive, 0);
     if (!extent.is_decode()) {
@@ -197,6 +237,7 @@ step_memory trimmed(const keep_schedule & schedule, step_memory memory, int32_t 
     cut(memory.entered);
     cut(memory.protect);
     memory.n_saved = std::max(schedule.max_revive, 0);
+    memory.next = {};
     return memory;
 }
 

@@ -31,12 +31,27 @@ struct step_hints {
     int32_t n_scores = 0;
 };
 
+// What lives in a segment of layers. All lists ascend.
+struct choice {
+    std::vector<int32_t> live;    // positions that its layers attend to
+    std::vector<int32_t> rows;    // those of them that it computes, having no K/V rows there yet
+    std::vector<int32_t> revived; // old positions computed by the step so far, in this segment or before, each once
+};
+
+// What the points of a step choose for the next one, if that is a plain decode step: it then runs as one graph, since
+// all that lives and is computed in it is known before its first layer.
+struct next_step {
+    int32_t n_past = -1;          // tokens in the context that it goes on from; -1: there is no choice
+    std::vector<choice> segments; // by segment, without the token to come; the first segment's is empty
+};
+
 // What a step leaves to the next one.
 struct step_memory {
     std::vector<int32_t> entered; // positions that lived before layer 0, ascending
     std::vector<int32_t> protect; // never pruned, by the caller's word in any step; ascending
     position_span question;       // who asked where a point's n_query is 0
     double n_saved = 0;           // tokens that the next decode step may revive, where mean_revive limits them
+    next_step next;
 };
 
 // Who asks in a step, and what no point of it prunes. Known before layer 0.
@@ -53,13 +68,6 @@ struct step_plan {
     bool is_protected(int32_t pos) const { return pos < n_sink || contains(asking, pos) || contains(protect, pos); }
     // Only a decode step that prunes is limited; a prompt may revive any number.
     bool limits_revival() const { return extent.is_decode() && !is_dense; }
-};
-
-// What lives in a segment of layers. All lists ascend.
-struct choice {
-    std::vector<int32_t> live;    // positions that its layers attend to
-    std::vector<int32_t> rows;    // those of them that it computes, having no K/V rows there yet
-    std::vector<int32_t> revived; // old positions computed by the step so far, in this segment or before, each once
 };
 
 // ---- who asks ----
@@ -114,13 +122,37 @@ struct segment_end {
 choice choose_going_on(const keep_schedule & schedule, const step_plan & plan, const segment_end & end,
                        const choice & now);
 
+// ---- a plain decode step, whose points have chosen one step before ----
+
+// Does the step go by what the one before it chose? A decode step does of which the caller says nothing more than the
+// token, unless the context was cut or changed in between.
+bool is_late(const keep_schedule & schedule, const step_extent & extent, const step_hints & hints,
+             const step_memory & before);
+
+// What lives and is computed in a segment after the first one: what was chosen for it, and the newest token. held: the
+// segment's cells before the step.
+choice choose_late(const keep_schedule & schedule, const step_plan & plan, const choice & chosen,
+                   const cell_map & held);
+
+// What the point chooses for the next step, by the rule of choose_going_on: what its scores revive is computed beside
+// the next token. now.live: what lives in the segment that ends there; now.revived: what the next step brings back at
+// earlier points. That has no score here yet and goes on in any case, as a new token does. plan: the step's, with what
+// the next step may revive.
+choice choose_next(const keep_schedule & schedule, const step_plan & plan, const segment_end & end, const choice & now);
+
+// What a step that chose as it went leaves to the next one: the same lives on, and nothing comes back.
+next_step same_again(const step_extent & extent, const std::vector<choice> & segments);
+
+// The plan by which the points of a step choose for the next one, which may revive as n_saved says.
+step_plan plan_next(const keep_schedule & schedule, const step_plan & plan, double n_saved);
+
 // ---- what the next step may do ----
 
 // What the next decode step may revive: all of max_revive after a prompt, what was saved since after a decode step.
 double saved_after(const keep_schedule & schedule, const step_extent & extent, double n_saved, size_t n_revived);
 
-// What is left of it when the context is cut to n_tokens. The next step may revive as after a prompt, so that
-// repeating a prompt gives the same result.
+// What is left of it when the context is cut to n_tokens. The next step may revive as after a prompt and chooses as it
+// goes, so that repeating a prompt gives the same result.
 step_memory trimmed(const keep_schedule & schedule, step_memory memory, int32_t n_tokens);
 
 } // namespace lazygguf

@@ -2,7 +2,10 @@
 
 #include "run/compute.h"
 
+#include <algorithm>
+#include <iterator>
 #include <set>
+#include <unordered_set>
 
 #include "base/error.h"
 #include "devices/device_proc.h"
@@ -10,8 +13,9 @@
 namespace lazygguf {
 namespace {
 
-constexpr int SMALL_ROWS = 8; // up to this many rows a graph gets its own scheduler and is kept
-constexpr size_t SCHED_NODES = 8192;
+constexpr int SMALL_ROWS = 8;        // up to this many rows a graph gets its own scheduler and is kept
+constexpr size_t KEPT_STEPS = 8;     // decode steps of several segments that are kept; they differ in what comes back
+constexpr size_t SCHED_GRAIN = 1024; // a scheduler's room is a multiple of this, so that it fits other graphs too
 
 bool is_cancelled(void * cancel) {
     return static_cast<const std::atomic<bool> *>(cancel)->load(std::memory_order_relaxed);
@@ -35,6 +39,18 @@ std::vector<edge> edges_of(ggml_cgraph * gf) {
         }
     }
     return edges;
+}
+
+// Nodes and what they read, each once.
+size_t count_tensors(ggml_cgraph * gf) {
+    std::unordered_set<const ggml_tensor *> seen;
+    for (int n = 0; n < ggml_graph_n_nodes(gf); ++n) {
+        const ggml_tensor * node = ggml_graph_node(gf, n);
+        seen.insert(node);
+        seen.insert(node->view_src);
+        seen.insert(std::begin(node->src), std::end(node->src));
+    }
+    return seen.size();
 }
 
 // What one run moves, from the edges of the graph before it was allocated: each copy once, whoever reads it.
@@ -74,16 +90,25 @@ compute::~compute() {
     }
 }
 
-ggml_backend_sched_ptr compute::new_sched() const {
+// Gives the slot a scheduler with room for its graph. A scheduler takes 20 KB of address space for each tensor.
+void compute::make_room(slot & s) const {
+    const size_t n_tensors = 3 * count_tensors(s.graph->gf()) / 2; // it looks them up in a table that must not be full
+    if (s.sched && n_tensors <= s.n_sched) {
+        ggml_backend_sched_reset(s.sched.get());
+        return;
+    }
     std::vector<ggml_backend_t> backends;
     std::vector<ggml_backend_buffer_type_t> bufts;
     for (const ggml_backend_ptr & backend : backends_) {
         backends.push_back(backend.get());
         bufts.push_back(ggml_backend_get_default_buffer_type(backend.get()));
     }
-    return ggml_backend_sched_ptr(ggml_backend_sched_new(backends.data(), bufts.data(),
-                                                         static_cast<int>(backends.size()), SCHED_NODES,
-                                                         /*parallel=*/false, /*op_offload=*/false));
+    if (s.sched && !mdl_.links.empty()) {
+        note_rpc_buffer_freed();
+    }
+    s.n_sched = (n_tensors + SCHED_GRAIN - 1) / SCHED_GRAIN * SCHED_GRAIN;
+    s.sched.reset(ggml_backend_sched_new(backends.data(), bufts.data(), static_cast<int>(backends.size()), s.n_sched,
+                                         /*parallel=*/false, /*op_offload=*/false));
 }
 
 void compute::set_n_threads(int n) const {
@@ -119,7 +144,7 @@ void compute::place(const slot & s) const {
 }
 
 std::vector<std::string> compute::lacking(const segment_tensors & seg, const graph_shape & shape) const {
-    const segment_graph graph(mdl_, seg, shape);
+    const step_graph graph(mdl_, {{seg, shape}});
     std::set<std::string> lines;
     for (const placed_node & p : graph.placed()) {
         if (p.dev != mdl_.cpu_dev && !ggml_backend_dev_supports_op(p.dev, p.node)) {
@@ -138,33 +163,50 @@ size_t compute::buffer_bytes(const slot & s) const {
     return n;
 }
 
-segment_graph & compute::prepare(int segment, const segment_tensors & seg, uint64_t generation,
-                                 const graph_shape & shape) {
-    slot & s = shape.n_rows <= SMALL_ROWS ? small_[segment] : large_;
+bool compute::holds(const slot & s, int first, const std::vector<graph_part> & parts, uint64_t generation) const {
+    return s.graph && s.first == first && s.generation == generation && s.graph->computes(parts) &&
+           s.n_freed == rpc_buffers_freed();
+}
+
+// The slot that has this graph, or the one that is to get it.
+compute::slot & compute::slot_of(int first, const std::vector<graph_part> & parts, uint64_t generation) {
+    if (most_rows(parts) > SMALL_ROWS) {
+        return large_;
+    }
+    if (parts.size() == 1) {
+        return small_[first];
+    }
+    auto found =
+        std::find_if(steps_.begin(), steps_.end(), [&](const slot & s) { return holds(s, first, parts, generation); });
+    if (found == steps_.end() && steps_.size() < KEPT_STEPS) {
+        found = steps_.emplace(steps_.end());
+    } else if (found == steps_.end()) {
+        --found;
+    }
+    steps_.splice(steps_.begin(), steps_, found);
+    return steps_.front();
+}
+
+const step_graph & compute::prepare(int first, const std::vector<graph_part> & parts, uint64_t generation) {
+    slot & s = slot_of(first, parts, generation);
     current_ = &s;
-    const bool same = s.graph && s.segment == segment && s.generation == generation && s.graph->shape() == shape &&
-                      s.n_freed == rpc_buffers_freed();
-    if (same) {
-        return *s.graph;
+    if (!holds(s, first, parts, generation)) {
+        s.graph = std::make_unique<step_graph>(mdl_, parts);
+        s.first = first;
+        s.generation = generation;
+        make_room(s);
+        allocate(s, parts);
     }
-    if (!s.sched) {
-        s.sched = new_sched();
-    }
-    ggml_backend_sched_reset(s.sched.get());
-    s.graph = std::make_unique<segment_graph>(mdl_, seg, shape);
-    s.segment = segment;
-    s.generation = generation;
-    allocate(s, seg);
     return *s.graph;
 }
 
-void compute::allocate(slot & s, const segment_tensors & seg) const {
+void compute::allocate(slot & s, const std::vector<graph_part> & parts) const {
     const size_t n_before = buffer_bytes(s);
     const bool can_cross = backends_.size() > 1;
     const std::vector<edge> edges = can_cross ? edges_of(s.graph->gf()) : std::vector<edge>();
     place(s);
     if (!ggml_backend_sched_alloc_graph(s.sched.get(), s.graph->gf())) {
-        const std::string need = need_of(s, seg);
+        const std::string need = need_of(s, parts);
         s.graph.reset();
         s.sched.reset(); // its state after a failed allocation is undefined
         fail(status::no_memory, need);
@@ -177,11 +219,11 @@ void compute::allocate(slot & s, const segment_tensors & seg) const {
 }
 
 // Why there is no room for the slot's graph, with the bytes that each device was to give.
-std::string compute::need_of(slot & s, const segment_tensors & seg) const {
-    const graph_shape shape = s.graph->shape();
+std::string compute::need_of(slot & s, const std::vector<graph_part> & parts) const {
     // the scheduler has split the failed graph, so it is built anew
-    s.graph = std::make_unique<segment_graph>(mdl_, seg, shape);
-    s.sched = new_sched();
+    s.graph = std::make_unique<step_graph>(mdl_, parts);
+    s.sched.reset();
+    make_room(s);
     place(s);
     std::vector<size_t> sizes(backends_.size());
     ggml_backend_sched_reserve_size(s.sched.get(), s.graph->gf(), sizes.data());
@@ -189,34 +231,62 @@ std::string compute::need_of(slot & s, const segment_tensors & seg) const {
     for (size_t i = 0; i < sizes.size(); ++i) {
         text += format("%s%zu bytes on %s", i == 0 ? "" : " and ", sizes[i], ggml_backend_name(backends_[i].get()));
     }
+    int n_kv = 0;
+    for (const graph_part & part : parts) {
+        n_kv = std::max(n_kv, part.shape.n_kv);
+    }
     return format("cannot allocate the compute buffers of %d rows over %d K/V rows, %s; a smaller n_ubatch or n_ctx "
                   "needs less",
-                  shape.n_rows, shape.n_kv, text.c_str());
+                  most_rows(parts), n_kv, text.c_str());
 }
 
-void compute::run() {
+void compute::run(const std::vector<ggml_tensor *> & wanted) {
     mdl_.links.check();
-    set_n_threads(current_->graph->shape().n_rows == 1 ? n_threads_.decode : n_threads_.prefill);
-    const ggml_status code = ggml_backend_sched_graph_compute(current_->sched.get(), current_->graph->gf());
+    const step_graph & graph = *current_->graph;
+    const bool is_decode = graph.n_parts() > 1 || graph.n_rows() == 1;
+    set_n_threads(is_decode ? n_threads_.decode : n_threads_.prefill);
+    fetched_.clear();
+    ggml_backend_sched_t sched = current_->sched.get();
+    const ggml_status code = ggml_backend_sched_graph_compute_async(sched, graph.gf());
+    for (const ggml_tensor * t : wanted) {
+        if (code == GGML_STATUS_SUCCESS && !is_host(t)) {
+            std::vector<float> & out = fetched_[t];
+            out.resize(static_cast<size_t>(ggml_nelements(t)));
+            ggml_backend_tensor_get_async(ggml_backend_sched_get_tensor_backend(sched, const_cast<ggml_tensor *>(t)), t,
+                                          out.data(), 0, ggml_nbytes(t));
+        }
+    }
+    ggml_backend_sched_synchronize(sched);
+    ++work_.n_submissions;
+    ++work_.n_waits;
     if (code == GGML_STATUS_ABORTED) {
         fail(status::cancelled, "cancelled");
     }
     if (code != GGML_STATUS_SUCCESS) {
         fail(status::failed, format("the backend failed with status %d (%s)", code, ggml_status_to_string(code)));
     }
-    moved_.to_devices += current_->per_run.to_devices;
-    moved_.to_host += current_->per_run.to_host;
+    work_.moved.to_devices += current_->per_run.to_devices;
+    work_.moved.to_host += current_->per_run.to_host;
 }
 
 void compute::read(const ggml_tensor * output, float * out) {
     const size_t n_bytes = ggml_nbytes(output);
-    ggml_backend_tensor_get(output, out, 0, n_bytes);
-    moved_.to_host += is_host(output) ? 0 : n_bytes;
+    const auto fetched = fetched_.find(output);
+    if (fetched != fetched_.end()) {
+        std::copy(fetched->second.begin(), fetched->second.end(), out);
+    } else {
+        ggml_backend_tensor_get(output, out, 0, n_bytes);
+        work_.n_waits += is_host(output) ? 0 : 1;
+    }
+    work_.moved.to_host += is_host(output) ? 0 : n_bytes;
 }
 
 void compute::forget() {
     large_.graph.reset();
     for (auto & [segment, s] : small_) {
+        s.graph.reset();
+    }
+    for (slot & s : steps_) {
         s.graph.reset();
     }
 }

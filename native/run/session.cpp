@@ -24,6 +24,14 @@ int n_scores_of(const std::vector<scored_layer> & scored) {
     return n;
 }
 
+// Are all layers, their caches and the output on the same device?
+bool are_one_device(const model & mdl, const cache_devices & devices) {
+    const auto is_elsewhere = [&](ggml_backend_dev_t dev) { return dev != mdl.output_dev; };
+    return std::none_of(mdl.layer_devs.begin(), mdl.layer_devs.end(), is_elsewhere) &&
+           std::none_of(devices.kv.begin(), devices.kv.end(), is_elsewhere) &&
+           std::none_of(devices.aux.begin(), devices.aux.end(), is_elsewhere);
+}
+
 } // namespace
 
 session::session(const model & mdl, const session_params & params, keep_schedule schedule)
@@ -47,6 +55,7 @@ session::session(const model & mdl, const session_params & params, keep_schedule
         il_begin = p.il + 1;
     }
     segments_.emplace_back(mdl, il_begin, params_.n_layer, params_.types, devices);
+    is_on_one_device_ = are_one_device(mdl, devices);
     note_fallbacks(devices);
 }
 
@@ -78,24 +87,22 @@ void session::eval(const int32_t * tokens, int32_t n, const eval_params & params
                {schedule_, n_tokens_, params_.n_ctx, mdl_.hp.n_vocab, mdl_.hp.n_head, params_.n_layer});
     mdl_.links.check();
     cancel_.store(false);
-    compute_.reset_moved();
+    compute_.reset_work();
 
     const step_extent extent = {n_tokens_, n_tokens_ + n}; // who asks, and what is never pruned
-    step st(params, plan_step(schedule_, extent, params.hints, memory_, windows_), segments_.size(), mdl_.hp.n_head);
+    step st(params, plan_step(schedule_, extent, params.hints, memory_, windows_),
+            lazygguf::is_late(schedule_, extent, params.hints, memory_), segments_.size(), mdl_.hp.n_head);
     tokens_.insert(tokens_.end(), tokens, tokens + n);
     try { // what enters before layer 0
-        st.now = choose_entering(schedule_, st.plan, params.hints.scores, memory_.entered, segments_.front().cells);
-        st.entered = st.now.live;
-        for (size_t s = 0; s < segments_.size(); ++s) {
-            segment_report & report = st.result.segments[s];
-            run_segment(st, s);
-            report.live = st.now.live;
-            report.n_computed = static_cast<int32_t>(st.now.rows.size());
-            if (!is_last(s)) { // what lives on, and what is revived
-                report.scores = score(st, s);
-                st.now = choose_going_on(schedule_, st.plan, {s, report.scores, segments_[s + 1].cells}, st.now);
-            }
+        st.segments[0] =
+            choose_entering(schedule_, st.plan, params.hints.scores, memory_.entered, segments_.front().cells);
+        if (st.is_late) {
+            run_late(st);
+        } else {
+            run_in_turn(st);
         }
+        st.n_saved = saved_after(schedule_, extent, memory_.n_saved, st.segments.back().revived.size());
+        st.next = st.is_late ? choose_next(st) : same_again(extent, st.segments);
         st.record.hand_out();
     } catch (...) {
         roll_back(st);
@@ -104,37 +111,126 @@ void session::eval(const int32_t * tokens, int32_t n, const eval_params & params
     commit(st);
 }
 
-// Runs the segment's layers over st.now.rows, in ubatches and in position order.
-void session::run_segment(step & st, size_t s) {
-    const size_t n_rows = st.now.rows.size();
-    segments_[s].reserve_rows(segments_[s].cells.n_used() + static_cast<int64_t>(n_rows), params_.n_ctx);
+// Runs one segment after the other; the scores of each choose for the next.
+void session::run_in_turn(step & st) {
+    for (size_t s = 0; s < segments_.size(); ++s) {
+        run_segment(st, s);
+        if (!is_last(s)) { // what lives on, and what is revived
+            std::vector<float> & scores = st.result.segments[s].scores;
+            scores = score(st, s);
+            st.segments[s + 1] =
+                choose_going_on(schedule_, st.plan, {s, scores, segments_[s + 1].cells}, st.segments[s]);
+        }
+    }
+}
+
+// Runs segments that the step before chose for: as one graph, unless their rows are too many for a ubatch or they lie
+// on several devices.
+void session::run_late(step & st) {
+    for (size_t s = 1; s < segments_.size(); ++s) {
+        st.segments[s] = choose_late(schedule_, st.plan, memory_.next.segments[s], segments_[s].cells);
+    }
+    const auto is_large = [&](const choice & c) { return c.rows.size() > static_cast<size_t>(params_.n_ubatch); };
+    if (is_on_one_device_ && std::none_of(st.segments.begin(), st.segments.end(), is_large)) {
+        run_as_one(st);
+    } else {
+        for (size_t s = 0; s < segments_.size(); ++s) {
+            run_segment(st, s);
+        }
+    }
+}
+
+// What the scores of a late step choose for the next one.
+next_step session::choose_next(step & st) const {
+    const step_plan plan = plan_next(schedule_, st.plan, st.n_saved);
+    next_step next = {st.plan.extent.n_tokens, std::vector<choice>(segments_.size())};
+    for (size_t s = 0; !is_last(s); ++s) {
+        std::vector<float> & scores = st.result.segments[s].scores;
+        scores = score(st, s);
+        next.segments[s + 1] = lazygguf::choose_next(schedule_, plan, {s, scores, segments_[s + 1].cells},
+                                                     {st.segments[s].live, {}, next.segments[s].revived});
+    }
+    return next;
+}
+
+// Makes room for the rows of a segment and for what it leaves to the next one.
+void session::reserve(const step & st, size_t s) {
+    const auto n_rows = static_cast<int64_t>(st.segments[s].rows.size());
+    segments_[s].reserve_rows(segments_[s].cells.n_used() + n_rows, params_.n_ctx);
     if (!is_last(s)) {
         segments_[s + 1].reserve_aux(st.plan.extent.n_tokens, params_.n_ctx);
     }
+}
+
+// Runs the segment's layers over its rows, in ubatches and in position order.
+void session::run_segment(step & st, size_t s) {
+    reserve(st, s);
+    const size_t n_rows = st.segments[s].rows.size();
     const auto n_ubatch = static_cast<size_t>(params_.n_ubatch);
     for (size_t begin = 0; begin < n_rows; begin += n_ubatch) {
         run_ubatch(st, s, begin, std::min(begin + n_ubatch, n_rows));
     }
 }
 
-void session::run_ubatch(step & st, size_t s, size_t begin, size_t end) {
+// Gives rows [begin, end) of those that the segment computes a place in its cache.
+ubatch session::take_rows(step & st, size_t s, size_t begin, size_t end) {
     segment_cache & seg = segments_[s];
-    const auto first = st.now.rows.begin();
+    const auto first = st.segments[s].rows.begin();
     const std::vector<int32_t> rows(first + static_cast<std::ptrdiff_t>(begin),
                                     first + static_cast<std::ptrdiff_t>(end));
     for (const int32_t pos : rows) {
         st.added[s].push_back(pos);
         seg.cells.add(pos);
     }
-    const ubatch u = {seg.cells, tokens_, st.now.live, st.query(s), rows};
-    const graph_shape shape = shape_of(st, s, u, end == st.now.rows.size());
+    return {seg.cells, tokens_, st.segments[s].live, st.query(s), rows};
+}
+
+void session::run_ubatch(step & st, size_t s, size_t begin, size_t end) {
+    segment_cache & seg = segments_[s];
+    const ubatch u = take_rows(st, s, begin, end);
+    const graph_shape shape = shape_of(st, s, u, end == st.segments[s].rows.size());
     const segment_cache * next = after(s);
     // neither counter ever falls, so the sum identifies the state
     const uint64_t generation = seg.generation() + (next ? next->generation() : 0);
-    segment_graph & graph = compute_.prepare(static_cast<int>(s), seg.tensors(next), generation, shape);
+    const step_graph & graph = compute_.prepare(static_cast<int>(s), {{seg.tensors(next), shape}}, generation);
     const graph_inputs in = inputs_of(u, shape);
-    graph.set_inputs(in);
-    compute_.run();
+    graph.part(0).set_inputs(in);
+    // a record is large and read piece by piece
+    compute_.run(st.record.query().empty() ? graph.outputs() : std::vector<ggml_tensor *>());
+    read_outputs(st, s, graph.part(0), in);
+    report_progress(st, s, end);
+}
+
+// Runs all segments as one graph, over rows that are few enough for one ubatch each.
+void session::run_as_one(step & st) {
+    std::vector<graph_part> parts;
+    std::vector<graph_inputs> inputs;
+    uint64_t generation = 0; // of all: see run_ubatch
+    for (size_t s = 0; s < segments_.size(); ++s) {
+        reserve(st, s);
+    }
+    for (size_t s = 0; s < segments_.size(); ++s) {
+        const size_t n_rows = st.segments[s].rows.size();
+        const ubatch u = take_rows(st, s, 0, n_rows);
+        const graph_shape shape = shape_of(st, s, u, /*is_last_ubatch=*/true);
+        parts.push_back({segments_[s].tensors(after(s)), shape});
+        inputs.push_back(inputs_of(u, shape));
+        generation += segments_[s].generation();
+    }
+    const step_graph & graph = compute_.prepare(0, parts, generation);
+    for (size_t s = 0; s < segments_.size(); ++s) {
+        graph.part(s).set_inputs(inputs[s]);
+    }
+    compute_.run(graph.outputs());
+    for (size_t s = 0; s < segments_.size(); ++s) {
+        read_outputs(st, s, graph.part(s), inputs[s]);
+    }
+    report_progress(st, segments_.size() - 1, st.segments.back().rows.size());
+}
+
+// Takes what a segment gave: scores or attention, and logits.
+void session::read_outputs(step & st, size_t s, const segment_graph & graph, const graph_inputs & in) {
+    const graph_shape & shape = graph.shape();
     if (shape.n_query > 0 && is_last(s)) {
         st.record.add(compute_, graph, in);
     } else if (shape.n_query > 0) {
@@ -143,7 +239,6 @@ void session::run_ubatch(step & st, size_t s, size_t begin, size_t end) {
     if (shape.want_logits) {
         read_logits(st, graph);
     }
-    report_progress(st, s, end);
 }
 
 graph_shape session::shape_of(const step & st, size_t s, const ubatch & u, bool is_last_ubatch) const {
@@ -157,7 +252,7 @@ graph_shape session::shape_of(const step & st, size_t s, const ubatch & u, bool 
     }
     const pruning_point & point = schedule_.points[s];
     // dense steps record scores too: later steps may prune with them
-    if (st.plan.is_dense || may_prune(point, st.plan, st.now.live.size())) {
+    if (st.plan.is_dense || may_prune(point, st.plan, st.segments[s].live.size())) {
         shape.n_query = count_queries(u);
         shape.scored = point.scored;
     }
@@ -213,7 +308,7 @@ void session::report_progress(const step & st, size_t s, size_t n_done) const {
         if (i < s) {
             work.push_back({n_ran, n_ran, n_layers});
         } else if (i == s) {
-            work.push_back({static_cast<double>(st.now.rows.size()), static_cast<double>(n_done), n_layers});
+            work.push_back({static_cast<double>(st.segments[s].rows.size()), static_cast<double>(n_done), n_layers});
         } else {
             work.push_back({n_new * (st.plan.is_dense ? 1.0 : schedule_.points[i - 1].keep), 0.0, n_layers});
         }
@@ -225,12 +320,12 @@ void session::report_progress(const step & st, size_t s, size_t n_done) const {
 
 // The scores at the end of the segment, by position, NaN where not live; none where its point does not prune.
 std::vector<float> session::score(const step & st, size_t s) const {
-    if (!may_prune(schedule_.points[s], st.plan, st.now.live.size())) {
+    if (!may_prune(schedule_.points[s], st.plan, st.segments[s].live.size())) {
         return {};
     }
     const std::vector<float> all = windows_[s].combine(st.plan.query[s], st.plan.extent.n_tokens);
     std::vector<float> scores(all.size(), std::numeric_limits<float>::quiet_NaN());
-    for (const int32_t pos : st.now.live) {
+    for (const int32_t pos : st.segments[s].live) {
         const float value = all[static_cast<size_t>(pos)];
         if (!std::isfinite(value)) {
             fail(status::failed, "the model's attention is not finite: its weights hold NaN or Inf, "
@@ -250,14 +345,20 @@ void session::commit(step & st) {
         mark_ = {};
     }
     n_tokens_ = extent.n_tokens;
-    memory_.n_saved = saved_after(schedule_, extent, memory_.n_saved, st.now.revived.size());
+    memory_.n_saved = st.n_saved;
     memory_.question = st.plan.question;
-    memory_.entered = std::move(st.entered);
+    memory_.entered = st.segments.front().live;
     memory_.protect = std::move(st.plan.protect);
+    memory_.next = std::move(st.next);
+    for (size_t s = 0; s < segments_.size(); ++s) {
+        segment_report & report = st.result.segments[s];
+        report.live = std::move(st.segments[s].live);
+        report.n_computed = static_cast<int32_t>(st.segments[s].rows.size());
+    }
     result_ = std::move(st.result);
     result_.n_new = extent.n_tokens - extent.n_past;
-    result_.n_revived = static_cast<int32_t>(st.now.revived.size());
-    result_.moved = compute_.moved();
+    result_.n_revived = static_cast<int32_t>(st.segments.back().revived.size());
+    result_.work = compute_.work();
 }
 
 void session::roll_back(const step & st) {
@@ -359,6 +460,7 @@ void session::forget(const int32_t * positions, int32_t n) {
     const auto is_gone = [&](int32_t pos) { return gone.count(pos) > 0; };
     std::vector<int32_t> & entered = memory_.entered;
     entered.erase(std::remove_if(entered.begin(), entered.end(), is_gone), entered.end());
+    memory_.next = {};
 }
 
 } // namespace lazygguf

@@ -1,7 +1,9 @@
 // session.h: one conversation, and the steps that read its tokens.
 //
 // Owns what a conversation holds, and that a step leaves it whole: a failed one leaves everything as it was. What a
-// step decides is prune/policy's business. Prefill, a later turn and decode are the same function, eval().
+// step decides is prune/policy's business. Prefill, a later turn and decode are the same function, eval(). It runs a
+// prompt segment by segment, each chosen for by the scores of the one before it; a plain decode step goes by what the
+// step before it chose, so that all segments run as one graph.
 #pragma once
 
 #include <atomic>
@@ -37,7 +39,7 @@ struct step_result {
     std::vector<segment_report> segments;
     int32_t n_new = 0;     // tokens that it added
     int32_t n_revived = 0; // old tokens that it computed
-    traffic moved;
+    work_count work;
 };
 
 // A state that a session goes back to. The rows that it held then are still in the caches, as they were: a row never
@@ -84,6 +86,8 @@ class session {
     compute compute_;
     std::string notes_;
 
+    bool is_on_one_device_ = false; // every layer, its K/V and aux rows and the output
+
     // What the conversation holds. A step adds to these as it goes; roll_back() takes it out again.
     std::vector<segment_cache> segments_;
     std::vector<score_window> windows_; // by pruning point
@@ -102,15 +106,22 @@ class session {
     void note_fallbacks(const cache_devices & devices);
 
     // The phases of eval() beside what prune/policy decides.
-    void run_segment(step & st, size_t s);
+    void run_in_turn(step & st);
+    void run_late(step & st);
+    next_step choose_next(step & st) const;
     std::vector<float> score(const step & st, size_t s) const;
     void commit(step & st);
     void go_back();
     void roll_back(const step & st);
 
-    // The parts of run_segment().
+    // The parts of the two run functions.
+    void reserve(const step & st, size_t s);
+    void run_segment(step & st, size_t s);
+    void run_as_one(step & st);
     void run_ubatch(step & st, size_t s, size_t begin, size_t end);
+    ubatch take_rows(step & st, size_t s, size_t begin, size_t end);
     graph_shape shape_of(const step & st, size_t s, const ubatch & u, bool is_last_ubatch) const;
+    void read_outputs(step & st, size_t s, const segment_graph & graph, const graph_inputs & in);
     void read_scores(size_t s, const segment_graph & graph, const graph_inputs & in);
     void read_logits(step & st, const segment_graph & graph);
     void report_progress(const step & st, size_t s, size_t n_done) const;

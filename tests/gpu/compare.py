@@ -42,12 +42,43 @@ def prompt(n: int, seed: int = 0, n_vocab: int = 320) -> list[int]:
     return [int(token) for token in np.random.default_rng(seed).integers(3, n_vocab, n)]
 
 
+class Chosen(NamedTuple):
+    """What a step's live tokens were chosen by: the scores of each point, and the tokens in the context."""
+
+    scores: list[Optional[np.ndarray]]
+    n_tokens: int
+
+
 class PlacedSession(NativeSession):
-    """A session on devices that knows its schedule, None for dense."""
+    """A session on devices that knows its schedule, None for dense, and by what its last step was chosen."""
 
     def __init__(self, model: NativeModel, schedule: Optional[KeepSchedule], **settings: Any) -> None:
         super().__init__(model, schedule=schedule, **settings)
         self.schedule = schedule
+        self.chosen = Chosen([], 0)
+        self._goes_on = False  # a plain decode step goes by what the step before chose
+
+    def eval(self, ids: Sequence[int], *args: Any, **kwargs: Any) -> Any:
+        """As the session's own."""
+        before, is_late = self._choice(), self._goes_on and len(ids) == 1 and not args and not kwargs
+        result = super().eval(ids, *args, **kwargs)
+        self.chosen = before if is_late else self._choice()
+        self._goes_on = True
+        return result
+
+    def trim(self, n_tokens: int) -> None:
+        """As the session's own."""
+        self._goes_on = self._goes_on and n_tokens == self.n_tokens
+        super().trim(n_tokens)
+
+    def reset(self) -> None:
+        """As the session's own."""
+        self._goes_on = False
+        super().reset()
+
+    def _choice(self) -> Chosen:
+        n_points = 0 if self.schedule is None else len(self.schedule.points)
+        return Chosen([self.scores(point) for point in range(n_points)], self.n_tokens)
 
 
 def open_session(path: Path, schedule: Optional[KeepSchedule], n_gpu_layers: int = 0, **options: Any) -> PlacedSession:
@@ -151,15 +182,15 @@ def _assert_near_tie(cpu: PlacedSession, other: PlacedSession, segment: int, nea
 
 
 def _scores(session: PlacedSession, point: int) -> dict[int, float]:
-    scores = session.scores(point)
+    scores = session.chosen.scores[point]
     assert scores is not None
     return {int(pos): float(scores[pos]) for pos in np.flatnonzero(~np.isnan(scores))}
 
 
 def _selected(session: PlacedSession, point: int) -> set[int]:
     """What the definition selects at a pruning point by the session's own scores."""
-    schedule = session.schedule
+    schedule, n_tokens = session.schedule, session.chosen.n_tokens
     assert schedule is not None
     n_query = max(int(p.n_query) for p in schedule.points)
-    protected = {*range(schedule.n_sink), *range(session.n_tokens - n_query, session.n_tokens)}
-    return set(select(_scores(session, point), protected, schedule.points[point].keep, session.n_tokens))
+    protected = {*range(schedule.n_sink), *range(n_tokens - n_query, n_tokens)}
+    return set(select(_scores(session, point), protected, schedule.points[point].keep, n_tokens))

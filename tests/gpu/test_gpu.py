@@ -184,6 +184,22 @@ def test_only_scores_and_logits_come_back_and_only_ids_and_positions_go_there(
     assert stats.h2d_bytes <= len(stats.n_computed) * 256 * per_kv_row + sum(stats.n_computed) * per_row
 
 
+@pytest.mark.parametrize("n_gpu_layers", [-1, 2])
+def test_a_decode_step_on_one_device_is_one_submission_and_one_wait(
+    gpu: str, tiny_model: Write, opened: Callable[..., PlacedSession], n_gpu_layers: int
+) -> None:
+    path, _ = tiny_model(gpu_config(n_layer=4, seed=3))
+    session = opened(path, LAZY, n_gpu_layers, devices=gpu, n_ubatch=64)
+    session.eval(prompt(200))
+    n_revived = 0
+    for token in prompt(6, seed=1):
+        session.eval([token])
+        stats, n_revived = session.stats(), n_revived + session.stats().n_revived
+        n_graphs = 1 if n_gpu_layers == -1 else 3  # the layers of two devices run segment by segment
+        assert (stats.n_submissions, stats.n_waits) == (n_graphs, n_graphs)
+    assert n_revived > 0
+
+
 def test_at_a_pruning_point_only_what_goes_on_leaves_the_gpu(
     gpu: str, tiny_model: Write, opened: Callable[..., PlacedSession]
 ) -> None:

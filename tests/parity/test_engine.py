@@ -4,38 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Optional
 
 import llama_cpp
 import numpy as np
 import pytest
+from parity.compare import EXACT, assert_same_step, logits_of, new_session, prompt, schedule_of
 from reference import Reference, nmse
 from tiny_gguf import ARCHS, TinyConfig
 
 from lazygguf import KeepSchedule, PruningPoint
-from lazygguf._ffi import NativeModel, NativeSession
+from lazygguf._ffi import NativeSession
 
 Write = Callable[[TinyConfig], tuple[Path, dict[str, np.ndarray]]]
-
-# F32 weights and F32 K/V: only the order of sums differs. Measured worst 1e-11.
-EXACT = 1e-9
-# A score gap below this may fall either way between two orders of summation.
-SURE = 1e-5
-
-
-def prompt(n: int, seed: int = 0, n_vocab: int = 320) -> list[int]:
-    return [int(token) for token in np.random.default_rng(seed).integers(3, n_vocab, n)]
-
-
-def new_session(path: Path, schedule: Optional[KeepSchedule] = None, **kwargs: Any) -> NativeSession:
-    settings = {"n_ctx": 512, "n_threads": 2, "type_k": "f32", "type_v": "f32", **kwargs}
-    model = NativeModel(path, weights=settings.pop("weights", "as-is"))
-    return NativeSession(model, schedule=schedule, **settings)
-
-
-def schedule_of(*points: PruningPoint, **settings: Any) -> KeepSchedule:
-    return KeepSchedule(points, **{"n_sink": 0, "min_prompt": 0, "max_revive": -1, "revive_margin": 0.0, **settings})
-
 
 SCHEDULES = {
     "paper": KeepSchedule.paper("1:0.5,3:0.25"),
@@ -74,25 +54,6 @@ SCHEDULES = {
 }
 
 
-def logits_of(session: NativeSession) -> np.ndarray:
-    logits = session.logits()
-    assert logits is not None
-    return logits
-
-
-def assert_same_step(session: NativeSession, reference: Reference, ids: list[int], **kwargs: Any) -> None:
-    expected = reference.eval(ids, **kwargs)
-    sure = all(margin == 0.0 or margin > SURE for margin in reference.margins)  # 0: a tie, which has a rule
-    assert sure, "the test's own scores are too close to tell"
-    session.eval(ids, **kwargs)
-    for s in range(len(reference.segments)):
-        assert session.live(s).tolist() == reference.live[s]
-        assert session.cached(s).tolist() == reference.cached[s]
-    assert session.stats().n_computed == [len(rows) for rows in reference.computed]
-    assert session.stats().n_revived == reference.n_revived
-    assert nmse(logits_of(session), expected) <= EXACT
-
-
 @pytest.mark.parametrize(
     ("arch", "kernels"),
     [("llama", "as-is"), ("qwen2", "as-is"), ("qwen3", "as-is"), ("llama", "fast"), ("qwen3", "fast")],
@@ -109,7 +70,7 @@ def test_a_session_keeps_computes_and_answers_as_the_reference_does(
     assert_same_step(session, reference, prompt(100, seed=5), query_span=(70, 82))
     for token in prompt(8, seed=6):
         assert_same_step(session, reference, [token])
-    assert_same_step(session, reference, prompt(40, seed=7))  # a later turn
+    assert_same_step(session, reference, prompt(40, seed=17))  # a later turn
     assert_same_step(session, reference, prompt(3, seed=8), query_span=(20, 40))  # a question read long ago
     session.trim(90)
     reference.trim(90)

@@ -138,8 +138,10 @@ def test_a_prompt_below_min_prompt_runs_dense(tiny: Tiny) -> None:
     dense, lazy = Reference(*tiny), Reference(*tiny, Schedule(PRUNING.points, min_prompt=41))
     np.testing.assert_array_equal(lazy.eval(prompt(40)), dense.eval(prompt(40)))
     assert [scores.size for scores in lazy.scores] == [0, 0]
+    lazy.eval([7])  # goes by what the dense prompt chose
+    assert [len(live) for live in lazy.live] == [41, 41, 41]
     lazy.eval([7])
-    assert [len(live) for live in lazy.live] == [41, 20, 10]
+    assert [len(live) for live in lazy.live] == [42, 20 + 1, 10 + 1]
 
 
 def test_dense_in_one_piece_is_dense_token_by_token(tiny: Tiny) -> None:
@@ -198,15 +200,18 @@ def test_a_position_is_computed_at_most_once_per_segment(tiny: Tiny, max_revive:
 
 
 @pytest.mark.parametrize("max_revive", [-1, 0, 2])
-def test_live_sets_are_nested_and_hold_what_was_computed(tiny: Tiny, max_revive: int) -> None:
+def test_live_sets_hold_what_was_computed_and_are_nested_unless_they_were_chosen_before(
+    tiny: Tiny, max_revive: int
+) -> None:
     lazy = Reference(*tiny, Schedule(PRUNING.points, n_sink=3, max_revive=max_revive))
     for ids in (prompt(48), [5], [6], prompt(7, seed=2), [7]):
         lazy.eval(ids)
+        assert lazy.late == (len(ids) == 1)
         for s, live in enumerate(lazy.live):
             assert live == sorted(set(live))
             assert {0, 1, 2, lazy.n_tokens - 1} <= set(live) <= set(lazy.cached[s])
             assert set(lazy.computed[s]) <= set(live)
-            assert s == 0 or set(live) <= set(lazy.live[s - 1])
+            assert lazy.late or s == 0 or set(live) <= set(lazy.live[s - 1])
 
 
 @pytest.mark.parametrize(("max_revive", "at_first"), [(1, 0), (2, 1), (3, 1)])
@@ -215,10 +220,70 @@ def test_the_revive_budget_counts_per_decode_step(tiny: Tiny, max_revive: int, a
     for lazy in (free, tight):
         lazy.eval(prompt(96))
         lazy.eval([5])
+        assert lazy.n_revived == 0  # the prompt computed all that it chose
+    scores = tight.scores[0]
+    for lazy in (free, tight):
+        lazy.eval([6])
     assert free.n_revived > 3
     assert tight.n_revived == max_revive
-    wanted = sorted(set(free.computed[1]) - {96}, key=lambda pos: (-tight.scores[0][pos], pos))
-    assert set(tight.computed[1]) - {96} == set(wanted[:at_first])  # the rest is the second point's
+    wanted = sorted(set(free.computed[1]) - {97}, key=lambda pos: (-scores[pos], pos))
+    assert set(tight.computed[1]) - {97} == set(wanted[:at_first])  # the rest is the second point's
+
+
+def test_a_plain_decode_step_lives_on_what_the_step_before_chose(tiny: Tiny) -> None:
+    lazy = Reference(*tiny, PRUNING)
+    lazy.eval(prompt(96))
+    chosen = lazy.live
+    lazy.eval([5])
+    assert lazy.live == [[*positions, 96] for positions in chosen]
+    assert lazy.computed == [[96]] * 3
+    scores, live, cached = lazy.scores, lazy.live, lazy.cached
+    lazy.eval([6])
+    back: set[int] = set()
+    for s, point in enumerate(PRUNING.points):
+        by_pos = {pos: float(scores[s][pos]) for pos in live[s]}
+        selected = reference.select(by_pos, {96}, point.keep, 97)
+        back |= set(selected) - set(cached[s + 1])
+        assert lazy.live[s + 1] == sorted({*selected, *back, 97})
+        assert lazy.computed[s + 1] == sorted({*back, 97})
+
+
+def test_what_comes_back_goes_on_through_all_later_segments(tiny: Tiny) -> None:
+    points = tuple(Point(il, 0.5) for il in (0, 1, 2))
+    lazy = Reference(*tiny, Schedule(points, max_revive=3))
+    lazy.eval(prompt(96))
+    n_back = 0
+    for token in prompt(12, seed=1):
+        lazy.eval([token])
+        back = [set(rows) - {lazy.n_tokens - 1} for rows in lazy.computed]
+        assert all(earlier <= later for earlier, later in zip(back, back[1:]))
+        assert all(rows <= set(live) for rows, live in zip(back[1:], lazy.live[1:]))
+        assert lazy.n_revived == len(back[-1]) <= 3
+        n_back += len(back[1])
+    assert n_back > 0
+
+
+@pytest.mark.parametrize(
+    "said",
+    [{"query_span": (96, 97)}, {"query_span": (3, 9)}, {"protect": [5]}, {"scores": np.ones(97, np.float32)}],
+    ids=str,
+)
+def test_a_step_of_which_more_is_said_chooses_as_it_goes(tiny: Tiny, said: dict[str, Any]) -> None:
+    lazy = Reference(*tiny, Schedule((Point(-1, 1.0), *PRUNING.points)))
+    lazy.eval(prompt(96))
+    lazy.eval([5], **said)
+    assert not lazy.late
+    lazy.eval([6])
+    assert lazy.late
+
+
+def test_a_trimmed_context_chooses_as_it_goes_once(tiny: Tiny) -> None:
+    lazy = Reference(*tiny, PRUNING)
+    lazy.eval(prompt(96))
+    lazy.trim(95)
+    for late in (False, True):
+        lazy.eval([5])
+        assert lazy.late == late
 
 
 def test_scores_are_shares_of_attention(tiny: Tiny) -> None:

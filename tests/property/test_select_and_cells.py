@@ -90,4 +90,5 @@ def test_every_use_keeps_computes_and_revives_as_the_reference_does(
             if name == "eval":
                 session.eval(ids, span, scores=scores)
             assert_same(session, reference, expected)
-            assert_step_holds(session, schedule, before, len(ids), n_question=len(reference.question), scores=scores)
+            n_question, late = len(reference.question), reference.late
+            assert_step_holds(session, schedule, before, len(ids), n_question=n_question, scores=scores, late=late)

@@ -18,6 +18,7 @@ from session_ops import (
     assert_step_holds,
     cached,
     fail_eval,
+    is_late,
     outside_scores,
     query_span,
     schedules,
@@ -127,7 +128,7 @@ def test_what_must_hold_after_a_step_holds(
     model: NativeModel, schedule: KeepSchedule, ops: list[Op], n_ubatch: int
 ) -> None:
     """The invariants of ``assert_step_holds``, also where scores are too close for the reference."""
-    session = new_session(model, schedule, n_ubatch, "f16")
+    session, goes_on = new_session(model, schedule, n_ubatch, "f16"), False
     for seed, (name, *args) in enumerate(ops):
         if name in ("eval", "fail"):
             ids = tokens(args[0], seed)[: N_CTX - session.n_tokens]
@@ -137,16 +138,25 @@ def test_what_must_hold_after_a_step_holds(
             if name == "fail" and fail_eval(session, ids, args[1]):
                 assert cached(session) == before and session.n_tokens == n_past
                 continue
-            scores = None
+            scores, span = None, None
             if name == "eval":
                 scores = outside_scores(schedule, n_past + len(ids), seed)
-                session.eval(ids, query_span(n_past, len(ids), args[1]), scores=scores)
-            assert_step_holds(session, schedule, before, len(ids), n_question=24, scores=scores)
+                span = query_span(n_past, len(ids), args[1])
+                session.eval(ids, span, scores=scores)
+            late = is_late(schedule, len(ids), goes_on, span, scores)
+            assert_step_holds(session, schedule, before, len(ids), n_question=24, scores=scores, late=late)
+            stats = session.stats()
+            n_ubatches = [-(-n_rows // n_ubatch) for n_rows in stats.n_computed]
+            assert stats.n_submissions == (1 if late and max(n_ubatches) == 1 else sum(n_ubatches))
+            assert stats.n_waits == stats.n_submissions
+            goes_on = True
         elif name == "trim":
             n = int(args[0] * session.n_tokens)
             kept = [{pos for pos in rows if pos < n} for rows in cached(session)]
+            goes_on = goes_on and n == session.n_tokens
             session.trim(n)
             assert cached(session) == kept and session.n_tokens == n
         else:
+            goes_on = False
             session.reset()
             assert not any(cached(session)) and session.stats().kv_bytes == 0
