@@ -19,13 +19,11 @@ class score_window {
 
     bool has(int32_t pos) const { return rows_.count(pos) > 0; }
     // Remembers what the token at `pos` looked at: (n_head) rows by position, 0 where a position was not live.
-    void add(int32_t pos, std::vector<std::vector<float>> by_head) {
-        rows_[pos] = std::make_shared<const std::vector<std::vector<float>>>(std::move(by_head));
-    }
+    void add(int32_t pos, std::vector<std::vector<float>> by_head);
     // Forgets every asking token that is not among these (ascending).
     void keep_only(const std::vector<int32_t> & positions);
     // Forgets the positions >= n_tokens.
-    void trim(int32_t n_tokens) { rows_.erase(rows_.lower_bound(n_tokens), rows_.end()); }
+    void trim(int32_t n_tokens);
 
     // The score of each position below n_tokens: the mean (or maximum) over these asking tokens, head by head, and the
     // best head's.
@@ -36,6 +34,17 @@ class score_window {
     bool query_max_;
     // shared: a copy of the window is a note of which rows it has
     std::map<int32_t, std::shared_ptr<const std::vector<std::vector<float>>>> rows_;
+
+    // The sums, or maxima, of all askers of the last combine() but its last one. While decoding, a question goes on to
+    // ask and only the newest token is another one: its row is added, not all rows again.
+    struct partial {
+        std::vector<int32_t> asking;           // ascending; empty: there are none
+        std::vector<std::vector<double>> sums; // by head and position
+    };
+    mutable partial partial_;
+
+    void add_row(std::vector<double> & sum, int32_t pos, size_t head) const;
+    const partial & partial_of(const std::vector<int32_t> & asking) const;
 };
 
 } // namespace lazygguf

@@ -45,8 +45,8 @@ struct step_result {
 // A state that a session goes back to. The rows that it held then are still in the caches, as they were: a row never
 // changes, it is only taken out.
 struct session_mark {
-    int32_t n_tokens = -1;                   // -1: there is none
-    std::vector<std::vector<int32_t>> held;  // by segment: positions with a row, ascending
+    int32_t n_tokens = -1;                  // -1: there is none
+    std::vector<std::vector<int32_t>> held; // by segment: positions with a row, ascending
     std::vector<score_window> windows;
     step_memory memory;
     step_result result;

@@ -1,6 +1,7 @@
 // selection.cpp: counts, pooling, the best of a list, and the scores of askers.
 
 #include <cmath>
+#include <map>
 
 #include "policy_setup.h"
 #include "run/progress.h"
@@ -105,6 +106,57 @@ CASE("a score is the mean over the askers, or with query_max their maximum") {
     CHECK_EQ(mean.combine({1, 2}, 3), (floats{0.375F, 0.5F, 0.125F}));
     CHECK_EQ(most.combine({1, 2}, 3), (floats{0.5F, 0.75F, 0.25F}));
     CHECK_EQ(mean.combine({2}, 3), (floats{0.5F, 0.25F, 0.25F}));
+}
+
+// What a window that never combined before says of the same rows.
+floats combined_anew(bool query_max, const std::map<int32_t, floats> & rows, const std::vector<int32_t> & asking,
+                     int32_t n) {
+    score_window window(1, query_max);
+    for (const auto & [pos, row] : rows) {
+        window.add(pos, {row});
+    }
+    return window.combine(asking, n);
+}
+
+CASE("scores are the same bits whether the question's part of them was there already or not") {
+    for (const bool query_max : {false, true}) {
+        score_window window(1, query_max);
+        std::map<int32_t, floats> rows;
+        uint32_t state = 1; // a linear congruential generator
+        const auto add = [&](int32_t pos) {
+            floats row;
+            for (int32_t i = 0; i <= pos; ++i) {
+                state = state * 1664525U + 1013904223U;
+                row.push_back(static_cast<float>(state) / 4294967296.0F / 7.0F);
+            }
+            rows[pos] = row;
+            window.add(pos, {row});
+        };
+        for (const int32_t pos : {2, 3, 4, 5}) {
+            add(pos);
+        }
+        const auto same = [&](const std::vector<int32_t> & asking, int32_t n) {
+            CHECK_EQ(window.combine(asking, n), combined_anew(query_max, rows, asking, n));
+        };
+        same({2, 3, 4, 5}, 6);
+        for (int32_t pos = 6; pos < 12; ++pos) { // decoding: the question asks, and the newest token
+            add(pos);
+            same({2, 3, 4, pos}, pos + 1);
+            window.keep_only({2, 3, 4, pos});
+            rows = {{2, rows[2]}, {3, rows[3]}, {4, rows[4]}, {pos, rows[pos]}};
+        }
+        window.trim(11);
+        add(11); // other attention than before
+        same({2, 3, 4, 11}, 12);
+        window.trim(4); // into the question
+        add(4);
+        add(5);
+        same({2, 3, 4, 5}, 6);
+        const score_window copy = window;
+        add(3);
+        same({2, 3, 4, 5}, 6);
+        CHECK_EQ(copy.combine({2, 3, 4, 5}, 6) == window.combine({2, 3, 4, 5}, 6), false);
+    }
 }
 
 CASE("of several heads the one that looked most counts") {
