@@ -134,7 +134,7 @@ class HookIds:
             self._ids = np.resize(self._ids, self._context.n_ctx + len(more))
         self._ids[self._n : n + len(more)] = [*new, *more]
         self._n = n
-        return self._ids[: n + len(more)].copy()
+        return np.array(self._ids[: n + len(more)])
 
 
 def sample_tokens(

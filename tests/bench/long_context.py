@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 from lazygguf.tools.bench.contenders import Contender, contenders, split_keeps
@@ -154,7 +154,7 @@ def write_plot(points: Sequence[Point], path: Path, subtitle: str) -> None:
     """Time, time per token and memory against the length, as a PNG (matplotlib, the extra ``[plot]``)."""
     from matplotlib.figure import Figure
 
-    panels = (
+    panels: tuple[tuple[str, Callable[[Point], float]], ...] = (
         ("time to first token (s)", lambda p: p.ttft_s),
         ("decode (ms a token)", lambda p: 1000 / p.decode_tps),
         ("peak memory (GiB)", lambda p: p.peak_bytes / 2**30),

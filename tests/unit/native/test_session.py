@@ -428,11 +428,19 @@ def test_a_mark_lasts_until_its_tokens_are_changed(model: NativeModel) -> None:
     assert comes_back()
     session.eval([6])
     assert comes_back()
-    for change in (
-        lambda: session.eval(prompt(2)),  # a prompt may bring back any number, and gives rows to old tokens
-        lambda: (session.trim(59), session.eval(prompt(2))),
-        lambda: (session.reset(), session.eval(prompt(61))),
-    ):
+
+    def after_a_prompt() -> None:
+        session.eval(prompt(2))  # it may bring back any number, and gives rows to old tokens
+
+    def after_a_shorter_trim() -> None:
+        session.trim(59)
+        session.eval(prompt(2))
+
+    def after_a_reset() -> None:
+        session.reset()
+        session.eval(prompt(61))
+
+    for change in (after_a_prompt, after_a_shorter_trim, after_a_reset):
         marked()
         change()
         assert not comes_back()
