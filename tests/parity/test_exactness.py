@@ -10,7 +10,6 @@ scatters little, and it may lie three standard deviations above its mean.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Optional
 
 import numpy as np
 import pytest
