@@ -66,6 +66,19 @@ ggml_tensor * graph_state::new_input(ggml_type type, int64_t ne0, int64_t ne1, c
     return t;
 }
 
+ggml_tensor * graph_state::multiply(ggml_tensor * matrix, ggml_tensor * x) {
+    const packed_matrix * m = mdl.packed(matrix);
+    if (m == nullptr) {
+        return ggml_mul_mat(ctx.get(), matrix, x);
+    }
+    const bool as_floats = takes_floats(m->type);
+    ggml_tensor *& rows = packed[{x, as_floats}];
+    if (rows == nullptr) {
+        rows = build_packed_rows(ctx.get(), x, as_floats);
+    }
+    return build_matmul(ctx.get(), m->data, rows, matmuls.emplace_back(m->type, m->n_in, m->n_out));
+}
+
 ggml_tensor * last_rows(ggml_context * ctx, ggml_tensor * t, int64_t n) {
     return t->ne[1] <= n ? t
                          : ggml_view_2d(ctx, t, t->ne[0], n, t->nb[1], static_cast<size_t>(t->ne[1] - n) * t->nb[1]);

@@ -84,6 +84,8 @@ struct graph_state {
     bool has_our_attention(int il) const { return mdl.has_fast_attention(seg.kv_of(il).dev); }
 
     ggml_tensor * new_input(ggml_type type, int64_t ne0, int64_t ne1, const char * name) const;
+    // matrix [n_in, n_out] times x F32 [n_in, n_rows] -> F32 [n_out, n_rows], by our kernels or by ggml's
+    ggml_tensor * multiply(ggml_tensor * matrix, ggml_tensor * x);
     void expand(ggml_tensor * t, ggml_backend_dev_t dev) { nodes.expand(t, dev); }
 };
 

@@ -36,17 +36,7 @@ hidden layer_builder::norm(const hidden & x, ggml_tensor * weight) const {
 }
 
 ggml_tensor * layer_builder::multiply(const linear_weights & w, ggml_tensor * x) {
-    ggml_tensor * out = nullptr;
-    if (const packed_matrix * m = g_.mdl.packed(w.weight)) {
-        const bool as_floats = takes_floats(m->type);
-        ggml_tensor *& packed = g_.packed[{x, as_floats}];
-        if (packed == nullptr) {
-            packed = build_packed_rows(ctx(), x, as_floats);
-        }
-        out = build_matmul(ctx(), m->data, packed, g_.matmuls.emplace_back(m->type, m->n_in, m->n_out));
-    } else {
-        out = ggml_mul_mat(ctx(), w.weight, x);
-    }
+    ggml_tensor * out = g_.multiply(w.weight, x);
     return w.bias != nullptr ? ggml_add(ctx(), out, w.bias) : out;
 }
 

@@ -64,7 +64,7 @@ void segment_graph::build_logits(ggml_tensor * cur) {
     ggml_context * ctx = g_.ctx.get();
     const model_weights & w = g_.mdl.weights;
     cur = ggml_mul(ctx, ggml_rms_norm(ctx, cur, g_.mdl.hp.layers.back().rms_eps), w.output_norm);
-    g_.logits = ggml_mul_mat(ctx, w.output, cur);
+    g_.logits = g_.multiply(w.output, cur);
     ggml_set_name(g_.logits, "logits");
     ggml_set_output(g_.logits);
     g_.expand(g_.logits, g_.mdl.output_dev);

@@ -43,9 +43,9 @@ struct planned_tensor {
 // Creates the tensors' metadata, one ggml context per buffer type, and remembers what each one needs.
 class load_plan {
   public:
-    // Layers from n_layer on are not read: their matrices stay as they are.
-    load_plan(const gguf_file & file, size_t n_max, packed_matrices & matrices, int n_layer)
-        : file_(file), n_max_(n_max), matrices_(matrices), n_layer_(n_layer) {}
+    // Layers from n_read on are not read, nor is the output then: their matrices stay as they are.
+    load_plan(const gguf_file & file, size_t n_max, packed_matrices & matrices, int n_read, bool reads_output)
+        : file_(file), n_max_(n_max), matrices_(matrices), n_read_(n_read), reads_output_(reads_output) {}
 
     ggml_tensor * add(const tensor_spec & spec, const char * stored_as, ggml_backend_dev_t dev) {
         const int64_t i = gguf_find_tensor(file_.gguf(), stored_as);
@@ -80,6 +80,13 @@ class load_plan {
                    : choose_buft(runs, spec, type);
     }
 
+    // Do our kernels multiply with it? Then it needs no memory beside the packed copy's.
+    bool packs(const tensor_spec & spec, ggml_type type, ggml_backend_dev_t dev) const {
+        const bool is_read = spec.il >= 0 ? spec.il < n_read_ : reads_output_;
+        return spec.use == tensor_use::matmul && is_read && device_of(spec, type, dev) == cpu_device() &&
+               matrices_.takes(type, spec.ne0, spec.ne1);
+    }
+
     std::vector<planned_tensor> tensors;
     std::map<ggml_backend_buffer_type_t, ggml_context_ptr> ctxs;
     std::map<std::string, int> lacking; // why tensors are on the CPU though their layer is not, and how many
@@ -88,16 +95,11 @@ class load_plan {
     const gguf_file & file_;
     size_t n_max_;
     packed_matrices & matrices_;
-    int n_layer_;
+    int n_read_;
+    bool reads_output_;
 
     static ggml_backend_dev_t device_of(const tensor_spec & spec, ggml_type type, ggml_backend_dev_t dev) {
         return dev == cpu_device() || has_kernel(dev, spec, type) ? dev : cpu_device();
-    }
-
-    // Do our kernels multiply with it? Then it needs no memory beside the packed copy's.
-    bool packs(const tensor_spec & spec, ggml_type type, ggml_backend_dev_t dev) const {
-        return spec.use == tensor_use::matmul && spec.il >= 0 && spec.il < n_layer_ &&
-               device_of(spec, type, dev) == cpu_device() && matrices_.takes(type, spec.ne0, spec.ne1);
     }
 
     ggml_context * context(ggml_backend_buffer_type_t buft) {
@@ -129,7 +131,8 @@ ggml_tensor * add_output(load_plan & plan, const tensor_spec & spec, const model
         return t;
     }
     ggml_tensor * embd = mdl.weights.tok_embd;
-    const bool same = plan.buft_for(spec, embd->type, mdl.output_dev) == plan.tensors.front().buft;
+    const bool same = !plan.packs(spec, embd->type, mdl.output_dev) &&
+                      plan.buft_for(spec, embd->type, mdl.output_dev) == plan.tensors.front().buft;
     return same ? embd : plan.add(spec, "token_embd.weight", mdl.output_dev);
 }
 
@@ -182,7 +185,7 @@ std::string model::load_weights(const gguf_file & file, const model_params & par
     ggml_backend_buffer_type_t plain = ggml_backend_dev_buffer_type(cpu_dev);
     matrices_ = std::make_unique<packed_matrices>(mode_);
     const int n_read = params.n_layer == 0 ? hp.n_layer : params.n_layer;
-    load_plan plan(file, specs.size() + devices().size(), *matrices_, n_read);
+    load_plan plan(file, specs.size() + devices().size(), *matrices_, n_read, n_read == hp.n_layer);
     for (const tensor_spec & spec : specs) {
         if (spec.name == ROPE_FREQS) {
             add_rope_freqs(plan, spec, layer_devs, weights.layers);

@@ -8,6 +8,7 @@
 
 #include "simd/kernel_set.h"
 #include "simd/matmul_op.h"
+#include "simd/packed_layout.h"
 
 namespace lazygguf::LAZY_ISA {
 namespace {
@@ -229,6 +230,9 @@ LAZY_INLINE void add_tiles(const weight_rows<type> & rows, const int32_t * block
     }
 }
 
+// Bytes that are asked for ahead of their use: the CPU's own prefetching ends with each page of memory.
+constexpr int64_t AHEAD = 4096;
+
 // One group of rows.
 template <ggml_type type, int N> LAZY_NOINLINE void multiply_few(const product & p, int tile) {
     constexpr int N_TILES = traits<type>::N_TILES;
@@ -236,7 +240,13 @@ template <ggml_type type, int N> LAZY_NOINLINE void multiply_few(const product &
     weight_rows<type> rows(p.tile(tile));
     floats acc[N];
     clear(acc);
+    const char * ahead = p.tile(tile) + AHEAD;
+    constexpr int64_t BLOCK_BYTES = packed_block_bytes(type) * N_LANES;
     for (int b = 0; b < p.rows.n_blocks(); b += N_TILES) {
+        for (int64_t i = 0; i < BLOCK_BYTES; i += 64) {
+            __builtin_prefetch(ahead + i, 0, 3);
+        }
+        ahead += BLOCK_BYTES;
         rows.begin();
         add_tiles<type, N>(rows, block, acc);
         rows.next();

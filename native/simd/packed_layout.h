@@ -48,4 +48,14 @@ constexpr packed_block packed_block_of(ggml_type type) {
     }
 }
 
+// Bytes of one row's block, as in the file.
+constexpr int packed_block_bytes(ggml_type type) {
+    const packed_block block = packed_block_of(type);
+    int n_bytes = 0;
+    for (int i = 0; i < block.n_fields; ++i) {
+        n_bytes += block.fields[i].word_size * block.fields[i].n_words;
+    }
+    return n_bytes;
+}
+
 } // namespace lazygguf
