@@ -5,7 +5,7 @@ Owns every call into ``lazygguf._native``; nothing outside imports that. Knows n
 
 from .devices import Device, has_rpc, list_devices, serve_rpc
 from .file import NativeFile, TensorInfo, TensorRule, shape_tensors
-from .isa import isa, isa_names
+from .isa import isa, isa_names, kernel_seconds
 from .library import check, ggml_version
 from .model import GPU_LAYERS_AUTO, NativeModel, Placement
 from .selection import count_kept, keep_count
@@ -30,6 +30,7 @@ __all__ = [
     "isa",
     "isa_names",
     "keep_count",
+    "kernel_seconds",
     "list_devices",
     "serve_rpc",
     "shape_tensors",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .library import ffi, lib, text
+from .library import check, ffi, lib, text
 
 
 def isa() -> str:
@@ -20,3 +20,27 @@ def isa() -> str:
 def isa_names() -> list[str]:
     """Those that this CPU has, best first: the values that LAZYGGUF_ISA may have."""
     return text(lib.lazy_isa_names()).split(",")
+
+
+def kernel_seconds(
+    type_name: str, n_in: int, n_out: int, n_rows: int, *, is_ours: bool = True, n_threads: int = 1
+) -> float:
+    """Times the product of a matrix of noise (n_out, n_in) with n_rows rows.
+
+    Args:
+        type_name: of the matrix, such as ``"Q4_K"``.
+        n_in: columns, a multiple of the type's block.
+        n_out: rows of the matrix.
+        n_rows: rows that are multiplied.
+        is_ours: our kernel; else ggml's, from the buffers in which it is fastest.
+        n_threads: threads.
+
+    Returns:
+        Seconds, the best of several runs; 0.0 where there is no such kernel.
+
+    Raises:
+        ValueError: there is no such type, or a number is out of range.
+    """
+    out = ffi.new("double *")
+    check(lib.lazy_kernel_seconds(out, type_name.encode(), n_in, n_out, n_rows, is_ours, n_threads))
+    return float(out[0])

@@ -27,6 +27,7 @@ from ..quantize.quant_types import quant_type
 from ..schedule_options import Asking, add_schedule_arguments, draft_options
 from .contenders import IK, LLAMA_CPP, contenders, parse_lengths, split_keeps
 from .engines import Settings
+from .kernels import run_kernels
 from .measuring import Plan, run_plan
 from .peer import find_ik
 from .plot import write_plot
@@ -135,6 +136,11 @@ def _add_run_arguments(group: Any) -> None:
         help="off: the peer reads without, as its package does by itself on most CPUs; slower, and an assertion "
         "of its flash attention cannot fail (on)",
     )
+    group.add_argument(
+        "--kernels",
+        action="store_true",
+        help="no model: our products of matrices with rows beside ggml's, by type and number of rows (2 minutes)",
+    )
     group.add_argument("-f", "--file", metavar="FILE", help="the text to read (default: 13,000 tokens of prose)")
     group.add_argument(
         "--question",
@@ -167,6 +173,8 @@ def _add_output_arguments(group: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Runs ``lazygguf bench``; 130 after Ctrl-C, with the lengths that were complete printed."""
     check_arguments(args)
+    if args.kernels:
+        return run_kernels(args.threads or physical_cores(), as_json=args.output in ("json", "jsonl"))
     if args.plot is not None:
         check_plot(args.plot)
     lengths, keeps, here = parse_lengths(args.n_prompt), split_keeps(args.keep), machine()
