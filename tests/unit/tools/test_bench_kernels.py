@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
+import lazygguf.tools.bench.kernels as kernels
 import pytest
 
-import lazygguf.tools.bench.kernels as kernels
 from lazygguf._ffi import isa, kernel_seconds
 from lazygguf.cli.main import main
 
