@@ -315,7 +315,7 @@ template <ggml_type type, int N> LAZY_NOINLINE void multiply_few(const product &
 
 // Columns that are unpacked at once for many rows: so many that they stay in the first level of the cache beside the
 // rows' bytes.
-constexpr int CHUNK_BLOCKS = N_LANES == 16 ? 8 : 16;
+constexpr int CHUNK_BLOCKS = 16;
 constexpr int MAX_TILES = 2;
 // Of a float matrix and one or two rows, so that no sum waits for the one before.
 constexpr int MAX_FLOAT_TILES = 4;
