@@ -10,8 +10,6 @@ bool has_matmul(ggml_type type, int64_t n_in, int64_t n_out) {
     return kernels().matmul.multiply(type) != nullptr && n_in % ggml_blck_size(type) == 0 && n_out > 0;
 }
 
-bool takes_floats(ggml_type type) { return !ggml_is_quantized(type); }
-
 size_t packed_matrix_size(ggml_type type, int64_t n_in, int64_t n_out) {
     const int64_t n_lanes = kernels().matmul.n_lanes;
     return ggml_row_size(type, n_in) * static_cast<size_t>((n_out + n_lanes - 1) / n_lanes * n_lanes);

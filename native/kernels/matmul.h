@@ -9,6 +9,7 @@
 #include <ggml-cpp.h>
 
 #include "simd/matmul_op.h"
+#include "simd/packed_layout.h"
 
 namespace lazygguf {
 
@@ -24,7 +25,6 @@ void pack_matrix(ggml_type type, int64_t n_in, int64_t n_out, const char * rows,
 // x F32 [n_in, n_rows] -> the same rows in the order in which build_matmul reads them for a matrix of this type: one
 // such tensor serves every matrix with floats, another one all others.
 ggml_tensor * build_packed_rows(ggml_context * ctx, ggml_tensor * x, bool as_floats);
-bool takes_floats(ggml_type type);
 
 // matrix I8, filled by pack_matrix, times packed rows -> F32 [n_out, n_rows]. `op` is this node's own and must outlive
 // the graph.

@@ -18,10 +18,10 @@ namespace lazygguf::LAZY_ISA {
 constexpr int TILE = 64; // entries unpacked at once, a multiple of every PANEL
 static_assert(TILE % PANEL == 0, "whole panels");
 
-LAZY_LANES int smaller(int a, int b) { return a < b ? a : b; }
-LAZY_LANES int larger(int a, int b) { return a > b ? a : b; }
+LAZY_INLINE int smaller(int a, int b) { return a < b ? a : b; }
+LAZY_INLINE int larger(int a, int b) { return a > b ? a : b; }
 
-LAZY_LANES char * at(const ggml_tensor * t, int64_t i1, int64_t i2) {
+LAZY_INLINE char * at(const ggml_tensor * t, int64_t i1, int64_t i2) {
     return static_cast<char *>(t->data) + static_cast<size_t>(i1) * t->nb[1] + static_cast<size_t>(i2) * t->nb[2];
 }
 
@@ -35,12 +35,7 @@ struct tile_rows {
     const char * row(int i) const { return at(t, rows[i], head); }
 };
 
-// Is there an instruction for half floats? And are K's rows transposed as such?
-#if defined(__AVX2__) || defined(__aarch64__)
-#define LAZY_HAS_HALVES 1
-#else
-#define LAZY_HAS_HALVES 0
-#endif
+// Are K's rows transposed as half floats?
 #if defined(__AVX2__)
 #define LAZY_TRANSPOSES_HALVES 1
 #else
@@ -50,7 +45,7 @@ struct tile_rows {
 #if LAZY_TRANSPOSES_HALVES
 
 // Values [first, first + 8) of 16 entries, F16: transposed as 16 bits, then converted.
-LAZY_LANES void transpose_halves(const ggml_fp16_t * const * rows, int first, float * out) {
+LAZY_INLINE void transpose_halves(const ggml_fp16_t * const * rows, int first, float * out) {
     const auto two = [rows, first](int i) {
         const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i *>(rows[i] + first));
         return _mm256_inserti128_si256(_mm256_castsi128_si256(low),
@@ -91,7 +86,7 @@ LAZY_LANES void transpose_halves(const ggml_fp16_t * const * rows, int first, fl
 #endif
 
 // Values [first, first + 4) of 4 entries.
-LAZY_LANES void transpose_floats(const float * const * rows, int first, float * out) {
+LAZY_INLINE void transpose_floats(const float * const * rows, int first, float * out) {
     float * p = out + first * PANEL;
 #if defined(__SSE2__)
     __m128 a = _mm_loadu_ps(rows[0] + first);
@@ -119,22 +114,14 @@ LAZY_LANES void transpose_floats(const float * const * rows, int first, float * 
 #endif
 }
 
-LAZY_LANES float_lanes::vec load_values(const float * p) { return float_lanes::load(p); }
+LAZY_INLINE float_lanes::vec load_values(const float * p) { return float_lanes::load(p); }
 
 #if LAZY_HAS_HALVES
-LAZY_LANES float_lanes::vec load_values(const ggml_fp16_t * p) {
-#if defined(__AVX512F__)
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
-#elif defined(__AVX2__)
-    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
-#else
-    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
-#endif
-}
+LAZY_INLINE float_lanes::vec load_values(const ggml_fp16_t * p) { return float_lanes::load_halves(p); }
 #endif
 
 // One row of V to its place in every panel; values past the last one up to a whole vector are zeros.
-template <typename T> LAZY_LANES void spread_row(const T * row, int n_values, float * out) {
+template <typename T> LAZY_INLINE void spread_row(const T * row, int n_values, float * out) {
     using namespace float_lanes;
     int i = 0;
     for (; i + PANEL <= n_values; i += PANEL, out += panel_stride(TILE)) {
@@ -193,7 +180,7 @@ inline void unpack_rows(const tile_rows & in, scratch<float> & buffer, float * o
 
 // Blocks of N entries, `block` for values that a head has whole and for the rest: rows of T with STEP values at once.
 template <typename T, int N, int STEP, typename Block>
-LAZY_LANES void transpose_rows(const T ** rows, int n_values, float * out, Block && block) {
+LAZY_INLINE void transpose_rows(const T ** rows, int n_values, float * out, Block && block) {
     int i = 0;
     for (; i + STEP <= n_values; i += STEP) {
         block(rows, i, out);
@@ -210,7 +197,7 @@ LAZY_LANES void transpose_rows(const T ** rows, int n_values, float * out, Block
 }
 
 // Rows of an unpacked K tile: a head's values, and the few that make the last block of a transpose whole.
-LAZY_LANES int column_rows(int n_values) { return (n_values + 7) / 8 * 8; }
+LAZY_INLINE int column_rows(int n_values) { return (n_values + 7) / 8 * 8; }
 
 // K: [n_values, n] of the tile, in panels of entries. What fills the last vector repeats the last entry.
 inline void unpack_columns(const tile_rows & in, scratch<float> & buffer, float * out) {

@@ -9,25 +9,26 @@
 
 #include <ggml.h>
 
-#if defined(__AVX2__)
-#include <immintrin.h>
-#elif defined(__ARM_NEON)
-#include <arm_neon.h>
-#endif
-
-// a call would move every register through memory
-#define LAZY_INLINE [[gnu::always_inline]] inline
-// inlined into a caller with many loops, registers would be given to the wrong ones
-#define LAZY_NOINLINE [[gnu::noinline]]
+#include "simd/float_lanes.h"
 
 namespace lazygguf::LAZY_ISA {
 
+constexpr int N_LANES = float_lanes::LANES;
+using floats = float_lanes::vec;
+using float_lanes::load;
+using float_lanes::mul;
+using float_lanes::mul_add;
+using float_lanes::splat;
+using float_lanes::store;
+using float_lanes::sub;
+#if LAZY_HAS_HALVES
+using float_lanes::load_halves;
+#endif
+
 #if defined(__AVX512F__)
 
-constexpr int N_LANES = 16;
 constexpr int GROUP_ROWS = 8; // rows multiplied at once: as many as the registers hold
 using ints = __m512i;
-using floats = __m512;
 
 LAZY_INLINE ints load_ints(const char * p) { return _mm512_loadu_si512(p); }
 LAZY_INLINE ints splat(int32_t x) { return _mm512_set1_epi32(x); }
@@ -38,18 +39,8 @@ LAZY_INLINE ints bit_xor(ints a, ints b) { return _mm512_xor_si512(a, b); }
 template <int n> LAZY_INLINE ints shift_right(ints x) { return _mm512_srli_epi32(x, n); }
 template <int n> LAZY_INLINE ints shift_left(ints x) { return _mm512_slli_epi32(x, n); }
 template <int n> LAZY_INLINE ints shift_right_signed(ints x) { return _mm512_srai_epi32(x, n); }
-LAZY_INLINE ints add(ints a, ints b) { return _mm512_add_epi32(a, b); }
 
-LAZY_INLINE floats load_floats(const float * p) { return _mm512_loadu_ps(p); }
-LAZY_INLINE void store(float * p, floats x) { _mm512_storeu_ps(p, x); }
-LAZY_INLINE floats splat(float x) { return _mm512_set1_ps(x); }
-LAZY_INLINE floats mul(floats a, floats b) { return _mm512_mul_ps(a, b); }
-LAZY_INLINE floats sub(floats a, floats b) { return _mm512_sub_ps(a, b); }
-LAZY_INLINE floats mul_add(floats a, floats b, floats c) { return _mm512_fmadd_ps(a, b, c); }
 LAZY_INLINE floats to_floats(ints x) { return _mm512_cvtepi32_ps(x); }
-LAZY_INLINE floats load_halves(const char * p) {
-    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
-}
 LAZY_INLINE ints load_short_ints(const char * p) { // without sign
     return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)));
 }
@@ -59,10 +50,8 @@ LAZY_INLINE floats load_brain_halves(const char * p) {
 
 #elif defined(__AVX2__)
 
-constexpr int N_LANES = 8;
 constexpr int GROUP_ROWS = 6;
 using ints = __m256i;
-using floats = __m256;
 
 LAZY_INLINE ints load_ints(const char * p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i *>(p)); }
 LAZY_INLINE ints splat(int32_t x) { return _mm256_set1_epi32(x); }
@@ -73,18 +62,8 @@ LAZY_INLINE ints bit_xor(ints a, ints b) { return _mm256_xor_si256(a, b); }
 template <int n> LAZY_INLINE ints shift_right(ints x) { return _mm256_srli_epi32(x, n); }
 template <int n> LAZY_INLINE ints shift_left(ints x) { return _mm256_slli_epi32(x, n); }
 template <int n> LAZY_INLINE ints shift_right_signed(ints x) { return _mm256_srai_epi32(x, n); }
-LAZY_INLINE ints add(ints a, ints b) { return _mm256_add_epi32(a, b); }
 
-LAZY_INLINE floats load_floats(const float * p) { return _mm256_loadu_ps(p); }
-LAZY_INLINE void store(float * p, floats x) { _mm256_storeu_ps(p, x); }
-LAZY_INLINE floats splat(float x) { return _mm256_set1_ps(x); }
-LAZY_INLINE floats mul(floats a, floats b) { return _mm256_mul_ps(a, b); }
-LAZY_INLINE floats sub(floats a, floats b) { return _mm256_sub_ps(a, b); }
-LAZY_INLINE floats mul_add(floats a, floats b, floats c) { return _mm256_fmadd_ps(a, b, c); }
 LAZY_INLINE floats to_floats(ints x) { return _mm256_cvtepi32_ps(x); }
-LAZY_INLINE floats load_halves(const char * p) {
-    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
-}
 LAZY_INLINE ints load_short_ints(const char * p) { // without sign
     return _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i *>(p)));
 }
@@ -92,12 +71,10 @@ LAZY_INLINE floats load_brain_halves(const char * p) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(load_short_ints(p), 16));
 }
 
-#elif defined(__ARM_NEON)
+#elif defined(__aarch64__)
 
-constexpr int N_LANES = 4;
 constexpr int GROUP_ROWS = 6;
 using ints = int32x4_t;
-using floats = float32x4_t;
 
 LAZY_INLINE ints load_ints(const char * p) {
     return vreinterpretq_s32_s8(vld1q_s8(reinterpret_cast<const int8_t *>(p)));
@@ -112,18 +89,8 @@ template <int n> LAZY_INLINE ints shift_right(ints x) {
 }
 template <int n> LAZY_INLINE ints shift_left(ints x) { return vshlq_s32(x, vdupq_n_s32(n)); }
 template <int n> LAZY_INLINE ints shift_right_signed(ints x) { return vshlq_s32(x, vdupq_n_s32(-n)); }
-LAZY_INLINE ints add(ints a, ints b) { return vaddq_s32(a, b); }
 
-LAZY_INLINE floats load_floats(const float * p) { return vld1q_f32(p); }
-LAZY_INLINE void store(float * p, floats x) { vst1q_f32(p, x); }
-LAZY_INLINE floats splat(float x) { return vdupq_n_f32(x); }
-LAZY_INLINE floats mul(floats a, floats b) { return vmulq_f32(a, b); }
-LAZY_INLINE floats sub(floats a, floats b) { return vsubq_f32(a, b); }
-LAZY_INLINE floats mul_add(floats a, floats b, floats c) { return vfmaq_f32(c, a, b); }
 LAZY_INLINE floats to_floats(ints x) { return vcvtq_f32_s32(x); }
-LAZY_INLINE floats load_halves(const char * p) {
-    return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const uint16_t *>(p))));
-}
 LAZY_INLINE ints load_short_ints(const char * p) { // without sign
     return vreinterpretq_s32_u32(vmovl_u16(vld1_u16(reinterpret_cast<const uint16_t *>(p))));
 }
@@ -133,11 +100,9 @@ LAZY_INLINE floats load_brain_halves(const char * p) {
 
 #else // no vector instructions that could be relied on: what the compiler makes of four numbers
 
-constexpr int N_LANES = 4;
 constexpr int GROUP_ROWS = 4;
 using ints = int32_t __attribute__((vector_size(16)));
 using unsigned_ints = uint32_t __attribute__((vector_size(16)));
-using floats = float __attribute__((vector_size(16)));
 
 LAZY_INLINE ints load_ints(const char * p) {
     ints x;
@@ -156,18 +121,7 @@ template <int n> LAZY_INLINE ints shift_left(ints x) {
     return reinterpret_cast<ints>(reinterpret_cast<unsigned_ints>(x) << n);
 }
 template <int n> LAZY_INLINE ints shift_right_signed(ints x) { return x >> n; }
-LAZY_INLINE ints add(ints a, ints b) { return a + b; }
 
-LAZY_INLINE floats load_floats(const float * p) {
-    floats x;
-    std::memcpy(&x, p, sizeof x);
-    return x;
-}
-LAZY_INLINE void store(float * p, floats x) { std::memcpy(p, &x, sizeof x); }
-LAZY_INLINE floats splat(float x) { return x - floats{}; }
-LAZY_INLINE floats mul(floats a, floats b) { return a * b; }
-LAZY_INLINE floats sub(floats a, floats b) { return a - b; }
-LAZY_INLINE floats mul_add(floats a, floats b, floats c) { return a * b + c; }
 LAZY_INLINE floats to_floats(ints x) { return __builtin_convertvector(x, floats); }
 LAZY_INLINE floats load_halves(const char * p) {
     ggml_fp16_t x[N_LANES];
@@ -240,7 +194,7 @@ LAZY_INLINE void sum_products(const ints * w, const int32_t * x, ints * sums) {
             asm("" : "+x"(pairs[t])); // GCC would put off all additions, for which there are not enough registers
             if (is_last) {
                 const ints four = _mm256_madd_epi16(pairs[t], ones);
-                sums[t] = j - J0 < TERMS ? four : add(sums[t], four);
+                sums[t] = j - J0 < TERMS ? four : _mm256_add_epi32(sums[t], four);
             }
         }
     }
@@ -293,7 +247,7 @@ LAZY_INLINE ints look_up(const int8_t * table, ints codes) {
 #elif defined(__AVX2__)
     const __m128i t = _mm_loadu_si128(reinterpret_cast<const __m128i *>(table));
     return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(t), codes);
-#elif defined(__ARM_NEON) && defined(__aarch64__)
+#elif defined(__aarch64__)
     return vreinterpretq_s32_s8(vqtbl1q_s8(vld1q_s8(table), vreinterpretq_u8_s32(codes)));
 #else
     int8_t bytes[4 * N_LANES];

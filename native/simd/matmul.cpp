@@ -8,189 +8,10 @@
 
 #include "simd/kernel_set.h"
 #include "simd/matmul_op.h"
-#include "simd/packed_layout.h"
+#include "simd/packed_rows.h"
 
 namespace lazygguf::LAZY_ISA {
 namespace {
-
-constexpr int BLOCK = 32; // columns with one scale of a row
-
-constexpr bool is_float(ggml_type type) {
-    return type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16;
-}
-
-constexpr int least(int a, int b) { return a < b ? a : b; }
-
-// ---- rows ----
-
-// One block of columns of a group of n rows, as bytes: 8 groups of four bytes of each row, then three floats of each
-// row: the scale, the sum of the values as rounded, and that of the first 16 of them.
-constexpr int ROW_WORDS = BLOCK / 4 + 3;
-
-// The groups of packed rows: all of GROUP_ROWS but the last. As bytes, the blocks of a group follow each other.
-struct packed_rows {
-    char * data;
-    int64_t n_in;
-    int n_rows;
-
-    int n_groups() const { return (n_rows + GROUP_ROWS - 1) / GROUP_ROWS; }
-    int count(int g) const { return least(GROUP_ROWS, n_rows - g * GROUP_ROWS); }
-    int n_blocks() const { return static_cast<int>(n_in / BLOCK); }
-    int32_t * blocks(int g) const {
-        return reinterpret_cast<int32_t *>(data) + static_cast<int64_t>(g) * GROUP_ROWS * n_blocks() * ROW_WORDS;
-    }
-    // F32 [n_in, n], the numbers of one column together
-    float * columns(int g) const {
-        return reinterpret_cast<float *>(data) + static_cast<int64_t>(g) * GROUP_ROWS * n_in;
-    }
-};
-
-int64_t packed_size(int64_t n_in, int64_t n_rows, bool as_floats) {
-    return n_rows * (as_floats ? n_in : n_in / BLOCK * ROW_WORDS) * static_cast<int64_t>(sizeof(float));
-}
-
-// A block of a row as bytes: 32 of them, rounded to 1 / 127 of the largest magnitude, and their sums.
-struct rounded_block {
-    int32_t q[BLOCK / 4]; // four bytes each
-    int sum_low;          // of the first 16
-    int sum_high;
-    uint32_t largest; // the bits of the largest magnitude: they order like magnitudes, and Inf and NaN come out largest
-};
-
-constexpr uint32_t INF_BITS = 0x7f800000U;
-
-// What a value is multiplied with; 0 where all are 0, or one is not finite.
-float inverse_of(uint32_t largest_bits) {
-    float largest;
-    std::memcpy(&largest, &largest_bits, sizeof largest);
-    return largest_bits < INF_BITS && largest > 0.0F ? 127.0F / largest : 0.0F;
-}
-
-#if defined(__AVX2__)
-
-int sum_of(__m256i a, __m256i b) {
-    const __m256i both = _mm256_add_epi32(a, b);
-    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1));
-    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
-    return _mm_cvtsi128_si32(_mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1)));
-}
-
-rounded_block round_block(const float * x) {
-    rounded_block out;
-    __m256 values[4];
-    __m256i largest = _mm256_setzero_si256();
-    for (int i = 0; i < 4; ++i) {
-        values[i] = _mm256_loadu_ps(x + 8 * i);
-        const __m256i size = _mm256_and_si256(_mm256_castps_si256(values[i]), _mm256_set1_epi32(0x7fffffff));
-        largest = _mm256_max_epi32(largest, size);
-    }
-    __m128i four = _mm_max_epi32(_mm256_castsi256_si128(largest), _mm256_extracti128_si256(largest, 1));
-    four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0x4e));
-    four = _mm_max_epi32(four, _mm_shuffle_epi32(four, 0xb1));
-    out.largest = static_cast<uint32_t>(_mm_cvtsi128_si32(four));
-    const __m256 inverse = _mm256_set1_ps(inverse_of(out.largest));
-    __m256i whole[4];
-    for (int i = 0; i < 4; ++i) {
-        whole[i] = _mm256_cvtps_epi32(_mm256_mul_ps(values[i], inverse)); // to the nearest
-    }
-    out.sum_low = sum_of(whole[0], whole[1]);
-    out.sum_high = sum_of(whole[2], whole[3]);
-    const __m256i bytes =
-        _mm256_packs_epi16(_mm256_packs_epi32(whole[0], whole[1]), _mm256_packs_epi32(whole[2], whole[3]));
-    // packing works on each half of a register
-    const __m256i ordered = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
-    _mm256_storeu_si256(reinterpret_cast<__m256i *>(out.q), ordered);
-    return out;
-}
-
-#else
-
-rounded_block round_block(const float * x) {
-    constexpr float ROUND = 12582912.0F; // 1.5 * 2^23: adding it leaves the nearest integer in the low bits
-    rounded_block out = {};
-    uint32_t bits[BLOCK];
-    std::memcpy(bits, x, sizeof bits);
-    for (const uint32_t b : bits) {
-        const uint32_t size = b & 0x7fffffffU;
-        out.largest = size > out.largest ? size : out.largest;
-    }
-    const float inverse = inverse_of(out.largest);
-    float shifted[BLOCK];
-    int32_t whole[BLOCK];
-    for (int i = 0; i < BLOCK; ++i) {
-        shifted[i] = (out.largest < INF_BITS ? x[i] * inverse : 0.0F) + ROUND;
-    }
-    std::memcpy(whole, shifted, sizeof whole);
-    int8_t bytes[BLOCK];
-    for (int i = 0; i < BLOCK; ++i) {
-        whole[i] -= 0x4b400000;
-        bytes[i] = static_cast<int8_t>(whole[i]);
-    }
-    for (int i = 0; i < BLOCK / 2; ++i) {
-        out.sum_low += whole[i];
-        out.sum_high += whole[i + BLOCK / 2];
-    }
-    std::memcpy(out.q, bytes, sizeof bytes);
-    return out;
-}
-
-#endif
-
-// Row t of n, columns of one block.
-void pack_block(const float * x, int32_t * block, int n, int t) {
-    const rounded_block rounded = round_block(x);
-    float largest;
-    std::memcpy(&largest, &rounded.largest, sizeof largest);
-    const float d = rounded.largest < INF_BITS ? largest / 127.0F : __builtin_nanf("");
-    for (int j = 0; j < BLOCK / 4; ++j) {
-        block[j * n + t] = rounded.q[j];
-    }
-    const float values[] = {d, d * static_cast<float>(rounded.sum_low + rounded.sum_high),
-                            d * static_cast<float>(rounded.sum_low)};
-    for (int i = 0; i < 3; ++i) {
-        std::memcpy(block + (8 + i) * n + t, values + i, sizeof(float));
-    }
-}
-
-const float * row_of(const ggml_tensor * x, int i) {
-    return reinterpret_cast<const float *>(static_cast<const char *>(x->data) + static_cast<size_t>(i) * x->nb[1]);
-}
-
-void pack_bytes(ggml_tensor * dst, int ith, int nth, void * /*unused*/) {
-    const ggml_tensor * x = dst->src[0];
-    const packed_rows packed = {static_cast<char *>(dst->data), x->ne[0], static_cast<int>(x->ne[1])};
-    // a unit is a row's columns from one thread's share of the blocks: few rows are work for every thread too
-    const int n_parts = packed.n_groups() >= nth ? 1 : nth;
-    for (int u = ith; u < packed.n_groups() * n_parts; u += nth) {
-        const int g = u / n_parts;
-        const int begin = packed.n_blocks() * (u % n_parts) / n_parts;
-        const int end = packed.n_blocks() * (u % n_parts + 1) / n_parts;
-        const int n = packed.count(g);
-        for (int t = 0; t < n; ++t) {
-            const float * row = row_of(x, g * GROUP_ROWS + t);
-            for (int b = begin; b < end; ++b) {
-                pack_block(row + b * BLOCK, packed.blocks(g) + b * n * ROW_WORDS, n, t);
-            }
-        }
-    }
-}
-
-void pack_floats(ggml_tensor * dst, int ith, int nth, void * /*unused*/) {
-    const ggml_tensor * x = dst->src[0];
-    const packed_rows packed = {static_cast<char *>(dst->data), x->ne[0], static_cast<int>(x->ne[1])};
-    for (int g = ith; g < packed.n_groups(); g += nth) {
-        const int n = packed.count(g);
-        float * out = packed.columns(g);
-        for (int t = 0; t < n; ++t) {
-            const float * row = row_of(x, g * GROUP_ROWS + t);
-            for (int64_t i = 0; i < x->ne[0]; ++i) {
-                out[i * n + t] = row[i];
-            }
-        }
-    }
-}
-
-// ---- products ----
 
 LAZY_INLINE floats splat_float(const int32_t * p) {
     float x;
@@ -297,12 +118,11 @@ template <ggml_type type, int N> LAZY_NOINLINE void multiply_few(const product &
     floats acc[N];
     clear(acc);
     const char * ahead = p.tile(tile) + AHEAD;
-    constexpr int64_t BLOCK_BYTES = packed_block_bytes(type) * N_LANES;
     for (int b = 0; b < p.rows.n_blocks(); b += N_TILES) {
-        for (int64_t i = 0; i < BLOCK_BYTES; i += 64) {
+        for (int64_t i = 0; i < BLOCK_BYTES<type>; i += 64) {
             __builtin_prefetch(ahead + i, 0, 3);
         }
-        ahead += BLOCK_BYTES;
+        ahead += BLOCK_BYTES<type>;
         rows.begin();
         add_tiles<type, N>(rows, block, acc);
         rows.next();
@@ -335,7 +155,7 @@ LAZY_NOINLINE void multiply_group(const product & p, int g, const weight_tile * 
         clear(acc);
     } else {
         for (int t = 0; t < N; ++t) {
-            acc[t] = load_floats(sums + t * N_LANES);
+            acc[t] = load(sums + t * N_LANES);
         }
     }
     for (int b = begin; b < end; ++b) {
@@ -362,7 +182,7 @@ template <int N = GROUP_ROWS, typename F> LAZY_INLINE void with_count(int n, con
 
 void write_sums(const product & p, int tile, const float * sums) {
     for (int row = 0; row < p.rows.n_rows; ++row) {
-        p.write(tile, row, load_floats(sums + static_cast<size_t>(row) * N_LANES));
+        p.write(tile, row, load(sums + static_cast<size_t>(row) * N_LANES));
     }
 }
 
@@ -410,7 +230,7 @@ template <ggml_type type> void multiply_many(const product & p, int first, int n
 
 template <ggml_type type> LAZY_INLINE floats load_weights(const char * tile, int64_t column) {
     if constexpr (type == GGML_TYPE_F32) {
-        return load_floats(reinterpret_cast<const float *>(tile) + column * N_LANES);
+        return load(reinterpret_cast<const float *>(tile) + column * N_LANES);
     } else if constexpr (type == GGML_TYPE_F16) {
         return load_halves(tile + column * HALVES);
     } else {
@@ -462,7 +282,7 @@ LAZY_NOINLINE void multiply_float_group(const product & p, int g, const char * c
     floats acc[N][T];
     for (int t = 0; t < N; ++t) {
         for (int i = 0; i < T; ++i) {
-            acc[t][i] = begin == 0 ? splat(0.0F) : load_floats(sums + static_cast<size_t>(i) * n_sums + t * N_LANES);
+            acc[t][i] = begin == 0 ? splat(0.0F) : load(sums + static_cast<size_t>(i) * n_sums + t * N_LANES);
         }
     }
     add_columns<GGML_TYPE_F32, N, T>(tiles, p.rows.columns(g), begin, end, acc);
@@ -525,7 +345,7 @@ void multiply_float_tiles(const product & p, int first, int n_tiles, memory & m)
 }
 
 template <ggml_type type> void multiply_tiles(const product & p, int first, int n_tiles, memory & m) {
-    if constexpr (is_float(type)) {
+    if constexpr (takes_floats(type)) {
         multiply_float_tiles<type>(p, first, n_tiles, m);
     } else if (p.rows.n_groups() > 1) {
         multiply_many<type>(p, first, n_tiles, m);
@@ -544,7 +364,7 @@ template <ggml_type type> void multiply(ggml_tensor * dst, int /*ith*/, int nth,
     auto & op = *static_cast<matmul_op *>(user);
     const product p(dst, op);
     const int n_parts = nth * (p.rows.n_groups() > 1 ? PARTS_OF_MANY : PARTS_OF_FEW);
-    const int at_once = is_float(type) && p.rows.n_rows <= 2 ? MAX_FLOAT_TILES : MAX_TILES;
+    const int at_once = takes_floats(type) && p.rows.n_rows <= 2 ? MAX_FLOAT_TILES : MAX_TILES;
     const int n_runs = (p.n_tiles() + at_once - 1) / at_once;
     const int part = (n_runs + n_parts - 1) / n_parts * at_once;
     for (int begin = op.queue.take() * part; begin < p.n_tiles(); begin = op.queue.take() * part) {

@@ -58,4 +58,9 @@ constexpr int packed_block_bytes(ggml_type type) {
     return n_bytes;
 }
 
+// Are rows multiplied as floats with a matrix of this type, or else as bytes?
+constexpr bool takes_floats(ggml_type type) {
+    return type == GGML_TYPE_F32 || type == GGML_TYPE_F16 || type == GGML_TYPE_BF16;
+}
+
 } // namespace lazygguf

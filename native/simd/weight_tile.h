@@ -7,6 +7,7 @@
 #include <ggml.h>
 
 #include "simd/lanes.h"
+#include "simd/packed_layout.h"
 
 namespace lazygguf::LAZY_ISA {
 
@@ -20,6 +21,8 @@ struct weight_tile {
 
 constexpr int WORDS = 4 * N_LANES;  // bytes of a word of four bytes, all rows
 constexpr int HALVES = 2 * N_LANES; // of one of two bytes
+// Bytes of a block of the file, all rows.
+template <ggml_type type> constexpr int BLOCK_BYTES = packed_block_bytes(type) * N_LANES;
 
 // What a type is: its largest code, whether it has m, and how many tiles a block of the file gives.
 template <ggml_type type> struct traits;
@@ -76,7 +79,7 @@ template <ggml_type type, int ZERO> class small_blocks {
     explicit small_blocks(const char * rows) : next_(rows) {}
 
     LAZY_INLINE void begin() {}
-    LAZY_INLINE void next() { next_ += BLOCK_BYTES; }
+    LAZY_INLINE void next() { next_ += BLOCK_BYTES<type>; }
 
     template <int I> LAZY_INLINE void unpack(weight_tile * tile) const {
         const char * p = next_;
@@ -124,8 +127,6 @@ template <ggml_type type, int ZERO> class small_blocks {
 
   private:
     static constexpr bool HAS_FIFTH = type == GGML_TYPE_Q5_0 || type == GGML_TYPE_Q5_1;
-    static constexpr int CODE_WORDS = type == GGML_TYPE_Q8_0 ? 8 : HAS_FIFTH ? 5 : 4;
-    static constexpr int BLOCK_BYTES = (ZERO == 0 ? 2 : 1) * HALVES + CODE_WORDS * WORDS;
 
     const char * next_;
 };
@@ -154,7 +155,7 @@ template <ggml_type type> class large_blocks {
     explicit large_blocks(const char * rows) : next_(rows) {}
 
     LAZY_INLINE void begin() { read_scales(); }
-    LAZY_INLINE void next() { next_ += BLOCK_BYTES; }
+    LAZY_INLINE void next() { next_ += BLOCK_BYTES<type>; }
 
     template <int I> LAZY_INLINE void unpack(weight_tile * tile) const {
         const char * codes = next_ + HEAD_BYTES + FIFTH_BYTES + 8 * (I / 2) * WORDS;
@@ -172,7 +173,6 @@ template <ggml_type type> class large_blocks {
   private:
     static constexpr int HEAD_BYTES = 2 * HALVES + 3 * WORDS;
     static constexpr int FIFTH_BYTES = type == GGML_TYPE_Q5_K ? 8 * WORDS : 0;
-    static constexpr int BLOCK_BYTES = HEAD_BYTES + FIFTH_BYTES + 32 * WORDS;
 
     const char * next_;
     floats d_{}, minus_d_min_{};
@@ -202,13 +202,22 @@ template <> class weight_rows<GGML_TYPE_Q5_K> : public large_blocks<GGML_TYPE_Q5
     using large_blocks::large_blocks;
 };
 
+// The scales of both halves of a tile whose file has no minima. ZERO: the code that stands for 0.
+template <int ZERO> LAZY_INLINE void set_halves(weight_tile * tile, floats d_low, floats d) {
+    const floats minus_zero = splat(static_cast<float>(-ZERO));
+    tile->d_low = d_low;
+    tile->d = d;
+    tile->m = mul(d, minus_zero);
+    tile->m_diff = mul(sub(d_low, d), minus_zero);
+}
+
 // Q6_K: blocks of 256, sixteen times 16 with an 8-bit scale each.
 template <> class weight_rows<GGML_TYPE_Q6_K> {
   public:
     explicit weight_rows(const char * rows) : next_(rows) {}
 
     LAZY_INLINE void begin() { d_ = load_halves(next_); }
-    LAZY_INLINE void next() { next_ += BLOCK_BYTES; }
+    LAZY_INLINE void next() { next_ += BLOCK_BYTES<GGML_TYPE_Q6_K>; }
 
     template <int I> LAZY_INLINE void unpack(weight_tile * tile) const {
         constexpr int HALF = I / 4; // of the block
@@ -221,16 +230,11 @@ template <> class weight_rows<GGML_TYPE_Q6_K> {
             tile->q[j] = bit_or(four, two_bits<J>(load_ints(high + j * WORDS)));
         }
         const ints scales = load_ints(next_ + HALVES + I / 2 * WORDS);
-        const floats minus_zero = splat(-32.0F);
-        tile->d_low = mul(d_, signed_byte_of<I % 2 * 2>(scales));
-        tile->d = mul(d_, signed_byte_of<I % 2 * 2 + 1>(scales));
-        tile->m = mul(tile->d, minus_zero);
-        tile->m_diff = mul(sub(tile->d_low, tile->d), minus_zero);
+        set_halves<32>(tile, mul(d_, signed_byte_of<I % 2 * 2>(scales)),
+                       mul(d_, signed_byte_of<I % 2 * 2 + 1>(scales)));
     }
 
   private:
-    static constexpr int BLOCK_BYTES = HALVES + 52 * WORDS;
-
     const char * next_;
     floats d_{};
 
@@ -259,7 +263,7 @@ template <> class weight_rows<GGML_TYPE_Q2_K> {
         d_ = load_halves(next_);
         minus_d_min_ = sub(splat(0.0F), load_halves(next_ + HALVES));
     }
-    LAZY_INLINE void next() { next_ += BLOCK_BYTES; }
+    LAZY_INLINE void next() { next_ += BLOCK_BYTES<GGML_TYPE_Q2_K>; }
 
     template <int I> LAZY_INLINE void unpack(weight_tile * tile) const {
         const char * codes = next_ + 2 * HALVES + 4 * WORDS + I / 4 * 8 * WORDS;
@@ -277,8 +281,6 @@ template <> class weight_rows<GGML_TYPE_Q2_K> {
     }
 
   private:
-    static constexpr int BLOCK_BYTES = 2 * HALVES + 20 * WORDS;
-
     const char * next_;
     floats d_{}, minus_d_min_{};
 };
@@ -298,7 +300,7 @@ template <> class weight_rows<GGML_TYPE_Q3_K> {
         scales_[2] = bit_or(high_nibbles(a), shift_left<4>(low_two_bits<2>(high)));
         scales_[3] = bit_or(high_nibbles(b), shift_left<4>(low_two_bits<3>(high)));
     }
-    LAZY_INLINE void next() { next_ += BLOCK_BYTES; }
+    LAZY_INLINE void next() { next_ += BLOCK_BYTES<GGML_TYPE_Q3_K>; }
 
     template <int I> LAZY_INLINE void unpack(weight_tile * tile) const {
         const char * third = next_ + HALVES + 3 * WORDS;
@@ -307,16 +309,11 @@ template <> class weight_rows<GGML_TYPE_Q3_K> {
             const ints two = low_two_bits<I % 4>(load_ints(codes + j * WORDS));
             tile->q[j] = bit_or(two, third_bits<I>(load_ints(third + j * WORDS)));
         }
-        const floats minus_zero = splat(-4.0F);
-        tile->d_low = mul(d_, scale<I % 2 * 2>(scales_[I / 2]));
-        tile->d = mul(d_, scale<I % 2 * 2 + 1>(scales_[I / 2]));
-        tile->m = mul(tile->d, minus_zero);
-        tile->m_diff = mul(sub(tile->d_low, tile->d), minus_zero);
+        const ints scales = scales_[I / 2];
+        set_halves<4>(tile, mul(d_, scale<I % 2 * 2>(scales)), mul(d_, scale<I % 2 * 2 + 1>(scales)));
     }
 
   private:
-    static constexpr int BLOCK_BYTES = HALVES + 27 * WORDS;
-
     const char * next_;
     floats d_{};
     ints scales_[4]{}; // four bytes each, with 32 added
@@ -343,7 +340,7 @@ template <> class weight_rows<GGML_TYPE_IQ4_XS> {
         high_ = load_short_ints(next_ + HALVES);
         low_ = load_ints(next_ + 2 * HALVES);
     }
-    LAZY_INLINE void next() { next_ += BLOCK_BYTES; }
+    LAZY_INLINE void next() { next_ += BLOCK_BYTES<GGML_TYPE_IQ4_XS>; }
 
     template <int I> LAZY_INLINE void unpack(weight_tile * tile) const {
         const char * codes = next_ + 2 * HALVES + WORDS + 4 * I * WORDS;
@@ -359,8 +356,6 @@ template <> class weight_rows<GGML_TYPE_IQ4_XS> {
     }
 
   private:
-    static constexpr int BLOCK_BYTES = 2 * HALVES + 33 * WORDS;
-
     const char * next_;
     floats d_{};
     ints high_{}, low_{}; // bits of the scales

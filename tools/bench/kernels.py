@@ -10,11 +10,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Optional
 
-import llama_cpp
-
 from lazygguf._ffi import kernel_seconds
 
-from .records import isa_of, machine
+from .records import llama_cpp_isa, machine
 
 TYPES = (
     *("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "IQ4_NL"),
@@ -65,7 +63,7 @@ def verdict(rows: list[KernelRow]) -> Optional[str]:
 def run_kernels(n_threads: int, *, as_json: bool) -> int:
     """Prints the table; 0."""
     here, rows = machine(), measure(n_threads)
-    ggml = isa_of(llama_cpp.llama_print_system_info().decode("ascii", "replace"))
+    ggml = llama_cpp_isa()
     if as_json:
         known = {"isa": here.isa, "engine_isa": ggml, "cpu_info": here.cpu_info, "n_threads": n_threads}
         print(json.dumps([{**asdict(row), "ratio": row.ratio, **known} for row in rows], indent=2))

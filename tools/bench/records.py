@@ -195,6 +195,11 @@ def engine_isa(engine: str, conditions: Conditions) -> str:
         return conditions.machine.isa
     if engine == IK and conditions.peer is not None:
         return isa_of(conditions.peer.system_info)
+    return llama_cpp_isa()
+
+
+def llama_cpp_isa() -> str:
+    """The instruction set of the ggml that llama-cpp-python brings."""
     return isa_of(llama_cpp.llama_print_system_info().decode("ascii", "replace"))
 
 
