@@ -26,7 +26,8 @@ int most_rows(const std::vector<graph_part> & parts) {
     return n;
 }
 
-step_graph::step_graph(const model & mdl, const std::vector<graph_part> & parts) : nodes_(max_nodes_of(parts)) {
+step_graph::step_graph(const model & mdl, const std::vector<graph_part> & parts)
+    : n_rows_(most_rows(parts)), nodes_(max_nodes_of(parts)) {
     for (const graph_part & part : parts) {
         segment_tensors seg = part.seg;
         if (!parts_.empty()) { // not the bare tensor: an edge says that its rows are written before they are read
@@ -39,14 +40,6 @@ step_graph::step_graph(const model & mdl, const std::vector<graph_part> & parts)
 bool step_graph::computes(const std::vector<graph_part> & parts) const {
     return std::equal(parts_.begin(), parts_.end(), parts.begin(), parts.end(),
                       [](const auto & built, const graph_part & part) { return built->shape() == part.shape; });
-}
-
-int step_graph::n_rows() const {
-    int n = 0;
-    for (const auto & part : parts_) {
-        n = std::max(n, part->shape().n_rows);
-    }
-    return n;
 }
 
 std::vector<ggml_tensor *> step_graph::outputs() const {

@@ -30,11 +30,12 @@ class step_graph {
     // Does it compute what these parts would?
     bool computes(const std::vector<graph_part> & parts) const;
     // Most rows of any part.
-    int n_rows() const;
+    int n_rows() const { return n_rows_; }
     // All that leaves the graph: scores and logits.
     std::vector<ggml_tensor *> outputs() const;
 
   private:
+    int n_rows_;
     graph_nodes nodes_;
     std::vector<std::unique_ptr<segment_graph>> parts_;
 };

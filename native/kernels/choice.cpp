@@ -2,6 +2,7 @@
 
 #include "kernels/choice.h"
 
+#include <array>
 #include <string>
 
 #include "kernels/isa.h"
@@ -14,9 +15,7 @@ struct exception {
     const char * isa;
     ggml_type type;
 };
-constexpr exception GGML_IS_FASTER[] = {
-    {"", GGML_TYPE_COUNT}, // none so far
-};
+constexpr std::array<exception, 0> GGML_IS_FASTER = {}; // none so far
 
 } // namespace
 
