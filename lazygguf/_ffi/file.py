@@ -87,6 +87,15 @@ class NativeFile:
         """
         check(lib.lazy_file_check(self._handle))
 
+    def check_vocab(self) -> None:
+        """Checks the vocabulary alone, for a file without tensors.
+
+        Raises:
+            ModelFileError: the vocabulary is none that llama.cpp can load.
+            UnsupportedModelError: a tokenizer of a kind that lazygguf does not run.
+        """
+        check(lib.lazy_file_check_vocab(self._handle))
+
     def lacking_kernels(self, device: str) -> list[str]:
         """Kinds of weights and operations of the model that a device has no kernel for; they stay on the CPU. The
         file must be one that ``check`` accepts."""

@@ -121,6 +121,12 @@ lazy_status lazy_file_check(const lazy_file * file) {
         check_vocab(file->file, hp.n_vocab);
     });
 }
+lazy_status lazy_file_check_vocab(const lazy_file * file) {
+    return guarded([&] {
+        const int64_t i = file->file.find_array("tokenizer.ggml.tokens", GGUF_TYPE_STRING);
+        check_vocab(file->file, i < 0 ? 0 : static_cast<int>(gguf_get_arr_n(file->file.gguf(), i)));
+    });
+}
 size_t lazy_file_size(const lazy_file * file) { return file->file.size(); }
 int64_t lazy_file_n_kv(const lazy_file * file) { return gguf_get_n_kv(file->file.gguf()); }
 const char * lazy_file_key(const lazy_file * file, int64_t i) { return gguf_get_key(file->file.gguf(), i); }

@@ -78,6 +78,8 @@ void         lazy_file_free(lazy_file * file);
 // Checks the rest of what lazy_model_load checks, without reading weights: architecture, hyper-parameters, tensors
 // and vocabulary.
 lazy_status  lazy_file_check(const lazy_file * file);
+// Checks the vocabulary alone, for a file without tensors.
+lazy_status  lazy_file_check_vocab(const lazy_file * file);
 size_t       lazy_file_size(const lazy_file * file); // bytes
 int64_t      lazy_file_n_kv(const lazy_file * file);
 const char * lazy_file_key(const lazy_file * file, int64_t i);

@@ -90,6 +90,9 @@ void refuse_windows(const gguf_file & file) {
 
 void read_shape(const gguf_file & file, hparams & hp) {
     const std::string a = prefix_of(file);
+    if (const int64_t i = file.find(a + "attention.causal"); i >= 0 && file.integer(i) == 0) {
+        refuse(file, "attention.causal is false: tokens see those behind them");
+    }
     hp.n_ctx_train = static_cast<int>(file.get_u32(a + "context_length"));
     hp.n_embd = static_cast<int>(file.get_u32(a + "embedding_length"));
     hp.n_layer = static_cast<int>(file.get_u32(a + "block_count"));

@@ -2,6 +2,8 @@
 
 #include "model/tensors.h"
 
+#include <unordered_set>
+
 #include "base/error.h"
 #include "model/architecture.h"
 
@@ -36,6 +38,26 @@ void check_tensor(const gguf_file & file, const tensor_spec & spec, int64_t i) {
         fail(status::unsupported,
              format("%s: tensor '%s' is of type %s, which ggml has no kernel for; quantize the model to another type",
                     file.path().c_str(), spec.name.c_str(), ggml_type_name(type)));
+    }
+}
+
+// A tensor that no layer multiplies with was part of the model when it was trained: without it the logits are others.
+// llama.cpp either reads it or refuses the file as well, so there is no list of harmless ones.
+void refuse_unread(const gguf_file & file, const hparams & hp, const std::unordered_set<std::string> & read) {
+    std::string first;
+    int n_unread = 0;
+    for (int64_t i = 0; i < gguf_get_n_tensors(file.gguf()); ++i) {
+        const char * name = gguf_get_tensor_name(file.gguf(), i);
+        if (read.count(name) == 0) {
+            first = n_unread++ == 0 ? name : first;
+        }
+    }
+    if (n_unread > 0) {
+        const std::string more = n_unread > 1 ? format(" and %d more", n_unread - 1) : "";
+        fail(status::bad_file,
+             format("%s: tensor '%s'%s is not read by the '%s' architecture, and without it the model would answer "
+                    "otherwise; llama.cpp may run this file",
+                    file.path().c_str(), first.c_str(), more.c_str(), hp.arch->name));
     }
 }
 
@@ -77,7 +99,9 @@ std::vector<tensor_spec> list_tensors(const hparams & hp, model_weights & weight
 
 void check_tensors(const gguf_file & file, const hparams & hp) {
     model_weights unused;
+    std::unordered_set<std::string> read;
     for (const tensor_spec & spec : list_tensors(hp, unused)) {
+        read.insert(spec.name);
         const int64_t i = gguf_find_tensor(file.gguf(), spec.name.c_str());
         if (i >= 0) {
             check_tensor(file, spec, i);
@@ -87,6 +111,7 @@ void check_tensors(const gguf_file & file, const hparams & hp) {
                         spec.name.c_str(), static_cast<long long>(spec.ne0), static_cast<long long>(spec.ne1)));
         }
     }
+    refuse_unread(file, hp, read);
 }
 
 } // namespace lazygguf

@@ -54,8 +54,7 @@ class tensor_list {
 // Every tensor that may be in a file of this shape. The slots are in `weights`, which gets its layers here.
 std::vector<tensor_spec> list_tensors(const hparams & hp, model_weights & weights);
 
-// Fails unless the file holds the required tensors with the right shapes and types. Tensors beyond the list are
-// ignored, as llama.cpp does.
+// Fails unless the file holds the required tensors with the right shapes and types, and none beyond the list.
 void check_tensors(const gguf_file & file, const hparams & hp);
 
 } // namespace lazygguf

@@ -78,9 +78,37 @@ def test_an_optional_tensor_is_checked_too(worker: LoadWorker, path: Path, name:
     assert_accepted(worker.ask(path, [*STAGES, "eval"]))
 
 
-def test_a_tensor_that_the_model_does_not_use_is_ignored(worker: LoadWorker, path: Path) -> None:
-    extra = {"x": Tensor.of(np.ones((2, 3, 4, 5))), "blk.99.attn_q.weight": Tensor.of(np.ones((32, 32)), "Q8_0")}
+UNREAD = {
+    "llama": [
+        "blk.0.ffn_down.bias", "blk.1.ffn_up.bias", "blk.0.ffn_gate.bias", "blk.0.attn_output.scale", "x",
+        "blk.0.attn_q_norm.weight", "blk.0.attn_rot_embd.weight", "blk.99.attn_q.weight", "output.bias",
+    ],
+    "qwen2": ["blk.0.attn_q_norm.weight", "rope_freqs.weight", "output.bias", "blk.0.ffn_up.scale"],
+    "qwen3": ["blk.0.attn_output.bias", "rope_freqs.weight", "blk.0.ffn_up.input_scale"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("arch", "name"), [(arch, name) for arch, names in UNREAD.items() for name in names])
+def test_a_tensor_that_the_architecture_does_not_read_refuses_the_file(
+    arch: str, name: str, worker: LoadWorker, path: Path
+) -> None:
+    """Without it the logits would be others, and nothing would say so."""
+    write_changed(path, TinyConfig(arch=arch, **SMALL), tensors={name: Tensor.of(np.ones(32))})
+    said = f"tensor '{name}' is not read by the '{arch}' architecture"
+    assert_refused(worker.ask(path), "check", "ModelFileError", str(path), said)
+
+
+def test_of_many_unread_tensors_the_first_is_named(worker: LoadWorker, path: Path) -> None:
+    extra = {f"blk.{il}.ffn_up.bias": Tensor.of(np.ones(32)) for il in range(3)}
     write_changed(path, LLAMA, tensors=extra)
+    said = "tensor 'blk.0.ffn_up.bias' and 2 more is not read"
+    assert_refused(worker.ask(path), "check", "ModelFileError", said)
+
+
+def test_attention_that_is_not_causal_is_refused(worker: LoadWorker, path: Path) -> None:
+    write_changed(path, LLAMA, {"llama.attention.causal": Kv(False, GGUFValueType.BOOL)})
+    assert_refused(worker.ask(path), "check", "UnsupportedModelError", str(path), "attention.causal is false")
+    write_changed(path, LLAMA, {"llama.attention.causal": Kv(True, GGUFValueType.BOOL)})
     assert_accepted(worker.ask(path, [*STAGES, "eval"]))
 
 
