@@ -8,11 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Optional
+
+from lazygguf.cli.printable import printable
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, a file size limit
 
 
 def check_target(path: Path, force: bool) -> None:
@@ -62,12 +69,59 @@ def scratch_file(beside: Path) -> Iterator[Path]:
             path.unlink()
 
 
+def leftovers(path: Path) -> list[Path]:
+    """Temporary files beside path of runs that are no more: only a killed process leaves one."""
+    found = []
+    for entry in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        pid = entry.name.split(".")[-2]
+        if pid.isdecimal() and len(pid) < 10 and not _runs(int(pid)):
+            found.append(entry)
+    return sorted(found)
+
+
+def _runs(pid: int) -> bool:
+    if os.name == "nt":  # where asking a process by signal would end it
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
+
+
+def write_error(path: Path, n_bytes: int) -> Optional[OSError]:
+    """Why a file cannot grow by n_bytes; None when it can. For libraries that tell a failed write without its cause."""
+    block = bytes(1 << 20)
+    try:
+        with open(path, "ab", buffering=0) as file:
+            while n_bytes > 0:
+                n_bytes -= file.write(block)
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error
+    return None
+
+
 @contextlib.contextmanager
 def atomic_output(path: Path, force: bool) -> Iterator[Path]:
-    """A temporary name that becomes path when the block ends without an exception."""
+    """A temporary name that becomes path when the block ends without an exception.
+
+    Says on stderr which temporary files an earlier run for this path has left behind.
+    """
     check_target(path, force)
+    for leftover in leftovers(path):
+        size = shown_bytes(leftover.stat().st_size)
+        said = f"note: {leftover} ({size}) is left from a run that was killed; it can be deleted"
+        print(printable(said), file=sys.stderr)
     with scratch_file(path) as scratch:
-        yield scratch
+        try:
+            yield scratch
+        except OSError as error:
+            if error.errno in _FULL and error.filename is None:
+                raise OSError(error.errno, f"{error.strerror}; nothing was left there", str(path.parent)) from error
+            raise
         check_target(path, force)  # it may have come into being meanwhile
         _sync(scratch)
         os.replace(scratch, path)

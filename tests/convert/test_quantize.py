@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import signal
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
@@ -257,3 +262,74 @@ def test_convert_quantizes_in_one_command(tmp_path: Path, convert: Tool, quantiz
     quantize(tmp_path / "f16.gguf", tmp_path / "two.gguf", "Q4_K_M")
     assert (tmp_path / "one.gguf").read_bytes() == (tmp_path / "two.gguf").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f16.gguf", "hf", "one.gguf", "two.gguf"]
+
+
+def limited(tool: str, *arguments: object, n_bytes: int) -> subprocess.CompletedProcess[str]:
+    """The command line in a process whose files may not grow beyond n_bytes."""
+    resource = pytest.importorskip("resource")
+    command = [sys.executable, "-P", "-m", "lazygguf", tool, *map(str, arguments)]
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, n_bytes))  # noqa: E731
+    return subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, cwd="/", timeout=300)
+
+
+def test_a_disk_that_is_full_is_not_called_an_unsupported_model(model: Path, tmp_path: Path) -> None:
+    done = limited("quantize", model, tmp_path / "out.gguf", "Q8_0", n_bytes=200_000)
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last == f"lazygguf: error: {tmp_path}: File too large, while the model was quantized"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_while_quantizing_says_no_space_left(
+    model: Path, tmp_path: Path, quantize: Tool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting a small tmpfs needs root")
+    try:
+        monkeypatch.setattr(quantize_module, "check_space", lambda *_: None)
+        with pytest.raises(OSError, match="No space left on device, while the model was quantized") as caught:
+            quantize(model, disk / "out.gguf", "Q8_0")
+        assert caught.value.errno == errno.ENOSPC
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_the_line_that_runs_the_result_is_quoted(
+    model: Path, tmp_path: Path, quantize: Tool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quantize(model, tmp_path / "a b;c.gguf", "Q8_0")
+    assert capsys.readouterr().out == f"lazygguf chat -m '{tmp_path}/a b;c.gguf'\n"
+
+
+def test_what_a_killed_run_has_left_is_named_by_the_next_one(
+    model: Path, tmp_path: Path, quantize: Tool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    left = tmp_path / f".out.gguf.{gone.pid}.tmp"
+    others = [tmp_path / f".out.gguf.{os.getpid()}.tmp", tmp_path / ".out.gguf.tmp", tmp_path / f".x.{gone.pid}.tmp"]
+    for path in (left, *others):
+        path.write_bytes(b"GGUF")
+    quantize(model, tmp_path / "out.gguf", "Q8_0")
+    notes = [line for line in capsys.readouterr().err.splitlines() if "is left from" in line]
+    assert notes == [f"note: {left} (4 bytes) is left from a run that was killed; it can be deleted"]
+    assert left.exists()
+
+
+def test_a_killed_run_leaves_nothing_but_a_file_named_tmp(model: Path, tmp_path: Path) -> None:
+    code = (
+        "import os, signal; from convert.conftest import parse_and_run;"
+        "from lazygguf.tools.quantize import command;"
+        "command.check_written = lambda path: os.kill(os.getpid(), signal.SIGKILL);"
+        f"parse_and_run('quantize', {str(model)!r}, {str(tmp_path / 'out.gguf')!r}, 'Q8_0')"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(entry for entry in sys.path if entry)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, cwd="/", capture_output=True, timeout=300)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert [path.suffix for path in tmp_path.iterdir()] == [".tmp"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shlex
 import signal
 import subprocess
 from collections import deque
@@ -14,7 +15,7 @@ from typing import IO, Callable, Optional
 
 from lazygguf.errors import LazyError, UnsupportedModelError
 
-from ..atomic_file import atomic_output, check_space, check_target, shown_bytes
+from ..atomic_file import atomic_output, check_space, check_target, shown_bytes, write_error
 from ..child_process import child_command
 from ..convert.writer import check_input, check_written
 from ..progress_bar import say, step_bar
@@ -24,6 +25,8 @@ from .quant_types import COPY, QuantType, quant_type, tensor_type
 _STEP = re.compile(r"\[\s*(\d+)/\s*(\d+)\]")
 _SIZE = re.compile(r"quant size\s*=\s*([\d.]+) MiB \(([\d.]+) BPW\)")
 _TYPE = re.compile(r"\[\s*\d+/\s*\d+\] (\S+) .* type =\s*(\w+), size = [^(]*(?:\((\w+)\))?$")
+_STREAM_ERROR = "iostream error"  # all that the C++ library tells of a read or a write that failed
+PROBE_BYTES = 64 << 20  # more than one tensor of most models takes
 _FAILED = re.compile(r"failed to quantize: (.*)")
 
 
@@ -97,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         check_written(scratch)
     for line in result.warnings:
         say(line)
-    print(f"lazygguf chat -m {args.output}")
+    print(f"lazygguf chat -m {shlex.quote(str(args.output))}")
     return 0
 
 
@@ -128,6 +131,7 @@ def run_quantizer(
 
     Raises:
         UnsupportedModelError: The quantizer refuses; its own words say why.
+        OSError: The disk is full, or another limit is reached.
         LazyError: It died.
     """
     job = {**asdict(options), "source": str(source), "target": str(target)}
@@ -144,6 +148,13 @@ def run_quantizer(
         finally:
             process.kill()  # does nothing to one that has ended
             process.wait()
+    if status != 0 and _STREAM_ERROR in "\n".join(log):
+        cause = write_error(target, PROBE_BYTES) if target.exists() else None
+        if cause is not None:
+            raise OSError(
+                cause.errno, f"{cause.strerror}, while the model was quantized", str(target.parent)
+            ) from cause
+        raise LazyError(f"llama.cpp could not read {source} or write into {target.parent} to its end")
     return _result(status, log, errors)
 
 
