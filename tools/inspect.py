@@ -1,6 +1,6 @@
 """``lazygguf inspect``: what is in a GGUF file, and whether lazygguf runs it.
 
-Owns the report and its two forms, text and JSON. It reads metadata only, never weights.
+Owns the report and its two forms, text and JSON. It reads metadata only, and weights where --check-tensors asks.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from lazygguf.files.model_file import fingerprint, shipped_profile
 from lazygguf.schedule.keep import resolve_keep
 from lazygguf.schedule.keep_schedule import PROFILE_KEY
 
+from .weight_check import not_finite_tensors
+
 SHOWN_ITEMS = 3  # of an array
 SHOWN_CHARS = 100  # of a string
 F16_BYTES = 2
@@ -30,35 +32,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``lazygguf inspect``."""
     parser.add_argument("file", metavar="FILE", help="a GGUF file")
     parser.add_argument("--tensors", action="store_true", help="list every tensor")
+    parser.add_argument("--check-tensors", action="store_true", help="read all weights, name tensors with NaN or Inf")
     parser.add_argument("-v", "--verbose", action="store_true", help="say which kernels this machine runs, too")
     parser.add_argument("--json", action="store_true", help="as JSON, arrays and strings whole")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the report; 1 when lazygguf does not run the model."""
-    report = inspect(args.file, with_tensors=args.tensors)
+    report = inspect(args.file, with_tensors=args.tensors, check_tensors=args.check_tensors)
     if args.verbose:
         report["machine"] = machine()
     if args.json:
         print(json.dumps(report, ensure_ascii=False))
     else:
         sys.stdout.write(printable(to_text(report)))
-    return 0 if report["supported"] else EXIT_ERROR
+    return 0 if report["supported"] and not report.get("not_finite") else EXIT_ERROR
 
 
-def inspect(path: str, with_tensors: bool = False) -> dict[str, Any]:
+def inspect(path: str, with_tensors: bool = False, check_tensors: bool = False) -> dict[str, Any]:
     """What is in a GGUF file.
 
     Args:
         path: the file.
         with_tensors: list every tensor.
+        check_tensors: read all weights.
 
     Returns:
         ``file``, ``size`` (bytes), ``architecture``, ``n_params``, ``n_ctx_train``, ``kv_bytes_per_token``
         (F16 cache, dense), ``tensor_types`` (count and bytes by type), ``supported``, ``reason`` (why not),
         ``keep`` (what "auto" comes to), ``gpus`` (by GPU of this machine, the kinds of weights and operations that
-        it has no kernel for; they stay on the CPU), ``metadata``, and ``tensors`` when asked for. What a file does not
-        say is None.
+        it has no kernel for; they stay on the CPU), ``metadata``, and when asked for ``tensors`` and ``not_finite``
+        (the names of tensors that hold NaN or infinite values). What a file does not say is None.
 
     Raises:
         ModelFileError: not a whole GGUF file.
@@ -82,6 +86,8 @@ def inspect(path: str, with_tensors: bool = False) -> dict[str, Any]:
             "gpus": _gpus(file) if reason is None else None,
             "metadata": metadata,
         }
+    if check_tensors:
+        report["not_finite"] = not_finite_tensors(path, tensors)
     if with_tensors:
         report["tensors"] = [_tensor(tensor) for tensor in tensors]
     return report
@@ -110,6 +116,7 @@ def to_text(report: Mapping[str, Any]) -> str:
         f"keep          {_or_unknown(report['keep'])}",
         *_gpu_lines(report["gpus"] or {}),
         *_machine_lines(report.get("machine")),
+        *_checked_lines(report.get("not_finite")),
         "",
         f"{report['n_tensors']} tensors",
     ]
@@ -158,6 +165,15 @@ def _machine_lines(found: Optional[Mapping[str, Any]]) -> list[str]:
     if found is None:
         return []
     return [f"CPU           {found['cpu']}", f"kernels       {found['isa']} (of {', '.join(found['isas'])})"]
+
+
+def _checked_lines(names: Optional[list[str]]) -> list[str]:
+    if names is None:
+        return []
+    shown = ", ".join(names[:SHOWN_ITEMS]) + (
+        f" and {len(names) - SHOWN_ITEMS} more" if len(names) > SHOWN_ITEMS else ""
+    )
+    return [f"weights       {'NaN or infinite values in ' + shown if names else 'all are numbers'}"]
 
 
 def _hparam(metadata: Mapping[str, Any], name: str) -> Any:

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import Any, Callable
 
+import numpy as np
 import pytest
-from tiny_gguf import Kv, TinyConfig, write_tiny_gguf
+from tiny_gguf import Kv, Tensor, TinyConfig, tiny_weights, write_changed, write_tiny_gguf
 
 from lazygguf._ffi import isa, isa_names
 from lazygguf.cli.main import main
@@ -87,3 +88,36 @@ def test_a_file_that_is_no_model_is_an_error_of_one_line(tmp_path: Path, capsys:
     err = capsys.readouterr().err
     assert err.startswith("lazygguf: error:") and err.count("\n") == 1
     assert main(["inspect", str(tmp_path / "none.gguf")]) == 1
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q8_0", "Q4_K"])
+def test_check_tensors_names_weights_that_are_no_numbers(
+    kind: str, bad: float, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    config = TinyConfig(n_embd=256, n_ff=256, n_head=4, n_layer=2)
+    weights = tiny_weights(config)
+    values = weights["blk.1.ffn_up.weight"]
+    path = tmp_path / "model.gguf"
+    wide, half = np.array([bad], np.float32), np.array([bad], np.float16)
+    first = {"F32": wide.tobytes(), "BF16": wide.tobytes()[2:]}.get(kind, half.tobytes())  # of a block: its scale
+    for is_bad in (False, True):
+        tensor = Tensor.of(values, kind)
+        if is_bad:
+            data = bytearray(tensor.data.tobytes())
+            data[: len(first)] = first
+            changed = np.frombuffer(bytes(data), tensor.data.dtype).reshape(tensor.data.shape)
+            tensor = tensor._replace(data=changed)
+        write_changed(path, config, tensors={"blk.1.ffn_up.weight": tensor})
+        capfd.readouterr()
+        assert main(["inspect", str(path), "--check-tensors"]) == int(is_bad)
+        shown = capfd.readouterr()
+        assert ("NaN or infinite values in blk.1.ffn_up.weight" in shown.out) == is_bad
+        assert ("all are numbers" in shown.out) != is_bad
+        assert shown.err == ""
+        assert tool.inspect(str(path), check_tensors=True)["not_finite"] == ["blk.1.ffn_up.weight"] * is_bad
+
+
+def test_weights_are_not_read_unless_asked_for(tmp_path: Path) -> None:
+    write_tiny_gguf(tmp_path / "model.gguf", TinyConfig())
+    assert "not_finite" not in tool.inspect(str(tmp_path / "model.gguf"))
