@@ -152,7 +152,7 @@ def test_buffers_that_rope_computes_are_left_out(tmp_path: Path, convert: Conver
         ({"hidden_size": 65}, "65 does not divide into 4 heads", ModelFileError),
         ({"num_attention_heads": 0}, "does not divide into 0 heads", ModelFileError),
         ({"num_key_value_heads": 3}, "do not divide into 3", ModelFileError),
-        ({"rms_norm_eps": 0}, "rms_eps is 0", ModelFileError),
+        ({"rms_norm_eps": 0}, "rms_norm_eps is 0, expected a number in", ModelFileError),
         ({"rms_norm_eps": float("nan")}, "rms_norm_eps is nan", ModelFileError),
         ({"rope_theta": -1}, "rope_theta is -1", ModelFileError),
         ({"vocab_size": 401}, "vocab_size is 401, the embedding has 400 rows", ModelFileError),
@@ -263,3 +263,20 @@ def test_a_value_that_f16_cannot_hold_is_refused_and_bf16_takes_it(tmp_path: Pat
         assert not (tmp_path / "out.gguf").exists()
         convert(tmp_path / dtype, "--outfile", tmp_path / "out.gguf", "--outtype", "bf16", "--force")
         (tmp_path / "out.gguf").unlink()
+
+
+@pytest.mark.parametrize("dtype", ["F32", "F16", "BF16"])
+@pytest.mark.parametrize("outtype", ["f32", "bf16", "f16", "q8_0"])
+def test_weights_that_are_no_numbers_are_noted_by_tensor(
+    dtype: str, outtype: str, tmp_path: Path, convert: Convert, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = hf_weights(Spec())
+    weights["model.layers.0.mlp.down_proj.weight"][3, 5:7] = np.nan
+    weights["model.layers.1.self_attn.q_proj.weight"][0, 0] = -np.inf
+    write_hf(tmp_path, Spec(), weights=weights, dtype=dtype)
+    with np.errstate(all="ignore"):
+        convert(tmp_path, "--outfile", tmp_path / "out.gguf", "--outtype", outtype)
+    notes = [line for line in capsys.readouterr().err.splitlines() if "NaN or infinite" in line]
+    assert [note.split(" values ")[0] for note in notes] == [
+        "note: blk.0.ffn_down.weight holds 2", "note: blk.1.attn_q.weight holds 1"
+    ]  # fmt: skip

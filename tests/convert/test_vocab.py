@@ -280,7 +280,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str, type[Exception]]]
     ),
     "another normalizer": (
         lambda t: t.update(normalizer={"type": "Lowercase"}),
-        "--pre NAME",
+        "normalizer has a step 'Lowercase'",
         UnsupportedModelError,
     ),
     "no pre-tokenizer": (lambda t: t.update(pre_tokenizer=None), "--pre NAME", UnsupportedModelError),
@@ -294,7 +294,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str, type[Exception]]]
     "a merge of nothing": (lambda t: t["model"]["merges"].append("zz qq"), "makes no token", ModelFileError),
     "merges that are numbers": (
         lambda t: t["model"].update(merges=[1, 2]),
-        "do not fit together",
+        "merge 0 is 1, expected two pieces",
         ModelFileError,
     ),
     "ids that are texts": (
@@ -320,7 +320,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], Any], str, type[Exception]]]
     ),
     "a post-processor that is a text": (
         lambda t: t.update(post_processor="x"),
-        "do not fit together",
+        "post_processor is 'x', expected an object",
         ModelFileError,
     ),
 }

@@ -16,13 +16,14 @@ import gguf
 from lazygguf.errors import ModelFileError
 
 from ..atomic_file import atomic_output, check_space, check_target, scratch_file, shown_bytes
-from ..progress_bar import byte_bar, step_bar
+from ..progress_bar import byte_bar, say, step_bar
 from ..quantize.command import QuantizeOptions, run_quantizer
 from ..quantize.quant_types import QuantType, quant_type
 from .hf import plan_hf
 from .hf_weights import has_weights
 from .meta import plan_meta, shard_names
 from .plan import ModelPlan
+from .vocab.trial import try_vocab
 from .writer import (
     OUTTYPES,
     check_against_plan,
@@ -64,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs ``lazygguf convert``; the exit code is 0 or an exception comes."""
     kind = _check_arguments(args)
     plan = make_plan(args.source, args.ctx, args.pre, args.rope_scale, args.vocab_only)
+    try_vocab(plan)
     outtype = resolve_auto(args.outtype, plan.tensors)
     metadata = load_metadata(plan, args.name)
     target = _target(args, metadata, outtype, kind)
@@ -172,7 +174,11 @@ def _describe(plan: ModelPlan, target: Path, outtype: str, kind: Optional[QuantT
 
 def _write(plan: ModelPlan, path: Path, outtype: str, metadata: gguf.Metadata) -> None:
     with byte_bar("converting", data_bytes(plan, outtype)) as progress:
-        write_gguf(plan, path, outtype, metadata, progress)
+        not_finite = write_gguf(plan, path, outtype, metadata, progress)
+    for name, count in not_finite.items():
+        say(
+            f"note: {name} holds {count:,} values that are NaN or infinite: what the model answers is not to be trusted"
+        )
     check_against_plan(path, plan, outtype)
 
 

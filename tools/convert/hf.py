@@ -21,7 +21,8 @@ from .hf_weights import read_weights
 from .json_file import Config, optional_json, read_json
 from .plan import Hparams, ModelPlan, RopeScaling, Vocab, ordered_tensors
 from .vocab.bpe import read_bpe
-from .vocab.spm import is_spm_json, read_spm, read_spm_json
+from .vocab.spm import read_spm
+from .vocab.spm_json import is_spm_json, read_spm_json
 from .vocab.tiktoken import is_tiktoken
 
 ARCHS = {"LlamaForCausalLM": "llama", "LLaMAForCausalLM": "llama", "MistralForCausalLM": "llama",
@@ -40,6 +41,8 @@ _BLOCK = {
     "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
 }  # fmt: skip
 _HEAD_DIM = {"qwen3": 128}
+# what the loader takes (native/model/hparams.cpp)
+EPS_RANGE, THETA_RANGE, FACTOR_RANGE, ATTENTION_FACTOR_RANGE = (1e-12, 1.0), (1.0, 1e12), (1e-3, 1e6), (1e-3, 1e3)
 _COMPUTED = (".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")  # buffers, not weights
 
 
@@ -129,8 +132,8 @@ def _hparams(config: Config, arch: str, tensors: dict[str, Source], n_ctx: Optio
         n_head=n_head,
         n_head_kv=_n_head_kv(config, tensors, n_head, n_embd_head, notes),
         n_embd_head=n_embd_head,
-        rms_eps=config.number("rms_norm_eps", 1e-6),
-        rope_theta=rope.number("rope_theta", 10000.0),
+        rms_eps=config.number("rms_norm_eps", 1e-6, *EPS_RANGE),
+        rope_theta=rope.number("rope_theta", 10000.0, *THETA_RANGE),
         rope_scaling=_rope_scaling(rope, config),
     )
 
@@ -179,19 +182,25 @@ def _rope_scaling(rope: Config, config: Config) -> Optional[RopeScaling]:
     if kind in (None, "default"):
         return None
     if kind == "linear":
-        return RopeScaling("linear", rope.number("factor"))
+        return RopeScaling("linear", rope.number("factor", None, *FACTOR_RANGE))
     if kind == "llama3":
-        low, high = rope.number("low_freq_factor"), rope.number("high_freq_factor")
+        low, high = (rope.number(f"{end}_freq_factor", None, *FACTOR_RANGE) for end in ("low", "high"))
         if not 0 < low < high:
             raise ModelFileError(
                 f"{config.path}: llama3 rope: low_freq_factor {low} must be below high_freq_factor {high}"
             )
-        return RopeScaling("llama3", rope.number("factor"), rope.integer("original_max_position_embeddings"), low, high)
+        return RopeScaling(
+            "llama3",
+            rope.number("factor", None, *FACTOR_RANGE),
+            rope.integer("original_max_position_embeddings"),
+            low,
+            high,
+        )
     if kind == "yarn":
         original = rope if rope.has("original_max_position_embeddings") else config
         key = "original_max_position_embeddings"
         original_ctx = original.integer(key if original.has(key) else "max_position_embeddings")
-        return RopeScaling("yarn", rope.number("factor"), original_ctx, yarn=_yarn_extras(rope))
+        return RopeScaling("yarn", rope.number("factor", None, *FACTOR_RANGE), original_ctx, yarn=_yarn_extras(rope))
     raise UnsupportedModelError(f"{config.path}: the rope is scaled by {kind!r}; linear, yarn and llama3 are converted")
 
 
@@ -203,10 +212,17 @@ def _yarn_extras(rope: Config) -> tuple[tuple[str, float], ...]:
         raise UnsupportedModelError(f"{rope.path}: the yarn rope has truncate false, which is not converted")
     if rope.number("extrapolation_factor", 1.0) != 1.0:
         raise UnsupportedModelError(f"{rope.path}: the yarn rope has an extrapolation_factor, which is not converted")
-    extras = [(f"yarn_{key}", rope.number(key)) for key in ("beta_fast", "beta_slow") if rope.has(key)]
+    extras = [
+        (f"yarn_{key}", rope.number(key, None, *FACTOR_RANGE)) for key in ("beta_fast", "beta_slow") if rope.has(key)
+    ]
     if rope.has("attention_factor"):  # a GGUF's factor comes on top of yarn's own
-        factor = max(1.0, rope.number("factor"))
-        extras.append(("attn_factor", rope.number("attention_factor") / (0.1 * math.log(factor) + 1.0)))
+        factor = max(1.0, rope.number("factor", None, *FACTOR_RANGE))
+        extras.append(
+            (
+                "attn_factor",
+                rope.number("attention_factor", None, *ATTENTION_FACTOR_RANGE) / (0.1 * math.log(factor) + 1.0),
+            )
+        )
     return tuple(extras)
 
 
@@ -250,9 +266,9 @@ def _pair_rotated_rows(tensors: dict[str, Source], hp: Hparams) -> None:
 
 
 def read_vocab(folder: Path, arch: str, n_vocab: int, pre: Optional[str], notes: list[str]) -> Vocab:
-    """The tokenizer of a Hugging Face folder: tokenizer.model first, then tokenizer.json."""
+    """The tokenizer of a Hugging Face folder: tokenizer.json first, as in transformers 5, then tokenizer.model."""
     spm, fast = folder / "tokenizer.model", folder / "tokenizer.json"
-    if spm.is_file() and not is_tiktoken(spm):
+    if not fast.is_file() and spm.is_file() and not is_tiktoken(spm):
         return read_spm(spm, folder, n_vocab, notes)
     if not fast.is_file():
         found = f"{spm} is tiktoken text, which has no special tokens" if spm.is_file() else f"no {spm.name} either"
@@ -260,8 +276,9 @@ def read_vocab(folder: Path, arch: str, n_vocab: int, pre: Optional[str], notes:
             f"{folder}: no tokenizer.json in it, and {found}; "
             "download the tokenizer files of the model into this folder"
         )
-    if is_spm_json(read_json(fast)):
-        return read_spm_json(fast, n_vocab, notes)
-    vocab = read_bpe(fast, n_vocab, pre, notes)
+    tokenizer = read_json(fast)
+    if is_spm_json(tokenizer):
+        return read_spm_json(fast, tokenizer, n_vocab, notes)
+    vocab = read_bpe(fast, tokenizer, n_vocab, pre, notes)
     said = optional_json(folder / "tokenizer_config.json").get("add_prefix_space") if arch == "llama" else None
     return replace(vocab, add_space_prefix=said) if isinstance(said, bool) else vocab

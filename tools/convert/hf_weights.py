@@ -40,6 +40,9 @@ def read_weights(folder: Path) -> dict[str, Source]:
         parts = _parts(folder, prefix, suffix)
         if not parts and not index_path.is_file():
             continue
+        whole = f"{prefix}{suffix}"
+        if whole in parts:  # as transformers: an index beside the whole file is of another time
+            parts, index_path = [whole], folder / "none"
         weight_map = _weight_map(index_path) if index_path.is_file() else None
         if weight_map is not None:
             parts = sorted(set(weight_map.values()))

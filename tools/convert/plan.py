@@ -7,7 +7,7 @@ the metadata keys of the hyper-parameters. It knows no checkpoint format.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -77,6 +77,16 @@ class OutTensor:
 
 
 @dataclass(frozen=True)
+class Original:
+    """The tokenizer that a vocabulary was made from, as its own library reads it."""
+
+    path: Path
+    encode: Callable[[str], list[int]]
+    with_control: bool  # its texts of control tokens become those tokens
+    with_space_first: bool = True  # a text that begins with a space is split as llama.cpp splits it
+
+
+@dataclass(frozen=True)
 class Vocab:
     """A tokenizer in GGUF's terms."""
 
@@ -90,6 +100,7 @@ class Vocab:
     add_special: Mapping[str, bool] = field(default_factory=dict)  # "bos" -> whether the tokenizer adds it
     add_space_prefix: Optional[bool] = None
     chat_template: Any = None  # text, or named templates as gguf takes them
+    original: Optional[Original] = field(default=None, compare=False)
 
 
 @dataclass

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import tempfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +26,8 @@ from numpy.typing import NDArray
 from lazygguf.errors import LazyError, ModelFileError, UnsupportedModelError
 
 from ..quantize.quant_types import QUANT_TYPES
+from .checkpoint import Source
+from .json_file import Config, optional_json
 from .plan import Hparams, ModelPlan, OutTensor, Vocab, add_hparams, add_vocab
 
 OUTTYPES = {"f32": Type.F32, "f16": Type.F16, "bf16": Type.BF16, "q8_0": Type.Q8_0}
@@ -134,17 +137,50 @@ def table_bytes(vocab: Vocab, n_tensors: int) -> int:
     return text + 8 * len(vocab.tokens) + len(repr(vocab.chat_template)) + 96 * n_tensors + 4096
 
 
+# keys of generation_config.json that a GGUF file has a key for, and the field of the gguf package
+_SAMPLING: dict[str, tuple[str, type]] = {
+    "top_k": ("sampling_top_k", int), "top_p": ("sampling_top_p", float), "min_p": ("sampling_min_p", float),
+    "temperature": ("sampling_temp", float), "xtc_probability": ("sampling_xtc_probability", float),
+    "xtc_threshold": ("sampling_xtc_threshold", float), "penalty_last_n": ("sampling_penalty_last_n", int),
+    "penalty_repeat": ("sampling_penalty_repeat", float), "mirostat": ("sampling_mirostat", int),
+    "mirostat_tau": ("sampling_mirostat_tau", float), "mirostat_eta": ("sampling_mirostat_eta", float),
+}  # fmt: skip
+
+
 def load_metadata(plan: ModelPlan, name: Optional[str]) -> gguf.Metadata:
-    """general.* from the folder's name and model card; name overrides general.name."""
+    """general.* from the folder's name, model card and sampling settings; name overrides general.name."""
+    folder = plan.source.resolve()
     try:
-        metadata = gguf.Metadata.load(None, plan.source.resolve(), name, plan.n_params)
+        card = gguf.Metadata.load_model_card(folder)
+        config = optional_json(folder / "config.json")
+        metadata = gguf.Metadata.apply_metadata_heuristic(gguf.Metadata(), card, config, folder, plan.n_params)
+        _check_writable(metadata)
     except Exception as error:  # a model card is free text; the model does not depend on it
         plan.notes.append(f"the model card could not be read ({type(error).__name__}): only the name is written")
-        metadata = gguf.Metadata(name=name)
-    metadata.name = metadata.name or plan.source.resolve().name
+        metadata = gguf.Metadata()
+    settings = Config(folder / "generation_config.json", optional_json(folder / "generation_config.json"))
+    for key, (slot, kind) in _SAMPLING.items():
+        if settings.has(key):
+            try:
+                setattr(metadata, slot, settings.integer(key) if kind is int else settings.number(key))
+            except ModelFileError as error:
+                plan.notes.append(f"{error}: left out")
+    metadata.name = name or metadata.name or folder.name
     if metadata.size_label is None and plan.n_params:
         metadata.size_label = gguf.size_label(plan.n_params, plan.n_params, 0, 0)
     return metadata
+
+
+def _check_writable(metadata: gguf.Metadata) -> None:
+    """Raises where the gguf package cannot write what it took from a model card."""
+    with tempfile.TemporaryDirectory(prefix="lazygguf-card-") as folder:
+        writer = gguf.GGUFWriter(path=Path(folder) / "card.gguf", arch="llama")
+        try:
+            metadata.set_gguf_meta_model(writer)
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+        finally:
+            writer.close()
 
 
 @dataclass(frozen=True)
@@ -193,8 +229,11 @@ def pad_tensor(file: BinaryIO, written: int) -> None:
 
 def write_gguf(
     plan: ModelPlan, path: Path, outtype: str, metadata: gguf.Metadata, progress: Callable[[int], None]
-) -> None:
+) -> dict[str, int]:
     """Writes and fsyncs the file.
+
+    Returns:
+        By the name of a tensor, how many of its values are NaN or infinite; only tensors that have some.
 
     Args:
         plan: What to write; a plan without tensors gives a vocabulary file.
@@ -205,10 +244,13 @@ def write_gguf(
     """
     tensors = [(t.name, t.source.shape, type_of(t, outtype)) for t in plan.tensors]
     header = Header(plan.hparams, plan.vocab, metadata, QUANT_TYPES[outtype.upper()].ftype, tensors)
+    not_finite: dict[str, int] = {}
     with gguf_file(path, header) as file, ThreadPoolExecutor(N_WORKERS) as pool:
         for tensor in plan.tensors:
             written = 0
-            for block in _blocks(tensor, outtype, pool):
+            for block, n_odd in _blocks(tensor, outtype, pool):
+                if n_odd:
+                    not_finite[tensor.name] = not_finite.get(tensor.name, 0) + n_odd
                 file.write(block.reshape(-1).view(np.uint8).data)
                 written += block.nbytes
                 progress(block.nbytes)
@@ -216,28 +258,36 @@ def write_gguf(
             if written != expected:
                 raise ModelFileError(f"{tensor.name}: {written} bytes were written, expected {expected}")
             pad_tensor(file, written)
+    return not_finite
 
 
 def _padded(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def _blocks(tensor: OutTensor, outtype: str, pool: ThreadPoolExecutor) -> Iterator[NDArray[Any]]:
-    """The tensor's blocks in order; conversion runs a few blocks ahead, plain copies come from the map."""
+_EXPONENT = {"F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}  # all ones: NaN or infinity
+
+
+def count_not_finite(block: NDArray[Any], dtype: str) -> int:
+    """How many of the stored elements are NaN or infinite."""
+    bits = block.view(np.uint32 if dtype == "F32" else np.uint16)
+    exponent = bits.dtype.type(_EXPONENT[dtype])
+    return int(np.count_nonzero((bits & exponent) == exponent))
+
+
+def _blocks(tensor: OutTensor, outtype: str, pool: ThreadPoolExecutor) -> Iterator[tuple[NDArray[Any], int]]:
+    """The tensor's blocks in order, each with the count of stored values that are not finite; the work runs a few
+    blocks ahead."""
     source, kind = tensor.source, type_of(tensor, outtype)
     n_rows = source.shape[0]
     step = max(1, BLOCK_ELEMENTS * n_rows // source.n_elements)
     ranges = [(begin, min(begin + step, n_rows)) for begin in range(0, n_rows, step)]
-    if Type[source.dtype] == kind:  # the stored bytes are already the file's
-        for begin, end in ranges:
-            yield np.ascontiguousarray(source.rows(begin, end))
-            source.release(begin, end)
-        return
 
-    def convert(begin: int, end: int) -> NDArray[Any]:
-        return convert_block(tensor.name, source.rows(begin, end), source.dtype, kind)
+    def convert(begin: int, end: int) -> tuple[NDArray[Any], int]:
+        stored = np.ascontiguousarray(source.rows(begin, end))
+        return convert_block(tensor.name, stored, source.dtype, kind), count_not_finite(stored, source.dtype)
 
-    running: deque[tuple[Future[NDArray[Any]], int, int]] = deque()
+    running: deque[tuple[Future[tuple[NDArray[Any], int]], int, int]] = deque()
     for begin, end in ranges:
         running.append((pool.submit(convert, begin, end), begin, end))
         if len(running) > N_WORKERS:
@@ -246,7 +296,9 @@ def _blocks(tensor: OutTensor, outtype: str, pool: ThreadPoolExecutor) -> Iterat
         yield _next(source, running)
 
 
-def _next(source: Any, running: deque[tuple[Future[NDArray[Any]], int, int]]) -> NDArray[Any]:
+def _next(
+    source: Source, running: deque[tuple[Future[tuple[NDArray[Any], int]], int, int]]
+) -> tuple[NDArray[Any], int]:
     future, begin, end = running.popleft()
     block = future.result()
     source.release(begin, end)

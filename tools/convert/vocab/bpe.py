@@ -15,9 +15,11 @@ from gguf import TokenType
 
 from lazygguf.errors import ModelFileError, UnsupportedModelError
 
-from ..json_file import read_json
-from ..plan import Vocab
-from .special import looks_special, padding_names, read_specials, refuse_duplicates, vocab_table
+from ..plan import Original, Vocab
+from .added import AddedToken, added_of_folder, added_of_tokenizer, left_out
+from .chat_template import read_chat_template
+from .special import looks_special, name_an_end, padding_names, read_specials, refuse_duplicates, vocab_table
+from .tokenizer_json import flat_steps, load_encode, note_nfc, read_merges, refuse_model_settings
 
 _TAIL = r"[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 LLAMA3_SPLIT = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|" + _TAIL % r"\p{N}{1,3}"
@@ -28,33 +30,40 @@ TEKKEN_SPLIT = (
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 N_LLAMA3_BASE = 128000  # tokens of Llama 3 without the special ones
+WHOLE_WORDS = ("llama-bpe", "tekken")  # splitters that take a word as one token where the vocabulary has it
 
 
-def read_bpe(path: Path, n_vocab: int, pre: Optional[str], notes: list[str]) -> Vocab:
+def read_bpe(path: Path, tokenizer: dict[str, Any], n_vocab: int, pre: Optional[str], notes: list[str]) -> Vocab:
     """The tokenizer of a byte-level tokenizer.json.
 
     Args:
         path: The tokenizer.json.
+        tokenizer: What is in it.
         n_vocab: Rows of the embedding.
         pre: The splitter's name; None: found from the file.
         notes: Gets a line for what was left out.
     """
-    tokenizer = read_json(path)
     model = tokenizer.get("model")
     if not isinstance(model, dict) or model.get("type") != "BPE":
         kind = model.get("type") if isinstance(model, dict) else model
         raise UnsupportedModelError(f"{path}: the tokenizer's model is {kind!r}; BPE and SentencePiece are converted")
+    refuse_model_settings(path, model)
     texts = _base_tokens(path, vocab_table(path, model.get("vocab")), n_vocab)
     types: list[int] = [TokenType.NORMAL if i in texts else TokenType.UNUSED for i in range(n_vocab)]
-    _put_added(path, tokenizer.get("added_tokens") or [], texts, types, notes)
-    names = padding_names(n_vocab, {text.encode() for text in texts.values()})
-    tokens = [texts[i].encode() if i in texts else names[i] for i in range(n_vocab)]
+    _put_added(path, tokenizer, texts, types, notes)
+    encoded = {i: text.encode() for i, text in texts.items()}
+    names = padding_names(n_vocab, set(encoded.values()))
+    tokens = [encoded.get(i, names[i]) for i in range(n_vocab)]
     refuse_duplicates(path, tokens)
-    specials = read_specials(path.parent, tokens, load_merges=True)
-    _check_merges(path, specials.merges, set(tokens))
-    add = {"bos": False, **specials.add}  # a tokenizer that adds one says so in its post-processor
-    pre = pre or find_pre(path, tokenizer)
-    return Vocab("gpt2", pre, tokens, types, None, specials.merges, specials.ids, add, None, specials.chat_template)
+    merges = _merges(path, read_merges(path, model), set(tokens))
+    pre = _pre(path, tokenizer, pre, notes)
+    specials = read_specials(path.parent, tokens, tokenizer, notes)
+    ids = dict(specials.ids)
+    name_an_end(ids, tokens, types, notes)
+    encode = load_encode(path, notes)
+    original = Original(path, encode, with_control=True) if encode is not None else None
+    return Vocab("gpt2", pre, tokens, types, None, merges, ids, specials.add, None,
+                 read_chat_template(path.parent, notes), original)  # fmt: skip
 
 
 def _base_tokens(path: Path, vocab: dict[str, int], n_vocab: int) -> dict[int, str]:
@@ -69,28 +78,52 @@ def _base_tokens(path: Path, vocab: dict[str, int], n_vocab: int) -> dict[int, s
     return texts
 
 
-def _put_added(path: Path, added: Any, texts: dict[int, str], types: list[int], notes: list[str]) -> None:
-    for entry in added:
-        if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
-            raise ModelFileError(f"{path}: added_tokens holds {entry!r}")
-        i, text = entry.get("id"), entry["content"]
-        if not isinstance(i, int) or i < 0:
-            raise ModelFileError(f"{path}: the added token {text!r} has the id {i!r}")
-        if i >= len(types):
-            notes.append(f"the added token {text!r} has the id {i}, the embedding has {len(types)} rows: left out")
-            continue
-        control = bool(entry.get("special")) or looks_special(text)
-        texts[i] = text if control else text.replace("\u2581", " ")
-        types[i] = TokenType.CONTROL if control else TokenType.USER_DEFINED
+def _put_added(
+    path: Path, tokenizer: dict[str, Any], texts: dict[int, str], types: list[int], notes: list[str]
+) -> None:
+    def put(token: AddedToken) -> None:
+        control = token.special or looks_special(token.text)
+        texts[token.id] = token.text
+        types[token.id] = TokenType.CONTROL if control else TokenType.USER_DEFINED
+
+    for token in added_of_tokenizer(path, tokenizer):
+        if token.id < len(types):
+            put(token)
+        else:
+            notes.append(left_out(token, len(types)))
+    taken = set(texts.values())
+    for token in added_of_folder(path.parent):  # files of before transformers 5; tokenizer.json has most of them
+        if token.text not in taken and token.id < len(types) and token.id not in texts:
+            put(token)
+        elif token.text not in taken:
+            notes.append(f"the added token {token.text!r} ({token.id}) is not in {path.name}: left out")
 
 
-def _check_merges(path: Path, merges: list[str], tokens: set[bytes]) -> None:
-    if not merges:
+def _merges(path: Path, pairs: list[tuple[str, str]], tokens: set[bytes]) -> list[str]:
+    if not pairs:
         raise ModelFileError(f"{path}: the tokenizer has no merges, so it cannot split words")
-    for rank, merge in enumerate(merges):
-        parts = merge.split(" ")
-        if len(parts) != 2 or "".join(parts).encode() not in tokens:
-            raise ModelFileError(f"{path}: merge {rank} is {merge!r}, which makes no token of the vocabulary")
+    for rank, (left, right) in enumerate(pairs):
+        if (left + right).encode() not in tokens or " " in left + right:
+            raise ModelFileError(
+                f"{path}: merge {rank} is {f'{left} {right}'!r}, which makes no token of the vocabulary"
+            )
+    return [f"{left} {right}" for left, right in pairs]
+
+
+def _pre(path: Path, tokenizer: dict[str, Any], pre: Optional[str], notes: list[str]) -> str:
+    """The splitter's name, given or found; what it does not do is refused in both cases."""
+    for step in note_nfc(flat_steps(path, tokenizer, "normalizer"), notes):
+        raise UnsupportedModelError(
+            f"{path}: the normalizer has a step {step['type']!r}, which changes text before it is split; a GGUF file "
+            "cannot say that"
+        )
+    name = pre or find_pre(path, tokenizer)
+    if tokenizer["model"].get("ignore_merges") and name not in WHOLE_WORDS:
+        raise UnsupportedModelError(
+            f"{path}: the model has ignore_merges, which llama.cpp does with the splitters {' and '.join(WHOLE_WORDS)} "
+            f"only, and this one is {name}"
+        )
+    return name
 
 
 def find_pre(path: Path, tokenizer: dict[str, Any]) -> str:
@@ -99,7 +132,7 @@ def find_pre(path: Path, tokenizer: dict[str, Any]) -> str:
     Raises:
         UnsupportedModelError: The rules are none that are known; the message says how to name the splitter.
     """
-    rules = _split_rules(tokenizer.get("pre_tokenizer"))
+    rules = _split_rules(flat_steps(path, tokenizer, "pre_tokenizer"))
     model = tokenizer["model"]
     gpt2 = ("ByteLevel", False, True)
     raw = ("ByteLevel", False, False)
@@ -115,9 +148,8 @@ def find_pre(path: Path, tokenizer: dict[str, Any]) -> str:
         name = "smollm"
     elif rules == [gpt2]:
         name = "gpt-2"
-    normalizers = _flat(tokenizer.get("normalizer"), "normalizers")
-    if name is None or any(step.get("type") != "NFC" for step in normalizers):
-        shown = json.dumps({key: tokenizer.get(key) for key in ("normalizer", "pre_tokenizer")}, ensure_ascii=False)
+    if name is None:
+        shown = json.dumps(tokenizer.get("pre_tokenizer"), ensure_ascii=True)
         raise UnsupportedModelError(
             f"{path}: the tokenizer splits text in a way that has no known name; if you know llama.cpp's, "
             f"give --pre NAME (tokenizer.ggml.pre). Its rules: {shown[:400]}"
@@ -125,23 +157,13 @@ def find_pre(path: Path, tokenizer: dict[str, Any]) -> str:
     return name
 
 
-def _flat(step: Any, key: str) -> list[dict[str, Any]]:
-    """The steps of a Sequence, or the one step, or none."""
-    if not isinstance(step, dict):
-        return []
-    if step.get("type") != "Sequence":
-        return [step]
-    return [inner for part in step.get(key) or [] for inner in _flat(part, key)]
-
-
-def _split_rules(pre_tokenizer: Any) -> list[tuple[Any, ...]]:
+def _split_rules(steps: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     """The splitting steps, without what does not change the split."""
     rules: list[tuple[Any, ...]] = []
-    for step in _flat(pre_tokenizer, "pretokenizers"):
-        kind = step.get("type")
+    for step in steps:
+        kind, pattern = step["type"], step.get("pattern")
         if kind == "Split" and step.get("behavior") == "Isolated" and not step.get("invert"):
-            pattern = step.get("pattern") or {}
-            rules.append(("Split", pattern.get("Regex")))
+            rules.append(("Split", pattern.get("Regex") if isinstance(pattern, dict) else None))
         elif kind == "Digits":
             rules.append(("Digits", step.get("individual_digits")))
         elif kind == "ByteLevel":

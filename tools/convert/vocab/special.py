@@ -1,20 +1,20 @@
-"""Special tokens, their flags and the chat template of a Hugging Face folder.
+"""Special tokens of a Hugging Face folder, and which of them a tokenizer puts around a text.
 
-Owns what is not in the vocabulary itself. The reading is the gguf package's SpecialVocab, which llama.cpp's
-own converter uses; this adds what it leaves out: negative ids mean none, tokenizer_config.json also counts
-where there is no tokenizer.json, and a chat template also counts without tokenizer_config.json.
+Owns the precedence, which is that of transformers 5: a token is the one that tokenizer_config.json names, else the
+one whose id stands in config.json; where there is a tokenizer.json, its post-processor alone says what is added to a
+text. GGUF has a default for what is left out, so "none" is always written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
-import gguf
+from gguf import TokenType
 
-from lazygguf.errors import ModelFileError
+from lazygguf.errors import ModelFileError, UnsupportedModelError
 
 from ..json_file import optional_json
 
@@ -24,50 +24,193 @@ KINDS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 @dataclass(frozen=True)
 class Specials:
     ids: dict[str, int]
-    add: dict[str, bool]
-    chat_template: Any
-    merges: list[str]
+    add: dict[str, bool]  # "bos", "eos": whether a text gets one
 
 
-class _Reader(gguf.SpecialVocab):
-    """SpecialVocab that takes a negative id for none, as config files with pad_token_id -1 mean it."""
+@dataclass(frozen=True)
+class _Around:
+    """The token that a post-processor puts before a text, and the one behind it."""
 
-    def _set_special_token(self, typ: str, tid: Any) -> None:
-        if isinstance(tid, int) and not isinstance(tid, bool) and tid >= 0:
-            super()._set_special_token(typ, tid)
+    before: Optional[str] = None
+    behind: Optional[str] = None
 
 
-def read_specials(folder: Path, tokens: Sequence[bytes], load_merges: bool) -> Specials:
-    """What the JSON files of a folder say about special tokens; ids are below len(tokens)."""
+def read_specials(
+    folder: Path, tokens: Sequence[bytes], tokenizer: Optional[Mapping[str, Any]], notes: list[str]
+) -> Specials:
+    """What the JSON files of a folder say about special tokens; ids are below len(tokens).
+
+    Args:
+        folder: Where the files lie.
+        tokens: The vocabulary.
+        tokenizer: The tokenizer.json; None where the folder has none.
+        notes: Gets a line for what was left out.
+    """
     config = optional_json(folder / "tokenizer_config.json")
-    try:
-        reader = _Reader(folder, load_merges=load_merges, n_vocab=len(tokens))
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
-        raise ModelFileError(f"{folder}: the tokenizer's JSON files do not fit together: {error!r}") from error
-    ids = dict(reader.special_token_ids)
-    if not (folder / "tokenizer.json").is_file():
-        ids.update(_named_ids(config, tokens))
-    template = reader.chat_template
-    if template is None and (folder / "chat_template.jinja").is_file():
-        template = (folder / "chat_template.jinja").read_text(encoding="utf-8")
-    return Specials(ids, dict(reader.add_special_token), template, list(reader.merges))
-
-
-def _named_ids(config: dict[str, Any], tokens: Sequence[bytes]) -> dict[str, int]:
-    """Ids of the tokens that tokenizer_config.json names; it knows the chat's end, config.json does not."""
     positions = {token: i for i, token in enumerate(tokens)}
+    ids = _named_ids(folder, config, positions, notes)
+    for kind, i in _config_ids(folder, len(tokens), notes).items():
+        ids.setdefault(kind, i)
+    _add_other_ends(ids, _ends(folder, len(tokens)), tokens, notes)
+    if tokenizer is None:
+        return Specials(ids, _said_flags(folder / "tokenizer_config.json", config))
+    around = _around(folder / "tokenizer.json", tokenizer.get("post_processor"))
+    _check_flags(config, around, notes)
+    for kind, text in (("bos", around.before), ("eos", around.behind)):
+        if text is None:
+            continue
+        i = positions.get(text.encode())
+        if i is None:
+            raise ModelFileError(f"{folder / 'tokenizer.json'}: the post-processor adds {text!r}, which is no token")
+        if kind == "eos" and ids.get("eos", i) != i:
+            raise UnsupportedModelError(
+                f"{folder / 'tokenizer.json'}: the post-processor ends a text with {text!r}, EOS is another token; a "
+                "GGUF file can only say that EOS is added"
+            )
+        ids[kind] = i
+    return Specials(ids, {"bos": around.before is not None, "eos": around.behind is not None})
+
+
+def _named_ids(
+    folder: Path, config: Mapping[str, Any], positions: Mapping[bytes, int], notes: list[str]
+) -> dict[str, int]:
+    """Ids of the tokens that tokenizer_config.json names, or special_tokens_map.json before transformers 5."""
+    older = optional_json(folder / "special_tokens_map.json")
     ids = {}
     for kind in KINDS:
         entry = config.get(f"{kind}_token")
+        entry = older.get(f"{kind}_token") if entry is None else entry
         text = entry.get("content") if isinstance(entry, dict) else entry
-        if isinstance(text, str) and text.encode() in positions:
+        if not isinstance(text, str) or not text:
+            continue
+        if text.encode() in positions:
             ids[kind] = positions[text.encode()]
+        elif kind in ("bos", "eos"):
+            notes.append(
+                f"the tokenizer names {text!r} as its {kind.upper()} token, which the vocabulary does not have"
+            )
     return ids
+
+
+def _config_ids(folder: Path, n_vocab: int, notes: list[str]) -> dict[str, int]:
+    """The ids of config.json; negative ones and null mean none, of a list the first counts."""
+    config = optional_json(folder / "config.json")
+    ids = {}
+    for kind in KINDS:
+        found = _ids(config.get(f"{kind}_token_id"))
+        if found and found[0] >= n_vocab:
+            notes.append(f"config.json: {kind}_token_id is {found[0]}, the embedding has {n_vocab} rows: left out")
+        elif found:
+            ids[kind] = found[0]
+    return ids
+
+
+def _ids(value: Any) -> list[int]:
+    values = value if isinstance(value, list) else [value]
+    return [i for i in values if isinstance(i, int) and not isinstance(i, bool) and i >= 0]
+
+
+def _ends(folder: Path, n_vocab: int) -> list[int]:
+    """Every id that ends an answer, by config.json and generation_config.json."""
+    ends: list[int] = []
+    for name in ("config.json", "generation_config.json"):
+        ends += _ids(optional_json(folder / name).get("eos_token_id"))
+    return [i for i in dict.fromkeys(ends) if i < n_vocab]
+
+
+def _add_other_ends(ids: dict[str, int], ends: list[int], tokens: Sequence[bytes], notes: list[str]) -> None:
+    """GGUF has one EOS; two further ends of an answer have keys, EOT and EOM."""
+    if "eos" not in ids and ends:
+        ids["eos"] = ends[0]
+    others = sorted((i for i in ends if i != ids["eos"]), key=lambda i: b"eom" in tokens[i]) if ends else []
+    for i in others:
+        kinds = ("eom", "eot") if b"eom" in tokens[i] else ("eot", "eom")
+        free = next((kind for kind in kinds if kind not in ids), None)
+        if free is not None:
+            ids[free] = i
+        else:
+            shown = tokens[i].decode("utf-8", "replace")
+            notes.append(f"the token {i} ({shown!r}) ends an answer too; llama.cpp knows it only if its text tells")
+
+
+def _said_flags(path: Path, config: Mapping[str, Any]) -> dict[str, bool]:
+    """add_bos_token and add_eos_token of tokenizer_config.json, which count where there is no tokenizer.json."""
+    flags = {}
+    for kind in ("bos", "eos"):
+        said = config.get(f"add_{kind}_token")
+        if said is not None and not isinstance(said, bool):
+            raise ModelFileError(f"{path}: add_{kind}_token is {said!r}, expected true or false")
+        if said is not None:
+            flags[kind] = said
+    return flags
+
+
+def _check_flags(config: Mapping[str, Any], around: _Around, notes: list[str]) -> None:
+    for kind, text in (("bos", around.before), ("eos", around.behind)):
+        said = config.get(f"add_{kind}_token")
+        if isinstance(said, bool) and said != (text is not None):
+            adds = "none" if text is None else repr(text)
+            notes.append(
+                f"tokenizer_config.json: add_{kind}_token is {str(said).lower()}, the post-processor of tokenizer.json "
+                f"adds {adds}: the latter counts"
+            )
+
+
+def _around(path: Path, processor: Any) -> _Around:
+    """What a post_processor adds to a single text."""
+    around = _Around()
+    for step in _steps(path, processor):
+        kind = step.get("type")
+        if kind == "TemplateProcessing":
+            if around != _Around():
+                raise UnsupportedModelError(f"{path}: the post-processor adds tokens in two steps; one is converted")
+            around = _template(path, step)
+        elif kind != "ByteLevel":  # which moves offsets only
+            raise UnsupportedModelError(f"{path}: the post-processor has a step {kind!r}; a template is converted")
+    return around
+
+
+def _steps(path: Path, processor: Any) -> list[dict[str, Any]]:
+    if processor is None:
+        return []
+    if not isinstance(processor, dict):
+        raise ModelFileError(f"{path}: post_processor is {processor!r}, expected an object")
+    steps = processor.get("processors") if processor.get("type") == "Sequence" else [processor]
+    if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+        raise ModelFileError(f"{path}: the steps of post_processor are {steps!r}, expected a list of objects")
+    return steps
+
+
+def _template(path: Path, step: Mapping[str, Any]) -> _Around:
+    """The single template: at most one token on each side of the text."""
+    parts = step.get("single")
+    if not isinstance(parts, list):
+        raise ModelFileError(f"{path}: the post-processor's template is {parts!r}, expected a list")
+    before: list[str] = []
+    behind: list[str] = []
+    side = before
+    for part in parts:
+        if isinstance(part, dict) and isinstance(part.get("Sequence"), dict):
+            side = behind
+            continue
+        token = part.get("SpecialToken") if isinstance(part, dict) else None
+        text = token.get("id") if isinstance(token, dict) else None
+        if not isinstance(text, str):
+            raise ModelFileError(f"{path}: the post-processor's template holds {part!r}")
+        side.append(text)
+    if len(before) > 1 or len(behind) > 1:
+        raise UnsupportedModelError(
+            f"{path}: the post-processor puts {' '.join(before) or 'nothing'} before a text and "
+            f"{' '.join(behind) or 'nothing'} behind it; a GGUF file can say one token on each side"
+        )
+    return _Around(*before or [None], *behind or [None])
 
 
 def vocab_table(path: Path, vocab: Any) -> dict[str, int]:
     """model.vocab of a tokenizer.json: the id of each token."""
-    if not isinstance(vocab, dict) or not all(isinstance(i, int) and i >= 0 for i in vocab.values()):
+    if not isinstance(vocab, dict) or not all(
+        isinstance(i, int) and not isinstance(i, bool) and i >= 0 for i in vocab.values()
+    ):
         raise ModelFileError(f"{path}: model.vocab is no table of token ids")
     return vocab
 
@@ -100,3 +243,22 @@ def padding_names(n_vocab: int, taken: set[bytes]) -> list[bytes]:
             name += b"_"
         names.append(name)
     return names
+
+
+def name_an_end(ids: dict[str, int], tokens: Sequence[bytes], types: Sequence[int], notes: list[str]) -> None:
+    """A vocabulary without EOS: GGUF has no word for that, llama.cpp would take one by number.
+
+    The stand-in is a token that no text has: else the model's answer would end at an ordinary word.
+    """
+    if "eos" in ids:
+        return
+    for wanted in (TokenType.UNUSED, TokenType.CONTROL, TokenType.UNKNOWN):
+        found = next((i for i, kind in enumerate(types) if kind == wanted and i != ids.get("bos")), None)
+        if found is not None:
+            ids["eos"] = found
+            shown = tokens[found].decode("utf-8", "replace")
+            notes.append(
+                f"no file names an EOS token: {found} ({shown!r}) stands for it, so that no word ends an answer"
+            )
+            return
+    notes.append("no file names an EOS token, and the vocabulary has none: answers end at llama.cpp's own choice")
