@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterator
-from typing import Any, ClassVar, Optional
-
-import pytest
+from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from lazygguf import Stats
 from lazygguf.cli.main import main
+
+if TYPE_CHECKING:
+    import pytest
 
 
 class FakeModel:

@@ -18,6 +18,7 @@ from .demo import demo_draft, model_or_demo
 from .main import UsageError
 from .repl import Repl
 from .session import ChatSession, make_settings
+from .streams import stdout_is_unicode
 from .terminal import Screen
 from .text_file import join_prompt, read_text
 
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         if once:
             answer = session.ask(asked.prompt)
             if args.json:
-                print(json.dumps(answer.to_dict(), ensure_ascii=False))
+                print(json.dumps(answer.to_dict(), ensure_ascii=not stdout_is_unicode()))
             return 0
         return Repl(session, screen).run(asked.document, asked.question)
 

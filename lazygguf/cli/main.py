@@ -8,7 +8,6 @@ that is asked for is imported. A new command is one line in ``COMMANDS``.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,11 +16,13 @@ from typing import Optional
 
 from .. import __version__
 from ..errors import LazyError
+from .interrupts import EXIT_INTERRUPTED as EXIT_INTERRUPTED
+from .interrupts import orderly_interrupts
 from .printable import printable
+from .streams import drop_stdout, prepare_streams, replaced_note, write_stdout
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130  # 128 + SIGINT
 EXIT_BROKEN_PIPE = 141  # 128 + SIGPIPE
 
 
@@ -31,45 +32,63 @@ class UsageError(Exception):
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand: the module that runs it and its line in the help."""
+    """A subcommand: the module that runs it, its line in the help, and whether its result goes to stdout."""
 
     module: str
     help: str
+    prints: bool = True
 
 
 COMMANDS = {
     "chat": Command("lazygguf.cli.chat", "ask a model, about a long text or about anything"),
-    "convert": Command("lazygguf.tools.convert.command", "make a GGUF file from a Llama or Qwen checkpoint"),
-    "quantize": Command("lazygguf.tools.quantize.command", "make a GGUF file smaller"),
+    "convert": Command(
+        "lazygguf.tools.convert.command", "make a GGUF file from a Llama or Qwen checkpoint", prints=False
+    ),
+    "quantize": Command("lazygguf.tools.quantize.command", "make a GGUF file smaller", prints=False),
     "bench": Command(
         "lazygguf.tools.bench.command", "measure reading and answering, dense and pruned, beside llama.cpp"
     ),
     "eval": Command("lazygguf.tools.eval.command", "measure what a keep schedule costs in quality, beside baselines"),
     "calibrate": Command(
-        "lazygguf.tools.calibrate.command", "find the cheapest keep schedule that keeps a model's answers"
+        "lazygguf.tools.calibrate.command", "find the cheapest keep schedule that keeps a model's answers", prints=False
     ),
-    "rpc-server": Command("lazygguf.cli.rpc_server", "lend this machine's devices to others"),
+    "rpc-server": Command("lazygguf.cli.rpc_server", "lend this machine's devices to others", prints=False),
     "inspect": Command("lazygguf.tools.inspect", "print what is in a GGUF file"),
 }
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Runs the command line and returns the exit code."""
-    given = list(sys.argv[1:] if argv is None else argv)
+    """Runs the command line and returns the exit code; without ``argv`` it is the process's own, which ends then."""
+    with orderly_interrupts(until_exit=argv is None):
+        try:
+            code = _run(list(sys.argv[1:] if argv is None else argv))
+            note = replaced_note()
+            if note is not None:
+                print(f"lazygguf: {note}", file=sys.stderr)
+            return code
+        except KeyboardInterrupt:  # during what _run does about an error
+            return EXIT_INTERRUPTED
+
+
+def _run(given: Sequence[str]) -> int:
     try:
+        stdout_closed = prepare_streams()
         args = _parse(given)
         if args is None:
             return 0
+        command = COMMANDS[args.command]
+        if stdout_closed and command.prints:
+            raise OSError("stdout is closed and the result goes there: redirect it to a file, or to /dev/null")
         if getattr(args, "list_devices", False):
             print(import_module("lazygguf.model.devices").device_table(args.rpc))
             return 0
-        code = int(import_module(COMMANDS[args.command].module).run(args))
-        sys.stdout.flush()
+        code = int(import_module(command.module).run(args))
+        write_stdout()
         return code
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the flush at exit must not fail again
+        drop_stdout()
         return EXIT_BROKEN_PIPE
     except UsageError as error:
         return _fail(error, EXIT_USAGE)

@@ -12,7 +12,8 @@ from typing import Callable, Optional
 
 from .._names import nearest
 from ..errors import LazyError
-from .main import EXIT_INTERRUPTED, say_error
+from .interrupts import EXIT_INTERRUPTED, settle_interrupt
+from .main import say_error
 from .session import SETTINGS, ChatSession
 from .terminal import Screen
 from .text_file import join_prompt, read_text
@@ -81,6 +82,7 @@ class Repl:
                     return EXIT_INTERRUPTED
                 interrupted = True
                 self._screen.note("\n(Ctrl-C again or Ctrl-D ends)")
+                settle_interrupt()
                 continue
             interrupted = self._guard(self._handle, text)
         return 0
@@ -91,6 +93,7 @@ class Repl:
             act(text)
         except KeyboardInterrupt:
             self._screen.note("\n(stopped)")
+            settle_interrupt()
             return True
         except (LazyError, ValueError, OSError, MemoryError) as error:
             self._screen.error(say_error(error))

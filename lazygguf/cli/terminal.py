@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from ..read.stats import Stats
 from ..worker import Worker
 from .printable import printable
+from .streams import replaced_note, write_stdout
 
 READING, SKIMMING = "reading", "skimming"
 
@@ -54,12 +55,14 @@ class Screen:
 
     def answer(self, text: str) -> None:
         """A part of the answer, at once."""
-        sys.stdout.write(printable(text) if self._safe_only else text)
-        sys.stdout.flush()
+        write_stdout(printable(text) if self._safe_only else text)
 
     def end_answer(self) -> None:
         """Ends the answer's line."""
         self.answer("\n")
+        note = replaced_note()
+        if note is not None:
+            self.note(f"({note})")
 
     def note(self, text: str) -> None:
         """A line beside the answer."""
