@@ -7,7 +7,9 @@ system prompt. Asking is ``session.py``'s, the conversation ``repl.py``'s.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import sys
 from dataclasses import dataclass
 from typing import Any, Optional
@@ -20,7 +22,10 @@ from .repl import Repl
 from .session import ChatSession, make_settings
 from .streams import stdout_is_unicode
 from .terminal import Screen
+from .terminal_mode import terminal_for_typing, unechoed_input
 from .text_file import join_prompt, read_text
+
+NO_HISTORY = "LAZYGGUF_NOHISTORY"
 
 _EPILOG = """\
 The document comes first in the prompt, then the question: -f FILE and -p TEXT. Piped stdin is the document
@@ -47,15 +52,27 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("nothing to ask: give a question with -p, a document with -f, or pipe text to stdin")
     settings = _settings(args)
     model_path = model_or_demo(args.model)
-    screen = Screen(args.color, args.show_timings and not args.json)
-    with LazyModel(model_path, **_model_options(args), **_draft_options(args, model_path)) as model:
-        session = ChatSession(model, screen, asked.system, settings, quiet=args.json)
+    screen = Screen(args.color, args.show_timings and not args.json, args.wordwrap, args.markdown)
+    typing_on = None if once else terminal_for_typing()
+    # from here on what is typed waits for the prompt, also while the model is opened
+    # from here on what is typed waits for the prompt, also while the model is opened
+    with contextlib.ExitStack() as stack:
+        if typing_on is not None:
+            stack.enter_context(unechoed_input())
+        options = {**_model_options(args), **_draft_options(args, model_path)}
+        session = ChatSession(
+            stack.enter_context(LazyModel(model_path, **options)), screen, asked.system, settings, quiet=args.json
+        )
         if once:
             answer = session.ask(asked.prompt)
             if args.json:
                 print(json.dumps(answer.to_dict(), ensure_ascii=not stdout_is_unicode()))
             return 0
-        return Repl(session, screen).run(asked.document, asked.question)
+        return Repl(session, screen, typing_on, _keeps_history(args)).run(asked.document, asked.question)
+
+
+def _keeps_history(args: argparse.Namespace) -> bool:
+    return bool(args.history) and os.environ.get(NO_HISTORY, "") in ("", "0")
 
 
 @dataclass(frozen=True)
@@ -188,5 +205,15 @@ def _add_output_arguments(group: Any) -> None:
         "--show-timings", dest="show_timings", action="store_true", default=True, help="footer (default)"
     )
     group.add_argument("--no-show-timings", dest="show_timings", action="store_false", help="no footer")
+    group.add_argument(
+        "--markdown",
+        choices=("on", "off", "auto"),
+        default="off",
+        help="show answers as Markdown; auto: where stdout is a terminal (off)",
+    )
+    group.add_argument("--nowordwrap", dest="wordwrap", action="store_false", help="let the terminal break lines")
+    group.add_argument(
+        "--nohistory", dest="history", action="store_false", help=f"store no typed messages (also {NO_HISTORY}=1)"
+    )
     group.add_argument("-co", "--color", choices=("on", "off", "auto"), default="auto", help="colours on stderr (auto)")
     group.add_argument("-v", "--verbose", action="store_true", help="llama.cpp's log, and where the layers are")

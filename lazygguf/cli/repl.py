@@ -1,44 +1,61 @@
 """The interactive conversation: a prompt, commands, and Ctrl-C.
 
-Owns reading what a person types (history, several lines) and the slash commands. Asking is ``ChatSession``'s.
+Owns the slash commands and the order of events. Typing is ``LineEditor``'s, what a message means ``message.py``'s,
+asking ``ChatSession``'s.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
-from typing import Callable, Optional
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Callable, Optional, TextIO
 
 from .._names import nearest
 from ..errors import LazyError
 from .interrupts import EXIT_INTERRUPTED, settle_interrupt
 from .main import say_error
+from .message import QUOTES, command_of, message_of, path_of, quotes_are_open
 from .session import SETTINGS, ChatSession
 from .terminal import Screen
 from .text_file import join_prompt, read_text
 
+if TYPE_CHECKING:
+    from .history import History
+
 PROMPT, MORE = ">>> ", "... "
-QUOTES = '"""'
 
-_HELP = """\
-/help, /?          this list
-/read FILE         put a text before the next question
-/system TEXT       set the system prompt; without TEXT remove it
-/set NAME VALUE    set {settings}; alone it shows them
-/regen             answer the last question anew
-/stats             counts, times and sizes of the last answer
-/clear             begin a new conversation
-/exit, /quit, /bye end (also Ctrl-D, or Ctrl-C twice)
-
-A backslash at the end of a line continues it; {quotes} begins and ends a text of several lines.
-Ctrl-C stops the reading or the answer; the conversation goes on."""
+_HELP = (
+    ("/help, /?", "this list"),
+    ("/read FILE", "put a text before the next question"),
+    ("/system TEXT", "set the system prompt; without TEXT remove it"),
+    ("/set NAME VALUE", f"set {', '.join(SETTINGS)}; alone it shows them"),
+    ("/set SWITCH", "history, nohistory, wordwrap, nowordwrap, markdown, nomarkdown"),
+    ("/regen", "answer the last question anew"),
+    ("/stats", "counts, times and sizes of the last answer"),
+    ("/clear", "begin a new conversation"),
+    ("/exit, /quit, /bye", "end (also Ctrl-D, or Ctrl-C twice)"),
+    ("", ""),
+    (f"{QUOTES} ... {QUOTES}", "a message of several lines, also one that begins with /"),
+    ("\\ Enter, Alt-Enter", "a new line in the message; pasted lines are one message"),
+    ("Ctrl-C", "stops the reading or the answer; clears what is typed"),
+    ("Tab, Up, Ctrl-R", "complete commands and files; earlier messages; search them"),
+)
+_SWITCHES = ("history", "nohistory", "wordwrap", "nowordwrap", "markdown", "nomarkdown")
 
 
 class Repl:
-    """Holds a conversation until the person ends it."""
+    """Holds a conversation until the person ends it.
 
-    def __init__(self, session: ChatSession, screen: Screen) -> None:
+    Args:
+        session: the conversation.
+        screen: where it is shown.
+        typing_on: the terminal on which typing shows; None: lines are read from stdin as they are.
+        history: keep messages for later conversations.
+    """
+
+    def __init__(
+        self, session: ChatSession, screen: Screen, typing_on: Optional[TextIO] = None, history: bool = True
+    ) -> None:
         self._session = session
         self._screen = screen
         self._document = ""
@@ -56,7 +73,20 @@ class Repl:
             "quit": self._exit,
             "bye": self._exit,
         }
-        _use_readline([f"/{name}" for name in self._commands if name != "?"])
+        self._complaints: list[str] = []
+        self._history: Optional[History] = None
+        self._read_typed = _read_input
+        if typing_on is not None:
+            self._edit_lines(typing_on, history)
+
+    def _edit_lines(self, typing_on: TextIO, history: bool) -> None:
+        from .history import History, history_path  # prompt_toolkit takes a while to import
+        from .line_editor import LineEditor
+
+        self._history = History(history_path(), self._complaints.append, history)
+        words: dict[str, Sequence[str]] = {name: () for name in self._commands if name != "?"}
+        words["set"] = (*SETTINGS, *_SWITCHES)
+        self._read_typed = LineEditor(words, ("read",), self._history, typing_on).read
 
     def run(self, document: str = "", question: str = "") -> int:
         """Asks the question if there is one, then what the person types; returns the exit code.
@@ -73,7 +103,7 @@ class Repl:
         interrupted = False
         while not self._done:
             try:
-                text = _read_input()
+                typed = self._read_typed()
             except EOFError:
                 self._screen.note("")
                 return 0
@@ -81,10 +111,12 @@ class Repl:
                 if interrupted:
                     return EXIT_INTERRUPTED
                 interrupted = True
-                self._screen.note("\n(Ctrl-C again or Ctrl-D ends)")
+                self._screen.note("(Ctrl-C again or Ctrl-D ends)")
                 settle_interrupt()
                 continue
-            interrupted = self._guard(self._handle, text)
+            while self._complaints:
+                self._screen.note(self._complaints.pop())
+            interrupted = self._guard(self._handle, typed)
         return 0
 
     def _guard(self, act: Callable[[str], None], text: str) -> bool:
@@ -99,26 +131,30 @@ class Repl:
             self._screen.error(say_error(error))
         return False
 
-    def _handle(self, text: str) -> None:
-        if text.lstrip().startswith("/"):
-            name, _, rest = text.strip()[1:].partition(" ")
-            if name not in self._commands:
-                raise ValueError(f"unknown command /{name}{nearest(name, self._commands)}")
-            self._commands[name](rest.strip())
-        elif text.strip():
-            self._ask(text)
+    def _handle(self, typed: str) -> None:
+        text, quoted = message_of(typed)
+        command = None if quoted else command_of(text, self._commands)
+        if command is None:
+            if text.strip():
+                self._ask(text)
+        elif command.name == "system":  # the only command whose text may have several lines
+            self._system("\n".join(part for part in (command.rest, command.more) if part))
+        else:
+            self._commands[command.name](command.rest)
+            if command.more and not self._done:
+                self._handle(command.more)
 
     def _ask(self, question: str) -> None:
         self._session.ask(join_prompt(self._document, question))
         self._document = ""
 
     def _help(self, rest: str) -> None:
-        self._screen.note(_HELP.format(settings=", ".join(SETTINGS), quotes=QUOTES))
+        self._screen.table(_HELP)
 
-    def _read(self, path: str) -> None:
-        if not path:
+    def _read(self, rest: str) -> None:
+        if not rest:
             raise ValueError("/read needs a file")
-        self._document = join_prompt(self._document, read_text(os.path.expanduser(path)))
+        self._document = join_prompt(self._document, read_text(path_of(rest)))
         self._screen.note(f"{len(self._document):,} characters stand before the next question")
 
     def _system(self, text: str) -> None:
@@ -132,16 +168,28 @@ class Repl:
             self._screen.note("  ".join(f"{n} {settings.get(option)}" for n, (option, _) in SETTINGS.items()))
             return
         name = name.lstrip("-").replace("-", "_")
-        if name not in SETTINGS:
-            raise ValueError(f"unknown setting {name!r}{nearest(name, SETTINGS)}")
-        self._session.set(name, value.strip())
+        if name in _SWITCHES and not value.strip():
+            self._switch(name)
+        elif name in SETTINGS:
+            self._session.set(name, value.strip())
+        else:
+            raise ValueError(f"unknown setting {name!r}{nearest(name, (*SETTINGS, *_SWITCHES))}")
+
+    def _switch(self, name: str) -> None:
+        on = not name.startswith("no")
+        what = name[0 if on else len("no") :]
+        if what == "history" and self._history is not None:
+            self._history.keep = on
+        elif what == "wordwrap":
+            self._screen.wordwrap = on
+        elif what == "markdown":
+            self._screen.markdown = "auto" if on else "off"
 
     def _regen(self, rest: str) -> None:
         self._session.regenerate()
 
     def _stats(self, rest: str) -> None:
-        lines = [f"{name:12} {value}" for name, value in self._session.stats.to_dict().items()]
-        self._screen.note("\n".join(lines))
+        self._screen.table((name, str(value)) for name, value in self._session.stats.to_dict().items())
 
     def _clear(self, rest: str) -> None:
         self._session.clear()
@@ -153,23 +201,15 @@ class Repl:
 
 
 def _read_input() -> str:
-    """What the person enters: one line, lines joined by backslashes, or several between triple quotes."""
-    line = _read_line(PROMPT)
-    if line.lstrip().startswith(QUOTES):
-        return _read_quoted(line.lstrip()[len(QUOTES) :])
-    lines = []
-    while line.endswith("\\"):
-        lines.append(line[:-1])
-        line = _read_line(MORE)
-    return "\n".join([*lines, line])
-
-
-def _read_quoted(line: str) -> str:
-    lines = []
-    while QUOTES not in line:
-        lines.append(line)
-        line = _read_line(MORE)
-    return "\n".join([*lines, line.partition(QUOTES)[0]]).strip("\n")
+    """What is typed where lines cannot be edited: one line, lines joined by backslashes, or those between quotes."""
+    typed = _read_line(PROMPT)
+    while True:
+        if quotes_are_open(typed):
+            typed += "\n" + _read_line(MORE)
+        elif typed.endswith("\\"):
+            typed = typed[:-1] + "\n" + _read_line(MORE)
+        else:
+            return typed
 
 
 def _read_line(prompt: str) -> str:
@@ -177,17 +217,3 @@ def _read_line(prompt: str) -> str:
         return input(prompt)
     print(prompt, end="", file=sys.stderr, flush=True)  # stdout carries only answers
     return input()
-
-
-def _use_readline(commands: list[str]) -> None:
-    """Line editing, history and completion of commands, where Python was built with readline."""
-    with contextlib.suppress(ImportError):
-        import readline
-
-        def complete(text: str, state: int) -> Optional[str]:
-            found = [command for command in commands if text.startswith("/") and command.startswith(text)]
-            return found[state] if state < len(found) else None
-
-        readline.set_completer(complete)
-        readline.set_completer_delims(" ")
-        readline.parse_and_bind("tab: complete")

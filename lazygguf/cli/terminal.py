@@ -7,21 +7,26 @@ It knows nothing of models beyond ``Stats`` and a ``cancel`` function.
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, NamedTuple, Optional, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
+from rich.table import Table
 
 from ..read.stats import Stats
 from ..worker import Worker
 from .printable import printable
 from .streams import replaced_note, write_stdout
+from .word_wrap import WordWrap
+
+_WIDTH = 80  # of a terminal that does not say it
 
 READING, SKIMMING = "reading", "skimming"
 
@@ -33,40 +38,92 @@ class ReadingBar(NamedTuple):
     draft: Callable[[int, int], None]
 
 
+class AnswerText(Protocol):
+    """Where an answer goes, piece by piece."""
+
+    def write(self, text: str) -> None: ...
+    def end(self) -> None: ...
+
+
+class PlainText:
+    """The answer as it is."""
+
+    def write(self, text: str) -> None:
+        """A part of it, at once."""
+        write_stdout(text)
+
+    def end(self) -> None:
+        """Ends its last line."""
+        write_stdout("\n")
+
+
 class Screen:
     """Writes for one run of a command.
 
     Args:
         color: ``"on"``, ``"off"`` or ``"auto"`` (on a terminal, unless NO_COLOR is set).
         timings: show the footer.
+        wordwrap: break the lines of an answer between words, on a terminal.
+        markdown: show the answer as Markdown: ``"on"``, ``"off"`` or ``"auto"`` (on a terminal).
+
+    Attributes:
+        wordwrap: as above, for the next answer.
+        markdown: as above, for the next answer.
     """
 
-    def __init__(self, color: str = "auto", timings: bool = True) -> None:
+    def __init__(self, color: str = "auto", timings: bool = True, wordwrap: bool = True, markdown: str = "off") -> None:
         self.timings = timings
-        self._console = Console(
-            stderr=True,
+        self.wordwrap = wordwrap
+        self.markdown = markdown
+        self._color = color
+        self._console = self._make_console(stderr=True)
+        self._terminal = sys.stdout.isatty()
+        self._answer: Optional[AnswerText] = None
+
+    def _make_console(self, stderr: bool) -> Console:
+        shown = (sys.stderr if stderr else sys.stdout).isatty()
+        return Console(
+            stderr=stderr,
             highlight=False,
             markup=False,
-            soft_wrap=True,
-            no_color={"on": False, "off": True}.get(color),
-            force_terminal=True if color == "on" and sys.stderr.isatty() else None,
+            soft_wrap=not shown,  # a terminal would break words
+            no_color={"on": False, "off": True}.get(self._color),
+            force_terminal=True if self._color == "on" and shown else None,
         )
-        self._safe_only = sys.stdout.isatty()
 
     def answer(self, text: str) -> None:
         """A part of the answer, at once."""
-        write_stdout(printable(text) if self._safe_only else text)
+        if self._answer is None:
+            self._answer = self._begin_answer()
+        self._answer.write(printable(text) if self._terminal else text)
 
     def end_answer(self) -> None:
-        """Ends the answer's line."""
-        self.answer("\n")
+        """Ends the answer's last line."""
+        answer, self._answer = self._answer or self._begin_answer(), None
+        answer.end()
         note = replaced_note()
         if note is not None:
             self.note(f"({note})")
 
+    def _begin_answer(self) -> AnswerText:
+        if self.markdown == "on" or (self.markdown == "auto" and self._terminal):
+            from .markdown import MarkdownText  # takes a while to import
+
+            return MarkdownText(self._make_console(stderr=False))
+        if self.wordwrap and self._terminal and os.environ.get("TERM") not in ("dumb", "unknown"):
+            return WordWrap(write_stdout, terminal_width)
+        return PlainText()
+
     def note(self, text: str) -> None:
         """A line beside the answer."""
         self._console.print(text, style="dim")
+
+    def table(self, rows: Iterable[tuple[str, str]]) -> None:
+        """Names and what they mean, beside the answer."""
+        grid = Table.grid("", "", padding=(0, 2))
+        for name, meaning in rows:
+            grid.add_row(name, meaning)
+        self._console.print(grid, style="dim")
 
     def error(self, text: str) -> None:
         """An error that does not end the program."""
@@ -96,6 +153,14 @@ class Screen:
                 bar.update(task, description=what, completed=n_done, total=n_total)
 
             yield ReadingBar(read=partial(move, READING), draft=partial(move, SKIMMING))
+
+
+def terminal_width() -> int:
+    """Columns of the terminal that stdout is."""
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or _WIDTH
+    except (OSError, ValueError):
+        return _WIDTH
 
 
 def describe(stats: Stats) -> str:

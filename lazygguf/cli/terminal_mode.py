@@ -1,6 +1,6 @@
 """The terminal's mode while a conversation runs: what is typed during an answer is not echoed into it.
 
-Owns the settings of the terminal that stdin is, and giving them back.
+Owns the settings of the terminal that stdin is, and giving them back. It knows nothing of what is typed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 import sys
 import termios
 from collections.abc import Iterator
-from typing import Any, Optional
+from typing import Any, Optional, TextIO
 
 _SHOW_CURSOR = b"\x1b[?25h"  # a progress bar hides it
 _LOCAL_FLAGS = 3  # index in what tcgetattr gives
@@ -40,6 +40,23 @@ def unechoed_input() -> Iterator[None]:
         yield
     finally:
         restore_terminal()
+
+
+def terminal_for_typing() -> Optional[TextIO]:
+    """Where typing shows: stdout, stderr, or the terminal that stdin is, the first that is a terminal.
+
+    None where there is none, or stdin is not a terminal but only says so.
+    """
+    try:
+        fd = sys.stdin.fileno()
+        if not os.isatty(fd):
+            return None
+        for stream in (sys.stdout, sys.stderr):
+            if stream.isatty():
+                return stream
+        return open(os.ttyname(fd), "w", encoding="utf-8")
+    except (AttributeError, OSError, ValueError):
+        return None
 
 
 def restore_terminal() -> None:

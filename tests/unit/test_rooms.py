@@ -76,7 +76,7 @@ def test_the_library_does_not_import_its_tools() -> None:
     assert not [file for file, room, used in arrows() if used == "tools" and room != "tools"]
 
 
-@pytest.mark.parametrize("name", ["numpy", "llama_cpp", "lazygguf._native", "lazygguf._ffi", "rich"])
+@pytest.mark.parametrize("name", ["numpy", "llama_cpp", "lazygguf._native", "lazygguf._ffi", "rich", "prompt_toolkit"])
 def test_importing_the_package_loads_nothing_heavy(name: str) -> None:
     code = f"import sys, lazygguf; sys.exit({name!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
