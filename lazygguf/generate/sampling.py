@@ -1,4 +1,4 @@
-"""Choosing the next token from logits, by llama.cpp's samplers and grammars.
+"""Choosing the next token from logits, by llama.cpp's samplers and a grammar.
 
 Owns the sampling parameters with their ranges, and the llama.cpp sampler objects with their lifetime. It gets
 logits and gives token ids; it knows nothing of sessions or text.
@@ -172,10 +172,10 @@ class Sampler:
         chain = self._open()
         data, array = self._data, self._array
         data["id"], data["logit"], data["p"] = self._ids, logits, 0.0
+        if with_grammar and self._grammar is not None:
+            self._grammar.apply(data)
         array.data = data.ctypes.data_as(llama_cpp.llama_token_data_p)
         array.size, array.selected, array.sorted = self.n_vocab, -1, False
-        if with_grammar and self._grammar is not None:
-            self._grammar.apply(array)
         best = float(data["logit"].max())
         if math.isnan(best):
             raise ValueError("logits hold NaN")

@@ -1,157 +1,112 @@
-"""Grammars: from GBNF text, a ``llama_cpp.LlamaGrammar`` or a JSON schema to a filter over tokens.
+"""What an answer must match: GBNF, a ``llama_cpp.LlamaGrammar``, or a JSON schema; and OpenAI's ``response_format``.
 
-Owns the parsing errors and the one llama.cpp grammar object of a generation. llama.cpp ends the process when
-a grammar is told to accept a token it forbids, so every token is tried on it first.
+Owns the one filter over tokens that the sampler asks, whatever the grammar is, and the forms of ``response_format``.
 """
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import json
-import math
-import os
 import re
-import tempfile
-from collections.abc import Iterator
-from typing import Any, Union
+from typing import Any, Optional, Union
 
-import llama_cpp
-from llama_cpp.llama_grammar import JSON_GBNF, LlamaGrammar, json_schema_to_gbnf
+import numpy.typing as npt
 
-from .llama_log import captured_log
+from .gbnf import GbnfFilter, GbnfLike
+from .json_schema import JsonSchema, json_schema
+from .schema_filter import SchemaFilter
 from .tokenizer import Tokenizer
 
-MAX_GRAMMAR_BYTES = 1 << 20
-MAX_REPORT_BYTES = 1 << 16
-MAX_REASON_CHARS = 200
-MAX_NESTING = 256
+GrammarLike = Union[GbnfLike, JsonSchema]
 
-_LITERALS = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*')
-
-GrammarLike = Union[str, LlamaGrammar]
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 
 class GrammarFilter:
     """One grammar and where a generation stands in it."""
 
     def __init__(self, tokenizer: Tokenizer, grammar: GrammarLike) -> None:
-        """Raises ValueError with llama.cpp's reason when the grammar cannot be parsed."""
-        self._grammar: Any = None
-        gbnf = _gbnf(grammar)
-        with captured_log() as lines, _captured_stderr() as said:
-            self._grammar = llama_cpp.llama_sampler_init_grammar(tokenizer.vocab, gbnf.encode("utf-8"), b"root")
-        if not self._grammar:
-            raise ValueError(f"grammar cannot be parsed{_reason(said + lines)}")
-        self._one = (llama_cpp.llama_token_data * 1)()
+        """Raises ValueError with the reason when the grammar cannot be used."""
+        self._filter: Union[GbnfFilter, SchemaFilter]
+        if isinstance(grammar, JsonSchema):
+            self._filter = SchemaFilter(tokenizer, grammar)
+        else:
+            self._filter = GbnfFilter(tokenizer, grammar)
 
-    def apply(self, array: Any) -> None:
-        """Sets the logits of the tokens that the grammar forbids now to ``-inf``."""
-        llama_cpp.llama_sampler_apply(self._grammar, ctypes.byref(array))
+    def apply(self, candidates: npt.NDArray[Any]) -> None:
+        """Sets the logits of the tokens that the grammar forbids now to ``-inf``.
+
+        Args:
+            candidates: (n_vocab,) of llama.cpp's ``llama_token_data``, in the order of the ids.
+        """
+        self._filter.apply(candidates)
 
     def allows(self, token: int) -> bool:
         """Whether the token may come next."""
-        self._one[0] = llama_cpp.llama_token_data(id=token, logit=0.0, p=0.0)
-        array = llama_cpp.llama_token_data_array(data=self._one, size=1, selected=-1, sorted=False)
-        self.apply(array)
-        return bool(self._one[0].logit != -math.inf)
+        return self._filter.allows(token)
 
     def accept(self, token: int) -> None:
         """Goes on by one token; ValueError when the grammar forbids it."""
-        if not self.allows(token):
-            raise ValueError(f"the grammar does not allow token {token} here")
-        llama_cpp.llama_sampler_accept(self._grammar, token)
+        self._filter.accept(token)
 
     def close(self) -> None:
         """Frees the grammar; a second call does nothing."""
-        grammar, self._grammar = self._grammar, None
-        if grammar:
-            llama_cpp.llama_sampler_free(grammar)
-
-    def __del__(self) -> None:
-        self.close()
+        self._filter.close()
 
 
-def grammar_of_schema(schema: Union[str, dict[str, Any]]) -> str:
-    """GBNF of a JSON schema.
+def grammar_of_schema(schema: Union[str, bool, dict[str, Any]]) -> JsonSchema:
+    """The grammar of a JSON schema, or of its text.
 
     Raises:
-        ValueError: not JSON, or a schema that cannot be turned into a grammar.
+        ValueError: not JSON, or a schema with something that cannot be enforced: its keyword and place.
     """
-    text = schema if isinstance(schema, str) else json.dumps(schema)
-    try:
-        json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"JSON schema is not JSON: {error}") from error
-    try:
-        return str(json_schema_to_gbnf(text))
-    except Exception as error:  # the converter raises assertions, key and type errors for schemas it does not know
-        raise ValueError(f"JSON schema cannot be turned into a grammar: {_say(error)}") from error
+    return json_schema(schema)
 
 
-def grammar_of_response_format(response_format: Any) -> Union[str, None]:
-    """GBNF of OpenAI's ``response_format``: ``{"type": "text"}``, or ``{"type": "json_object"[, "schema":
-    {...}]}``.
+def grammar_of_response_format(response_format: Any) -> Optional[JsonSchema]:
+    """The grammar of OpenAI's ``response_format``.
+
+    ``{"type": "text"}``; ``{"type": "json_object"}``, an object, or with llama-cpp-python's ``"schema"`` what matches
+    it; ``{"type": "json_schema", "json_schema": {"name": ..., "schema": {...}}}``. There ``"description"`` is for
+    people and ``"strict"`` changes nothing: an answer always matches, and what cannot be enforced is refused.
 
     Returns:
         None for text.
+
+    Raises:
+        ValueError: another form, or a schema that cannot be enforced.
     """
     kind = response_format.get("type") if isinstance(response_format, dict) else response_format
-    if kind == "text":
+    if kind == "text" and isinstance(response_format, dict):
+        _check_keys("response_format", response_format, ("type",))
         return None
-    if kind != "json_object":
-        raise ValueError(f'response_format type is {kind!r}, expected "text" or "json_object"')
-    unknown = set(response_format) - {"type", "schema"}
+    if kind == "json_object" and isinstance(response_format, dict):
+        _check_keys("response_format", response_format, ("type", "schema"))
+        schema = response_format.get("schema")
+        return grammar_of_schema({"type": "object"} if schema is None else schema)
+    if kind == "json_schema" and isinstance(response_format, dict):
+        _check_keys("response_format", response_format, ("type", "json_schema"))
+        return grammar_of_schema(_named_schema(response_format.get("json_schema")))
+    raise ValueError(
+        f'response_format type is {kind!r}, expected {{"type": "text"}}, "json_object" or "json_schema" as its type'
+    )
+
+
+def _named_schema(given: Any) -> Any:
+    """The schema inside of OpenAI's ``json_schema``."""
+    if not isinstance(given, dict):
+        raise ValueError(f'response_format json_schema is {given!r}, expected {{"name": ..., "schema": {{...}}}}')
+    _check_keys("response_format json_schema", given, ("name", "description", "schema", "strict"))
+    name = given.get("name")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ValueError(f"response_format json_schema name is {name!r}, expected 1 to 64 letters, digits, _ or -")
+    if not isinstance(given.get("description", ""), (str, type(None))):
+        raise ValueError(f"response_format json_schema description is {given['description']!r}, expected text")
+    if not isinstance(given.get("strict"), (bool, type(None))):
+        raise ValueError(f"response_format json_schema strict is {given['strict']!r}, expected True or False")
+    schema = given.get("schema")
+    return {} if schema is None else schema
+
+
+def _check_keys(what: str, given: dict[str, Any], known: tuple[str, ...]) -> None:
+    unknown = sorted(str(name) for name in set(given) - set(known))
     if unknown:
-        raise ValueError(f"response_format has {sorted(unknown)[0]!r}, expected only type and schema")
-    return grammar_of_schema(response_format["schema"]) if "schema" in response_format else str(JSON_GBNF)
-
-
-def _gbnf(grammar: GrammarLike) -> str:
-    text = grammar._grammar if isinstance(grammar, LlamaGrammar) else grammar
-    if not isinstance(text, str):
-        raise TypeError(f"grammar is {type(text).__name__}, expected GBNF text or a llama_cpp.LlamaGrammar")
-    if not text.strip() or len(text) > MAX_GRAMMAR_BYTES:
-        raise ValueError(f"grammar has {len(text)} characters, expected 1 to {MAX_GRAMMAR_BYTES}")
-    if "\0" in text:
-        raise ValueError("grammar holds a NUL character")
-    if _nesting(text) > MAX_NESTING:  # llama.cpp's parser recurses and would overflow the stack
-        raise ValueError(f"grammar nests {_nesting(text)} parentheses, expected at most {MAX_NESTING}")
-    return text
-
-
-@contextlib.contextmanager
-def _captured_stderr() -> Iterator[list[str]]:
-    """Catches what llama.cpp's grammar parser prints with fprintf(stderr), its only report, as lines."""
-    said: list[str] = []
-    try:
-        real = os.dup(2)
-    except OSError:  # a process without stderr
-        yield said
-        return
-    with tempfile.TemporaryFile() as caught:
-        os.dup2(caught.fileno(), 2)
-        try:
-            yield said
-        finally:
-            os.dup2(real, 2)
-            os.close(real)
-            caught.seek(0)
-            said.extend(caught.read(MAX_REPORT_BYTES).decode("utf-8", "replace").splitlines())
-
-
-def _nesting(text: str) -> int:
-    depth = deepest = 0
-    for bracket in re.findall(r"[()]", _LITERALS.sub("", text)):
-        depth += 1 if bracket == "(" else -1
-        deepest = max(deepest, depth)
-    return deepest
-
-
-def _reason(lines: list[str]) -> str:
-    said = [line.strip() for line in lines if line.strip()]
-    return f": {said[0].rpartition('error parsing grammar: ')[2][:MAX_REASON_CHARS]}" if said else ""
-
-
-def _say(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise ValueError(f"{what} has {unknown[0]!r}, expected only {', '.join(known)}")

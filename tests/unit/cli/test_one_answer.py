@@ -13,6 +13,7 @@ from fake_chat import FakeModel, asked, chat, piped
 
 from lazygguf.cli.main import main
 from lazygguf.errors import ContextFullError
+from lazygguf.text.grammar import grammar_of_schema
 
 
 def test_the_answer_goes_to_stdout_and_the_footer_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,7 +115,7 @@ def test_options_reach_the_model_and_the_answer() -> None:
 
 def test_a_json_schema_and_a_grammar_file_become_a_grammar(tmp_path: Path) -> None:
     chat("-p", "q", "-j", '{"type": "boolean"}')
-    assert "root ::=" in FakeModel.made[-1].settings[-1]["grammar"]
+    assert FakeModel.made[-1].settings[-1]["grammar"] == grammar_of_schema({"type": "boolean"})
     (tmp_path / "g").write_text('root ::= "x"', encoding="utf-8")
     chat("-p", "q", "--grammar-file", str(tmp_path / "g"))
     assert FakeModel.made[-1].settings[-1]["grammar"] == 'root ::= "x"'

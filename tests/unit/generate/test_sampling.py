@@ -17,7 +17,7 @@ from tiny_gguf import TinyConfig
 
 from lazygguf.errors import LazyError
 from lazygguf.generate.sampling import SEED_MAX, Sampler, SamplingParams
-from lazygguf.text.grammar import grammar_of_response_format, grammar_of_schema
+from lazygguf.text.grammar import grammar_of_schema
 from lazygguf.text.tokenizer import Tokenizer
 
 
@@ -222,11 +222,3 @@ def test_parentheses_in_literals_do_not_nest(tokenizer: Tokenizer) -> None:
 def test_a_schema_that_cannot_be_a_grammar_is_refused(schema: str) -> None:
     with pytest.raises(ValueError, match="JSON schema"):
         grammar_of_schema(schema)
-
-
-def test_response_formats() -> None:
-    assert grammar_of_response_format({"type": "text"}) is None
-    assert "root" in (grammar_of_response_format({"type": "json_object"}) or "")
-    for bad in ({"type": "xml"}, "json", {"type": "json_object", "scheme": {}}):
-        with pytest.raises(ValueError, match="response_format"):
-            grammar_of_response_format(bad)

@@ -1,0 +1,437 @@
+"""JSON schemas: every keyword is obeyed or refused by its name and place.
+
+Owns which keywords and values are taken (JSON Schema 2020-12 and draft 7), and the core schema that llguidance gets:
+references resolved, annotations and keywords without an effect left out. So nothing reaches llguidance that it would
+ignore. docs/json.md has the table. It knows nothing of tokens.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Callable, Union
+from urllib.parse import unquote
+
+import llguidance
+
+from .json_strings import FORMATS, rust_pattern, with_encoding, with_format
+
+MAX_SCHEMA_CHARS = 1 << 20
+MAX_DEPTH = 64  # of schemas and references in each other: llguidance recurses, and threads may have 512 KiB of stack
+MAX_EXACT = 2**53  # llguidance holds numbers as float64
+MAX_REASON_CHARS = 200
+MAX_TRIES = 2000  # compilations that look for the place of an error, well below a millisecond each
+
+# Between JSON's tokens: nothing, one space, or line breaks and indentation, as llama.cpp's grammars have it. Without a
+# bound a small model can go on with white space for ever.
+_OPTIONS = {"whitespace_pattern": r"\x20|\n{1,2}[\x20\t]{0,20}"}
+# Forced text may come in any tokens: the model chooses them, and llguidance needs no tokenizer.
+_LARK = '%llguidance {"no_forcing": true}\nstart: %json '
+
+# Keywords that say nothing about the value.
+ANNOTATIONS = frozenset(
+    (
+        "title",
+        "description",
+        "default",
+        "examples",
+        "example",
+        "deprecated",
+        "readOnly",
+        "writeOnly",
+        "discriminator",
+        "$schema",
+        "$comment",
+        "$anchor",
+        "$defs",
+        "definitions",
+    )
+)
+# Keywords that no grammar enforces here, and values with which they say nothing.
+REFUSED: dict[str, tuple[Any, ...]] = {
+    "not": (False,),
+    "if": (),
+    "then": (),
+    "else": (),
+    "contains": (),
+    "minContains": (),
+    "maxContains": (),
+    "uniqueItems": (False,),
+    "unevaluatedItems": (True, {}),
+    "unevaluatedProperties": (True, {}),
+    "propertyNames": (True, {}),
+    "dependencies": ({},),
+    "dependentRequired": ({},),
+    "dependentSchemas": ({},),
+    "$dynamicRef": (),
+    "$dynamicAnchor": (),
+    "$recursiveRef": (),
+    "$recursiveAnchor": (False,),
+    "$vocabulary": (),
+    "contentMediaType": (),
+    "contentSchema": (),
+    "nullable": (False,),
+    "$id": (),
+    "id": (),
+    "x-guidance": (),
+}
+TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
+
+_COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+_STRINGS: dict[str, Callable[[Any], dict[str, Any]]] = {
+    "pattern": lambda pattern: {"type": "string", "pattern": rust_pattern(pattern)},
+    "format": with_format,
+    "contentEncoding": with_encoding,
+}
+_ONE = ("additionalProperties",)
+_LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
+_MAPS = ("properties", "patternProperties")
+
+
+@dataclass(frozen=True)
+class JsonSchema:
+    """A schema that an answer can be held to.
+
+    Attributes:
+        grammar: what llguidance's matcher is made from.
+    """
+
+    grammar: str
+
+
+def json_schema(schema: Union[str, bool, dict[str, Any]]) -> JsonSchema:
+    """Checks a schema.
+
+    Args:
+        schema: the schema, or its JSON.
+
+    Raises:
+        ValueError: not JSON, not a schema, or a schema that cannot be enforced: with the keyword and its place.
+    """
+    core = _Core(_parsed(schema))
+    whole = core.whole(core.root)
+    reason = _refusal(whole)
+    if reason:
+        raise ValueError(core.refusal() or _message("#", reason))
+    return JsonSchema(_grammar(whole))
+
+
+def _parsed(schema: Union[str, bool, dict[str, Any]]) -> Any:
+    """The schema as JSON says it: NaN, infinity and keys that are no strings are not JSON."""
+    try:
+        text = schema if isinstance(schema, str) else json.dumps(schema, allow_nan=False)
+        if len(text) <= MAX_SCHEMA_CHARS:
+            return json.loads(text, parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError(f"JSON schema nests too deep, expected at most {MAX_DEPTH} levels") from None
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"JSON schema is not JSON: {error}") from error
+    raise ValueError(f"JSON schema has {len(text)} characters, expected at most {MAX_SCHEMA_CHARS}")
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _grammar(core: Any) -> str:
+    schema = ({} if core else {"enum": []}) if isinstance(core, bool) else core
+    lark = _LARK + json.dumps({"x-guidance": _OPTIONS, **schema})
+    return str(llguidance.LLMatcher.grammar_from_lark(lark))
+
+
+def _refusal(core: Any) -> str:
+    """llguidance's reason for refusing a core schema in one line; empty when it takes it."""
+    said = llguidance.LLMatcher.validate_grammar(_grammar(core), None)
+    return "" if said.startswith("WARNING") else one_line(said)
+
+
+def one_line(said: str) -> str:
+    """The first MAX_REASON_CHARS of an error message of llguidance; the picture of a regex is left out."""
+    if "oneOf constraints are not supported" in said:
+        return 'nothing tells its choices apart, such as a type or a constant; "anyOf" takes them'
+    lines = [" ".join(line.split()) for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("error: ")]
+    line = (errors or lines or [""])[0].replace("error: ", "", 1)
+    return line.rpartition("failed to compile JSON schema: ")[2][:MAX_REASON_CHARS]
+
+
+class _Core:
+    """The core schema of one document.
+
+    Attributes:
+        root: its top.
+    """
+
+    def __init__(self, document: Any) -> None:
+        self._document = document
+        self._names: dict[str, str] = {}  # of a reference's target, by pointer
+        self._definitions: dict[str, Any] = {}
+        self._places: list[tuple[str, Any]] = []  # innermost first
+        self._open: list[str] = []  # references being followed without a step into a value
+        self.root = self._schema(document, "#", 0)
+
+    def whole(self, core: Any) -> Any:
+        """A core schema with the definitions that it refers to."""
+        return {"$defs": self._definitions, **core} if self._definitions and isinstance(core, dict) else core
+
+    def refusal(self) -> str:
+        """The innermost schema that llguidance refuses, and the keyword without which it would not."""
+        for where, core in self._places[:MAX_TRIES]:
+            reason = _refusal(self.whole(core))
+            if not reason:
+                continue
+            keywords = [name for name in core if name != "type"] if isinstance(core, dict) else []
+            for keyword in keywords:
+                if not _refusal(self.whole({name: core[name] for name in core if name != keyword})):
+                    return _message(where, f'keyword "{keyword}" cannot be enforced', reason)
+            return _message(where, "cannot be enforced", reason)
+        return ""
+
+    def _schema(self, node: Any, where: str, depth: int) -> Any:
+        if depth > MAX_DEPTH:
+            raise ValueError(_message(where, f"schemas nest deeper than {MAX_DEPTH} levels"))
+        if isinstance(node, bool):
+            return node
+        if not isinstance(node, dict):
+            raise ValueError(_message(where, f"a schema is {_shown(node)}, expected an object or a boolean"))
+        core: dict[str, Any] = {}
+        for keyword, value in node.items():
+            if keyword in ANNOTATIONS or (keyword in ("$id", "id") and where == "#" and isinstance(value, str)):
+                continue
+            if any(value == nothing and type(value) is type(nothing) for nothing in REFUSED.get(keyword, ())):
+                continue
+            if keyword in REFUSED:
+                raise ValueError(_message(where, f'keyword "{keyword}" is not supported'))
+            if keyword not in _CHECKS and keyword.startswith("x-"):  # OpenAPI's extensions
+                continue
+            if keyword not in _CHECKS:
+                raise ValueError(_message(where, _unknown(keyword)))
+            complaint = _CHECKS[keyword](value)
+            if complaint:
+                raise ValueError(_message(where, f'keyword "{keyword}" is {_shown(value)}, {complaint}'))
+            core.update(self._keyword(keyword, value, where, depth))
+        self._check_together(node, where)
+        self._add_strings(node, core, where)
+        _add_patterns(core, where)
+        self._places.append((where, core))
+        return core
+
+    def _keyword(self, keyword: str, value: Any, where: str, depth: int) -> dict[str, Any]:
+        """What a keyword becomes."""
+        place = f"{where}/{_escaped(keyword)}"
+        if keyword == "$ref":
+            return {"$ref": self._reference(value, where, depth)}
+        if keyword in ("allOf", "anyOf", "oneOf"):
+            return {keyword: [self._schema(part, f"{place}/{i}", depth + 1) for i, part in enumerate(value)]}
+        opened, self._open = self._open, []  # from here on a value is between a schema and the next
+        try:
+            if keyword in _ONE or (keyword == "items" and not isinstance(value, list)):
+                return {keyword: self._schema(value, place, depth + 1)}
+            if keyword in _MAPS:
+                return {keyword: self._map(keyword, value, where, depth)}
+            if keyword in ("prefixItems", "items"):  # a list of items is what prefixItems was before 2020-12
+                parts = [self._schema(part, f"{place}/{i}", depth + 1) for i, part in enumerate(value)]
+                return {"prefixItems": parts}
+            if keyword == "additionalItems":
+                return {"items": self._schema(value, place, depth + 1)}
+            if keyword in _COUNTS:
+                return {keyword: int(value)}
+            return {keyword: value} if keyword not in _STRINGS else {}
+        finally:
+            self._open = opened
+
+    def _add_strings(self, node: dict[str, Any], core: dict[str, Any], where: str) -> None:
+        """What strings must match is said in allOf, each on its own; other types are free of it."""
+        parts = []
+        for keyword, part_of in _STRINGS.items():
+            if keyword in node:
+                said = f'keyword "{keyword}" is {_shown(node[keyword])}'
+                try:
+                    parts.append(part_of(node[keyword]))
+                except ValueError as error:
+                    raise ValueError(_message(where, said, str(error))) from None
+                reason = _refusal(parts[-1])
+                if reason:
+                    raise ValueError(_message(where, said, reason))
+        if parts and node.get("type") != "string":
+            parts = [{"anyOf": [{"allOf": parts}, {"type": [kind for kind in TYPES if kind != "string"]}]}]
+        if parts:
+            core["allOf"] = [*core.get("allOf", ()), *parts]
+
+    def _map(self, keyword: str, value: dict[str, Any], where: str, depth: int) -> dict[str, Any]:
+        parts: dict[str, Any] = {}
+        for name, part in value.items():
+            key = name
+            if keyword == "patternProperties":
+                try:
+                    key = rust_pattern(name)
+                except ValueError as error:
+                    raise ValueError(_message(where, f'keyword "{keyword}" has {_shown(name)}', str(error))) from None
+            if key in parts:
+                raise ValueError(_message(where, f'keyword "{keyword}" has {_shown(name)} twice'))
+            parts[key] = self._schema(part, f"{where}/{keyword}/{_escaped(name)}", depth + 1)
+        return parts
+
+    def _reference(self, pointer: str, where: str, depth: int) -> str:
+        if pointer in self._open:
+            raise ValueError(_message(where, f'keyword "$ref" is {_shown(pointer)}, which leads back to itself'))
+        if pointer not in self._names:
+            self._names[pointer] = str(len(self._names))
+            target = self._target(pointer, where)
+            self._open.append(pointer)
+            self._definitions[self._names[pointer]] = self._schema(target, pointer, depth + 1)
+            self._open.remove(pointer)
+        return f"#/$defs/{self._names[pointer]}"
+
+    def _target(self, pointer: str, where: str) -> Any:
+        """What a reference inside the document points at."""
+        said = f'keyword "$ref" is {_shown(pointer)}'
+        if pointer != "#" and not pointer.startswith("#/"):
+            raise ValueError(_message(where, f'{said}, expected "#" or a place in this schema such as "#/$defs/name"'))
+        target = self._document
+        for part in pointer.split("/")[1:]:
+            name = unquote(part).replace("~1", "/").replace("~0", "~")
+            if isinstance(target, list) and name.isascii() and name.isdigit() and int(name) < len(target):
+                target = target[int(name)]
+            elif isinstance(target, dict) and name in target:
+                target = target[name]
+            else:
+                raise ValueError(_message(where, f"{said}, which is not in this schema"))
+        return target
+
+    def _check_together(self, node: dict[str, Any], where: str) -> None:
+        """Keywords that mean something only beside others."""
+        listed = isinstance(node.get("items"), list)
+        if "additionalItems" in node and not listed:
+            raise ValueError(_message(where, 'keyword "additionalItems" stands without a list of "items"'))
+        if listed and "prefixItems" in node:
+            raise ValueError(_message(where, 'keyword "items" is a list beside "prefixItems", expected one of them'))
+        # a name that is not in properties may come twice, which counts once
+        least, named = node.get("minProperties", 0), len(set(node.get("required", ())))
+        if least > max(1, named) and (node.get("additionalProperties") is not False or "patternProperties" in node):
+            raise ValueError(
+                _message(where, f'keyword "minProperties" is {least}, expected at most 1 or the number of "required"')
+            )
+
+
+def _add_patterns(core: dict[str, Any], where: str) -> None:
+    """Properties with a schema of their own must match those of their names' patterns too."""
+    for pattern, schema in core.get("patternProperties", {}).items():
+        for name, own in core.get("properties", {}).items():
+            try:
+                found = re.search(pattern, name)
+            except re.error:
+                said = f'keyword "patternProperties" has {_shown(pattern)}'
+                raise ValueError(_message(where, said, 'it cannot stand beside "properties"')) from None
+            if found:
+                core["properties"][name] = {"allOf": [own, schema]}
+
+
+def _message(where: str, *parts: str) -> str:
+    place = where if where.isprintable() else ascii(where)[1:-1]
+    return f"JSON schema at {place}: {': '.join(part for part in parts if part)}"
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _escaped(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+def _unknown(keyword: str) -> str:
+    near = difflib.get_close_matches(keyword, [*_CHECKS, *ANNOTATIONS], 1)
+    return f"keyword {_shown(keyword)} is unknown" + (f', did you mean "{near[0]}"?' if near else "")
+
+
+def _numbers(value: Any) -> Iterator[Union[int, float]]:
+    stack = [value]
+    while stack:
+        part = stack.pop()
+        if isinstance(part, (list, dict)):
+            stack.extend(part.values() if isinstance(part, dict) else part)
+        elif isinstance(part, (int, float)) and not isinstance(part, bool):
+            yield part
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _check_values(value: Any) -> str:
+    inexact = any(abs(number) > MAX_EXACT or not math.isfinite(number) for number in _numbers(value))
+    return f"expected numbers up to {MAX_EXACT}" if inexact else ""
+
+
+def _check_bound(value: Any) -> str:
+    return "" if _is_number(value) and not _check_values(value) else f"expected a number up to {MAX_EXACT}"
+
+
+def _check_multiple(value: Any) -> str:
+    return _check_bound(value) or ("" if value > 0 else "expected a number above 0")
+
+
+def _check_count(value: Any) -> str:
+    whole = _is_number(value) and float(value).is_integer() and 0 <= value <= 2**31
+    return "" if whole else "expected an integer from 0"
+
+
+def _check_enum(value: Any) -> str:
+    return _check_values(value) if isinstance(value, list) and value else "expected a list of values"
+
+
+def _check_type(value: Any) -> str:
+    kinds = value if isinstance(value, list) and value else [value]
+    known = all(isinstance(kind, str) and kind in TYPES for kind in kinds)
+    return "" if known else f"expected {', '.join(TYPES)} or a list of them"
+
+
+def _check_format(value: Any) -> str:
+    return "" if value in FORMATS else f"expected {', '.join(FORMATS)}"
+
+
+def _check_names(value: Any) -> str:
+    names = isinstance(value, list) and all(isinstance(name, str) for name in value)
+    return "" if names else "expected a list of strings"
+
+
+def _check_text(value: Any) -> str:
+    return "" if isinstance(value, str) else "expected a string"
+
+
+def _check_list(value: Any) -> str:
+    return "" if isinstance(value, list) and value else "expected a list of schemas"
+
+
+def _check_map(value: Any) -> str:
+    return "" if isinstance(value, dict) else "expected an object of schemas"
+
+
+def _check_nothing(value: Any) -> str:
+    return ""  # schemas are checked where they are gone through
+
+
+_CHECKS: dict[str, Callable[[Any], str]] = {
+    **dict.fromkeys(_COUNTS, _check_count),
+    **dict.fromkeys(_BOUNDS, _check_bound),
+    **dict.fromkeys(_LISTS, _check_list),
+    **dict.fromkeys(_MAPS, _check_map),
+    **dict.fromkeys((*_ONE, "items", "additionalItems"), _check_nothing),
+    "multipleOf": _check_multiple,
+    "type": _check_type,
+    "enum": _check_enum,
+    "const": _check_values,
+    "pattern": _check_text,
+    "format": _check_format,
+    "contentEncoding": _check_text,
+    "required": _check_names,
+    "$ref": _check_text,
+}
+KEYWORDS = tuple(_CHECKS)  # that are obeyed
