@@ -1,7 +1,7 @@
 """From chat messages to a prompt, and where the question is in it.
 
-Owns the model's chat template (rendered by ``llama_cpp``'s sandboxed Jinja formatter), the checks around it,
-and the token span of the last user turn's question, which asks at pruning points with ``n_query="question"``.
+Owns the model's chat template (rendered by ``bounded_template``), the checks around it, and the token span of the
+last user turn's question, which asks at pruning points with ``n_query="question"``.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from ..read.prompt import Prompt, QuerySpan
 from ..schedule.keep_schedule import MAX_QUERY
+from .bounded_template import BoundedTemplate
 from .offsets import spans_of, tokens_over
 from .tokenizer import Tokenizer, encode_text
 
-MAX_TEMPLATE_CHARS = 1 << 20
 MAX_MARKUP = 12  # tokens that a template writes between two turns; a longer run is a text, such as a system prompt
 LONG_QUESTION_CHARS = 512  # a longer user turn is a document with a question at its end
 RECENT_MESSAGES = 6
@@ -63,7 +63,7 @@ class ChatTemplate:
         self._bos = _token_text(tokenizer, tokenizer.token_bos())
         self._eos = _token_text(tokenizer, tokenizer.token_eos())
         self._source = override if override is not None else metadata.get(TEMPLATE_KEY)
-        self._formatter: Optional[Jinja2ChatFormatter] = None
+        self._template: Optional[BoundedTemplate] = None
         if override is not None:
             self._compiled()
 
@@ -109,16 +109,29 @@ class ChatTemplate:
 
     def _render(self, turns: list[dict[str, Any]]) -> str:
         try:
-            return str(self._compiled()(messages=turns).prompt)  # type: ignore[arg-type]
+            return self._compiled().render(self._values(turns))
         except _TemplateError:
             raise
         except Exception as error:  # whatever Jinja, the sandbox or the template's raise_exception raise
             raise ValueError(f"chat template cannot be rendered: {_say(error)}; {_WAY_OUT}") from error
 
-    def _compiled(self) -> Jinja2ChatFormatter:
-        if self._formatter is None:
-            self._formatter = _compile(self._source, self._bos, self._eos)
-        return self._formatter
+    def _values(self, turns: list[dict[str, Any]]) -> dict[str, Any]:
+        """The variables that templates expect, as llama_cpp sets them."""
+        absent = dict.fromkeys(("functions", "function_call", "tools", "tool_choice"))
+        return {
+            **absent,
+            "messages": turns,
+            "bos_token": self._bos,
+            "eos_token": self._eos,
+            "add_generation_prompt": True,
+            "raise_exception": _raise_exception,
+            "strftime_now": Jinja2ChatFormatter.strftime_now,
+        }
+
+    def _compiled(self) -> BoundedTemplate:
+        if self._template is None:
+            self._template = _compile(self._source)
+        return self._template
 
 
 class _TemplateError(ValueError):
@@ -215,22 +228,24 @@ def _runs(positions: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
     return np.split(positions, np.flatnonzero(np.diff(positions) > 1) + 1)
 
 
-def _compile(source: Any, bos: str, eos: str) -> Jinja2ChatFormatter:
+def _raise_exception(message: Any) -> None:
+    raise ValueError(message)
+
+
+def _compile(source: Any) -> BoundedTemplate:
     if source is None:
         raise _TemplateError(f"the model file has no chat template; {_WAY_OUT}, or use create_completion")
     if not isinstance(source, str) or not source.strip():
         raise _TemplateError(f"chat template is empty or not text; {_WAY_OUT}")
-    if len(source) > MAX_TEMPLATE_CHARS:
-        raise _TemplateError(
-            f"chat template has {len(source)} characters, expected at most {MAX_TEMPLATE_CHARS}; {_WAY_OUT}"
-        )
     try:
-        return Jinja2ChatFormatter(source, eos_token=eos, bos_token=bos)
+        return BoundedTemplate(source)
     except jinja2.TemplateError as error:
         line = f" in line {error.lineno}" if isinstance(error, jinja2.TemplateSyntaxError) else ""
         raise _TemplateError(f"chat template cannot be read{line}: {_say(error)}; {_WAY_OUT}") from error
     except RecursionError as error:
         raise _TemplateError(f"chat template cannot be read: it nests too deep; {_WAY_OUT}") from error
+    except (SyntaxError, ValueError, OverflowError) as error:  # of the Python code that Jinja makes of it, or a number
+        raise _TemplateError(f"chat template cannot be read: {_say(error)}; {_WAY_OUT}") from error
 
 
 def _check_message(message: Any) -> dict[str, Any]:

@@ -138,7 +138,11 @@ def test_the_prompt_begins_with_bos_where_the_model_wants_it(tiny_model: TinyMod
         ("{% for i in range(10**9) %}{% endfor %}", "Range too big"),
         ("{{ messages | nothing }}", "nothing"),
         ("{{ " + "(" * 5000, "nests too deep"),
-        ("x" * ((1 << 20) + 1), "1048577 characters"),
+        ("x" * ((1 << 17) + 1), "131073 characters"),
+        ("{{ a }}" * 12000, "12002 parts"),
+        ("{% if messages %}" * 110 + "{% endif %}" * 110, "cannot be read"),  # deeper than Python's own limit
+        ("{{ 'the ' * 1500000 }}", "value of more than"),
+        ("{{ ''.encode() }}", "str.encode"),
         (" ", "empty"),
         (None, "has no chat template"),
     ],
