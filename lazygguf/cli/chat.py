@@ -55,7 +55,6 @@ def run(args: argparse.Namespace) -> int:
     screen = Screen(args.color, args.show_timings and not args.json, args.wordwrap, args.markdown)
     typing_on = None if once else terminal_for_typing()
     # from here on what is typed waits for the prompt, also while the model is opened
-    # from here on what is typed waits for the prompt, also while the model is opened
     with contextlib.ExitStack() as stack:
         if typing_on is not None:
             stack.enter_context(unechoed_input())
