@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import forked
 from .library import check, ffi, lib, text
 
 
@@ -42,5 +43,6 @@ def kernel_seconds(
         ValueError: there is no such type, or a number is out of range.
     """
     out = ffi.new("double *")
-    check(lib.lazy_kernel_seconds(out, type_name.encode(), n_in, n_out, n_rows, is_ours, n_threads))
+    name = type_name.encode()
+    forked.compute(lambda: check(lib.lazy_kernel_seconds(out, name, n_in, n_out, n_rows, is_ours, n_threads)))
     return float(out[0])

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..schedule.keep_schedule import KeepSchedule
+from . import forked
 from .library import KV_DTYPES, check, choice, ffi, lib, text
 from .model import NativeModel
 from .native_schedule import native_schedule
@@ -177,10 +178,14 @@ class NativeSession:
         protected = np.ascontiguousarray(protect, dtype=np.int32)
         params.protect, params.n_protect = ffi.cast("const int32_t *", ffi.from_buffer(protected)), protected.size
         pointer = ffi.cast("const int32_t *", ffi.from_buffer(tokens))
-        status = lib.lazy_session_eval(self._handle, pointer, tokens.size, params)
-        if carrier.error is not None:
-            raise carrier.error
-        check(status)
+
+        def run() -> None:
+            status = lib.lazy_session_eval(self._handle, pointer, tokens.size, params)
+            if carrier.error is not None:
+                raise carrier.error
+            check(status)
+
+        forked.compute(run, self.cancel)
         return None if record is None else record.out
 
     def _record(self, attention: AttentionRequest, params: Any, n_new: int) -> _Record:
