@@ -49,7 +49,8 @@ class CompletionArguments(SamplingArguments, total=False):
         stop: texts that end the answer.
         model: the name that results carry; None is the model's path.
         grammar: GBNF text or a ``llama_cpp.LlamaGrammar`` that the answer must match.
-        response_format: ``{"type": "json_object", "schema": ...}`` makes the answer JSON.
+        response_format: ``{"type": "json_object"}``, with ``"schema"`` where it has one, or OpenAI's ``{"type":
+            "json_schema", "json_schema": {"name": ..., "schema": ...}}`` makes the answer JSON (docs/json.md).
         logits_processor: one or more, called with the ids so far and the logits; give new logits.
         stopping_criteria: one or more, called with the ids so far and the logits; true ends the answer.
         tfs_z: of ``llama_cpp``; only 1.0, which does nothing.

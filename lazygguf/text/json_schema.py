@@ -24,7 +24,7 @@ MAX_SCHEMA_CHARS = 1 << 20
 MAX_DEPTH = 64  # of schemas and references in each other: llguidance recurses, and threads may have 512 KiB of stack
 MAX_EXACT = 2**53  # llguidance holds numbers as float64
 MAX_REASON_CHARS = 200
-MAX_TRIES = 2000  # compilations that look for the place of an error, well below a millisecond each
+MAX_SEARCH_CHARS = 5_000_000  # of schemas that are compiled to find the place of an error, a second or two
 
 # Between JSON's tokens: nothing, one space, or line breaks and indentation, as llama.cpp's grammars have it. Without a
 # bound a small model can go on with white space for ever.
@@ -79,6 +79,7 @@ REFUSED: dict[str, tuple[Any, ...]] = {
     "id": (),
     "x-guidance": (),
 }
+_DEFINITION = "#/$defs/"
 TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
 
 _COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
@@ -139,14 +140,22 @@ def _no_constant(name: str) -> None:
 
 
 def _grammar(core: Any) -> str:
-    schema = ({} if core else {"enum": []}) if isinstance(core, bool) else core
-    lark = _LARK + json.dumps({"x-guidance": _OPTIONS, **schema})
+    lark = _LARK + json.dumps({"x-guidance": _OPTIONS, **_object(core)})
     return str(llguidance.LLMatcher.grammar_from_lark(lark))
+
+
+def _object(core: Any) -> dict[str, Any]:
+    """A boolean schema as an object."""
+    if isinstance(core, bool):
+        return {} if core else {"enum": []}
+    found: dict[str, Any] = core
+    return found
 
 
 def _refusal(core: Any) -> str:
     """llguidance's reason for refusing a core schema in one line; empty when it takes it."""
-    said = llguidance.LLMatcher.validate_grammar(_grammar(core), None)
+    grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(_object(core)))
+    said = llguidance.LLMatcher.validate_grammar(grammar, None)
     return "" if said.startswith("WARNING") else one_line(said)
 
 
@@ -171,25 +180,43 @@ class _Core:
         self._document = document
         self._names: dict[str, str] = {}  # of a reference's target, by pointer
         self._definitions: dict[str, Any] = {}
-        self._places: list[tuple[str, Any]] = []  # innermost first
+        self._places: list[tuple[str, str, dict[str, Any]]] = []  # (place, what is said of it, schema), innermost first
         self._open: list[str] = []  # references being followed without a step into a value
         self.root = self._schema(document, "#", 0)
 
     def whole(self, core: Any) -> Any:
         """A core schema with the definitions that it refers to."""
-        return {"$defs": self._definitions, **core} if self._definitions and isinstance(core, dict) else core
+        needed: dict[str, Any] = {}
+        stack = [core]
+        while stack:
+            part = stack.pop()
+            for value in part.values() if isinstance(part, dict) else part if isinstance(part, list) else ():
+                name = value.rpartition("/")[2] if isinstance(value, str) and value.startswith(_DEFINITION) else ""
+                if name in self._definitions and name not in needed:
+                    needed[name] = self._definitions[name]
+                    stack.append(needed[name])
+                elif isinstance(value, (dict, list)):
+                    stack.append(value)
+        return {"$defs": needed, **core} if needed else core
 
     def refusal(self) -> str:
         """The innermost schema that llguidance refuses, and the keyword without which it would not."""
-        for where, core in self._places[:MAX_TRIES]:
-            reason = _refusal(self.whole(core))
+        left = MAX_SEARCH_CHARS
+        for where, said, core in self._places:
+            if core.keys() <= {"type"}:
+                continue
+            whole = self.whole(core)
+            left -= 500 + len(json.dumps(whole))
+            if left < 0:
+                break
+            reason = _refusal(whole)
             if not reason:
                 continue
-            keywords = [name for name in core if name != "type"] if isinstance(core, dict) else []
-            for keyword in keywords:
+            for keyword in [name for name in core if name != "type" and not said]:
                 if not _refusal(self.whole({name: core[name] for name in core if name != keyword})):
-                    return _message(where, f'keyword "{keyword}" cannot be enforced', reason)
-            return _message(where, "cannot be enforced", reason)
+                    said = f'keyword "{keyword}" cannot be enforced'
+                    break
+            return _message(where, said or "cannot be enforced", reason)
         return ""
 
     def _schema(self, node: Any, where: str, depth: int) -> Any:
@@ -218,7 +245,7 @@ class _Core:
         self._check_together(node, where)
         self._add_strings(node, core, where)
         _add_patterns(core, where)
-        self._places.append((where, core))
+        self._places.append((where, "", core))
         return core
 
     def _keyword(self, keyword: str, value: Any, where: str, depth: int) -> dict[str, Any]:
@@ -255,9 +282,7 @@ class _Core:
                     parts.append(part_of(node[keyword]))
                 except ValueError as error:
                     raise ValueError(_message(where, said, str(error))) from None
-                reason = _refusal(parts[-1])
-                if reason:
-                    raise ValueError(_message(where, said, reason))
+                self._places.append((where, said, parts[-1]))
         if parts and node.get("type") != "string":
             parts = [{"anyOf": [{"allOf": parts}, {"type": [kind for kind in TYPES if kind != "string"]}]}]
         if parts:
@@ -286,7 +311,7 @@ class _Core:
             self._open.append(pointer)
             self._definitions[self._names[pointer]] = self._schema(target, pointer, depth + 1)
             self._open.remove(pointer)
-        return f"#/$defs/{self._names[pointer]}"
+        return _DEFINITION + self._names[pointer]
 
     def _target(self, pointer: str, where: str) -> Any:
         """What a reference inside the document points at."""
