@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Optional, Union
 
 from ..schedule.keep_schedule import KeepSchedule
-from . import forked
 from .devices import checked_servers
 from .library import KV_DTYPES, check, choice, ffi, lib, path_bytes, text
 from .native_schedule import native_schedule
@@ -82,8 +81,7 @@ class NativeModel:
         params.n_layer = n_layer
         keep_alive = _set_placement(params, placement or Placement())
         out = ffi.new("lazy_model **")
-        name = path_bytes(path)
-        forked.compute(lambda: check(lib.lazy_model_load(out, name, params)))  # it times kernels
+        check(lib.lazy_model_load(out, path_bytes(path), params))
         del keep_alive
         self._model = ffi.gc(out[0], lib.lazy_model_free)
         self._sessions: weakref.WeakSet[NativeSession] = weakref.WeakSet()
