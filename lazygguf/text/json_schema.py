@@ -10,8 +10,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
-import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Callable, Union
 from urllib.parse import unquote
@@ -33,24 +32,8 @@ _OPTIONS = {"whitespace_pattern": r"\x20|\n{1,2}[\x20\t]{0,20}"}
 _LARK = '%llguidance {"no_forcing": true}\nstart: %json '
 
 # Keywords that say nothing about the value.
-ANNOTATIONS = frozenset(
-    (
-        "title",
-        "description",
-        "default",
-        "examples",
-        "example",
-        "deprecated",
-        "readOnly",
-        "writeOnly",
-        "discriminator",
-        "$schema",
-        "$comment",
-        "$anchor",
-        "$defs",
-        "definitions",
-    )
-)
+_FOR_PEOPLE = ("title", "description", "default", "examples", "example", "deprecated", "readOnly", "writeOnly")
+ANNOTATIONS = frozenset((*_FOR_PEOPLE, "discriminator", "$schema", "$comment", "$anchor", "$defs", "definitions"))
 # Keywords that no grammar enforces here, and values with which they say nothing.
 REFUSED: dict[str, tuple[Any, ...]] = {
     "not": (False,),
@@ -114,12 +97,15 @@ def json_schema(schema: Union[str, bool, dict[str, Any]]) -> JsonSchema:
     Raises:
         ValueError: not JSON, not a schema, or a schema that cannot be enforced: with the keyword and its place.
     """
-    core = _Core(_parsed(schema))
-    whole = core.whole(core.root)
-    reason = _refusal(whole)
-    if reason:
-        raise ValueError(core.refusal() or _message("#", reason))
-    return JsonSchema(_grammar(whole))
+    try:
+        core = _Core(_parsed(schema))
+        whole = core.whole(core.root)
+        reason = _refusal(whole)
+        if reason:
+            raise ValueError(core.refusal() or _message("#", reason))
+        return JsonSchema(_grammar(whole))
+    except RecursionError:  # of Python's json
+        raise ValueError(f"JSON schema nests too deep, expected at most {MAX_DEPTH} levels") from None
 
 
 def _parsed(schema: Union[str, bool, dict[str, Any]]) -> Any:
@@ -128,8 +114,6 @@ def _parsed(schema: Union[str, bool, dict[str, Any]]) -> Any:
         text = schema if isinstance(schema, str) else json.dumps(schema, allow_nan=False)
         if len(text) <= MAX_SCHEMA_CHARS:
             return json.loads(text, parse_constant=_no_constant)
-    except RecursionError:
-        raise ValueError(f"JSON schema nests too deep, expected at most {MAX_DEPTH} levels") from None
     except (TypeError, ValueError) as error:
         raise ValueError(f"JSON schema is not JSON: {error}") from error
     raise ValueError(f"JSON schema has {len(text)} characters, expected at most {MAX_SCHEMA_CHARS}")
@@ -244,7 +228,8 @@ class _Core:
             core.update(self._keyword(keyword, value, where, depth))
         self._check_together(node, where)
         self._add_strings(node, core, where)
-        _add_patterns(core, where)
+        if core.get("patternProperties") and core.get("properties"):
+            _add_patterns(core)
         self._places.append((where, "", core))
         return core
 
@@ -344,17 +329,24 @@ class _Core:
             )
 
 
-def _add_patterns(core: dict[str, Any], where: str) -> None:
-    """Properties with a schema of their own must match those of their names' patterns too."""
+def _add_patterns(core: dict[str, Any]) -> None:
+    """Properties match the schemas of their names' patterns too, which llguidance 1.3 forgets."""
+    properties = core.get("properties", {})
     for pattern, schema in core.get("patternProperties", {}).items():
-        for name, own in core.get("properties", {}).items():
-            try:
-                found = re.search(pattern, name)
-            except re.error:
-                said = f'keyword "patternProperties" has {_shown(pattern)}'
-                raise ValueError(_message(where, said, 'it cannot stand beside "properties"')) from None
-            if found:
-                core["properties"][name] = {"allOf": [own, schema]}
+        for name in _matching(pattern, properties):
+            properties[name] = {"allOf": [properties[name], schema]}
+
+
+def _matching(pattern: str, names: Iterable[str]) -> list[str]:
+    """The names that a pattern matches, by llguidance, which needs linear time where Python's ``re`` may not."""
+    grammar = llguidance.LLMatcher.grammar_from_json_schema({"type": "string", "pattern": pattern})
+    matcher = llguidance.LLMatcher(llguidance.LLTokenizer("byte"), grammar, log_level=0)
+    found = []
+    for name in names:
+        text = list(json.dumps(name, ensure_ascii=False).encode("utf-8", "replace"))
+        if matcher.reset() and matcher.try_consume_tokens(text) == len(text) and matcher.is_accepting():
+            found.append(name)
+    return found
 
 
 def _message(where: str, *parts: str) -> str:

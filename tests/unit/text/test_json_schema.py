@@ -7,6 +7,7 @@ refused. Its cases are our own, after those of the JSON-Schema-Test-Suite.
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any, Callable
 
@@ -108,6 +109,7 @@ def test_text_that_is_no_json_is_not_taken(tokenizer: Tokenizer, text: str) -> N
     assert not matches(tokenizer, {}, text)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="llguidance 1.3, the newest there, has no bound")
 def test_white_space_is_bounded(tokenizer: Tokenizer) -> None:
     assert matches(tokenizer, {}, "[ 1,\n\n" + " " * 20 + "2]")
     assert not matches(tokenizer, {}, "[" + " " * 2 + "1]")
@@ -172,6 +174,7 @@ def test_two_answers_of_one_model_stand_in_their_own_place(tokenizer: Tokenizer)
         ({"a": {1, 2}}, "is not JSON"),
         (" " * (1 << 20) + "{}", "characters"),
         ("[" * 100_000, "nests too deep"),
+        ('{"const": ' + "[" * 950 + "]" * 950 + "}", ""),  # too deep for Python or for llguidance
         ({"properties": {"a\n\x1b": {"not": {}}}}, r"#/properties/a\n\x1b"),
         (False, "anyOf is empty"),
     ],
