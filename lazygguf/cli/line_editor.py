@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, TextIO
 
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import create_app_session
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 from prompt_toolkit.filters import Condition
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from prompt_toolkit.formatted_text import StyleAndTextTuples
 
 PROMPT, MORE = ">>> ", "... "
+_STYLE = "fg:ansidefault"  # with a style the space behind a prompt is written; else only the cursor moves
 _BURST = 32  # characters that arrive at once, from which on they are inserted at once
 
 
@@ -48,20 +50,20 @@ class LineEditor:
         self, commands: Mapping[str, Collection[str]], paths: Collection[str], history: History, shown_on: TextIO
     ) -> None:
         self._commands = commands
-        self._session: PromptSession[str] = PromptSession(
-            PROMPT,
-            multiline=True,
-            prompt_continuation=_continuation,
-            completer=CommandCompleter(commands, paths),
-            complete_while_typing=False,
-            complete_style=CompleteStyle.READLINE_LIKE,
-            history=history,
-            enable_suspend=True,
-            enable_open_in_editor=True,
-            key_bindings=self._keys(),
-            input=_TerminalInput(sys.stdin),
-            output=_output(shown_on),
-        )
+        # named through the app session, since PromptSession looks for a dumb terminal only where it is given no output
+        with create_app_session(input=_TerminalInput(sys.stdin), output=_output(shown_on)):
+            self._session: PromptSession[str] = PromptSession(
+                [(_STYLE, PROMPT)],
+                multiline=True,
+                prompt_continuation=_continuation,
+                completer=CommandCompleter(commands, paths),
+                complete_while_typing=False,
+                complete_style=CompleteStyle.READLINE_LIKE,
+                history=history,
+                enable_suspend=True,
+                enable_open_in_editor=True,
+                key_bindings=self._keys(),
+            )
 
     def read(self) -> str:
         """What the person typed, as it was typed; "" after a Ctrl-C that cleared a line.
@@ -155,7 +157,7 @@ def _beginning_with(typed: str, words: Iterable[str]) -> Iterator[Completion]:
 
 
 def _continuation(width: int, line_number: int, wrap_count: int) -> StyleAndTextTuples:
-    return [("", "" if wrap_count else MORE)]
+    return [(_STYLE, "" if wrap_count else MORE)]
 
 
 def _text_follows(event: KeyPressEvent) -> bool:
@@ -172,12 +174,19 @@ def _text_follows(event: KeyPressEvent) -> bool:
 
 
 class _TerminalInput(Vt100Input):
-    """Gives long runs of text as one key: inserting 10,000 characters one by one takes seconds."""
+    """Gives long runs of text as one key, and notices that the terminal is gone.
+
+    Inserting 10,000 characters one by one takes seconds. Of a terminal that is gone nothing can be read, which
+    prompt_toolkit takes for an interruption and tries again without end.
+    """
 
     def read_keys(self) -> list[KeyPress]:
         keys: list[KeyPress] = []
         run: list[KeyPress] = []
-        for press in [*super().read_keys(), None]:
+        typed = super().read_keys()
+        if not typed and _is_gone(self.fileno()):
+            self.stdin_reader.closed = True
+        for press in [*typed, None]:
             if press is not None and len(press.key) == 1 and press.data.isprintable():
                 run.append(press)
                 continue
@@ -188,6 +197,12 @@ class _TerminalInput(Vt100Input):
             if press is not None:
                 keys.append(press)
         return keys
+
+
+def _is_gone(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, 0)  # a hang-up is told unasked
+    return any(events & (select.POLLHUP | select.POLLERR) for _, events in poll.poll(0))
 
 
 def _output(shown_on: TextIO) -> Output:

@@ -8,6 +8,7 @@ that is asked for is imported. A new command is one line in ``COMMANDS``.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -106,7 +107,8 @@ def say_error(error: BaseException) -> str:
 
 
 def _fail(error: BaseException, code: int) -> int:
-    print(f"lazygguf: error: {say_error(error)}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # stderr may be gone too
+        print(f"lazygguf: error: {say_error(error)}", file=sys.stderr, flush=True)
     return code
 
 

@@ -36,7 +36,7 @@ class MarkdownText:
             self._rest = "".join(lines[n_lines:])
         if self._console.is_terminal and self._rest.strip():
             self._live.start()
-            self._live.update(_Tail(self._rest), refresh=True)
+            self._live.update(_Part(self._rest, fits=True), refresh=True)
 
     def end(self) -> None:
         """Prints what is left."""
@@ -51,18 +51,26 @@ class MarkdownText:
         if self._begun:
             self._console.print()
         self._begun = True
-        self._console.print(_markdown(text))
+        self._console.print(_Part(text))
 
 
-class _Tail:
-    """The last lines of an unfinished part: those that fit on the screen."""
+class _Part:
+    """A part of the answer, without the empty lines that some parts bring; its last lines where all are too many.
 
-    def __init__(self, text: str) -> None:
+    Args:
+        text: Markdown.
+        fits: show only what fits on the screen.
+    """
+
+    def __init__(self, text: str, fits: bool = False) -> None:
         self._text = text
+        self._fits = fits
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         lines = console.render_lines(_markdown(self._text), options.update(height=None), pad=False)
-        for line in lines[-max(console.height - 2, 1) :]:
+        shown = [i for i, line in enumerate(lines) if any(segment.text.strip() for segment in line)]
+        lines = lines[shown[0] : shown[-1] + 1] if shown else []
+        for line in lines[-max(console.height - 2, 1) :] if self._fits else lines:
             yield from line
             yield Segment.line()
 

@@ -27,6 +27,7 @@ from .streams import replaced_note, write_stdout
 from .word_wrap import WordWrap
 
 _WIDTH = 80  # of a terminal that does not say it
+_WIDE = 60  # columns from which the bar leaves room for the counts
 
 READING, SKIMMING = "reading", "skimming"
 
@@ -137,12 +138,12 @@ class Screen:
     @contextlib.contextmanager
     def reading(self) -> Iterator[ReadingBar]:
         """Shows that the prompt is being read; gives what moves the bar."""
+        counts = (MofNCompleteColumn(), TextColumn("tokens")) if self._console.width >= _WIDE else ()
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description} prompt"),
             BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("tokens"),
+            *counts,
             TaskProgressColumn(),
         )
         shown = self._console.is_terminal
