@@ -56,7 +56,7 @@ class ProgramModel(FakeModel):
             yield chunk
 
     def _said(self, pieces: list[str]) -> Iterator[dict[str, Any]]:
-        self.answer = pieces  # type: ignore[misc]
+        FakeModel.answer = pieces
         return super()._chunks()
 
     def __exit__(self, *exc: object) -> None:
@@ -67,6 +67,6 @@ class ProgramModel(FakeModel):
 if __name__ == "__main__":
     TOLD.update(json.loads(sys.argv.pop(1)))
     atexit.register(interrupt, "end")
-    lazygguf.cli.chat.LazyModel = ProgramModel  # type: ignore[misc, assignment]
+    setattr(lazygguf.cli.chat, "LazyModel", ProgramModel)  # noqa: B010
     sys.argv[1:1] = ["chat", "-m", "m.gguf"]
     sys.exit(main())
