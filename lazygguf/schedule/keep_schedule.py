@@ -75,11 +75,11 @@ class PruningPoint:
     keep_min: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.heads is not None:
-            object.__setattr__(self, "heads", _heads(self))
         problem = _point_problem(self)
         if problem:
             raise ValueError(f'keep schedule "{self.il}:{_spell_keep(self.keep)}": {problem}')
+        if self.heads is not None:
+            object.__setattr__(self, "heads", _heads(self))
         for name in ("keep", "mass", "keep_min"):
             object.__setattr__(self, name, float(getattr(self, name)))
 
