@@ -7,9 +7,25 @@ a second thread) is ``RuntimeError``, and missing files and memory are Python's 
 
 from __future__ import annotations
 
+# control characters, and the separators that end a line, as a program would write them
+_ESCAPES = {
+    code: chr(code).encode("unicode_escape").decode() for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)
+}
+
+
+def one_line(text: str) -> str:
+    """A message with control characters, line breaks among them, as escapes such as ``\\n``.
+
+    Names of files and folders come from outside: they may hold anything, and a terminal obeys some of it.
+    """
+    return text.translate(_ESCAPES)
+
 
 class LazyError(Exception):
-    """Base of every error that is particular to lazygguf."""
+    """Base of every error that is particular to lazygguf. Its message is one line, whatever a file is called."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(one_line(str(message)))
 
 
 class ModelFileError(LazyError):

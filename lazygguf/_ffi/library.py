@@ -11,7 +11,7 @@ from typing import Any, Union
 import llama_cpp  # noqa: F401  loads the ggml libraries that the extension shares with llama.cpp
 
 from .._native import ffi, lib
-from ..errors import Cancelled, ContextFullError, LazyError, ModelFileError, UnsupportedModelError
+from ..errors import Cancelled, ContextFullError, LazyError, ModelFileError, UnsupportedModelError, one_line
 
 __all__ = ["KV_DTYPES", "check", "choice", "ffi", "ggml_version", "lib", "path_bytes", "text"]
 
@@ -35,7 +35,7 @@ def text(pointer: Any) -> str:
 def check(status: int) -> None:
     """Raises the exception that a status stands for, with the native core's message."""
     if status != lib.LAZY_STATUS_OK:
-        raise _EXCEPTIONS.get(status, LazyError)(text(lib.lazy_last_error()))
+        raise _EXCEPTIONS.get(status, LazyError)(one_line(text(lib.lazy_last_error())))
 
 
 def _check_ggml_version() -> None:

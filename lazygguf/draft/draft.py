@@ -22,6 +22,7 @@ from ..read.attention import AttentionReader
 from ..read.scores import Scores, pooled
 from ..schedule.keep_schedule import DEFAULT_QUERY
 from ..schedule.scoring import MAX, ScoringProfile
+from ..text.markup import Markup
 from ..text.offsets import Spans, shared_max, token_spans, tokens_over
 from ..text.prompt_text import PromptText, PromptTexts
 from ..text.tokenizer import Tokenizer
@@ -91,6 +92,7 @@ class Draft:
         self._model = model
         self._profile = model.profile
         self._texts = PromptTexts(target, self._knows)
+        self._markup = Markup(model.tokenizer)
         self._pieces: dict[int, bytes] = {}  # its own tokens' bytes, as far as it has met them
         n_layer = self._profile.n_layer
         self._reader = AttentionReader(
@@ -116,7 +118,7 @@ class Draft:
                 here and leaves what was read before.
         """
         text = self._texts.text(ids)
-        own, spans = self._own_tokens(text.data)
+        own, spans = self._own_tokens(text)
         if not own:
             return DraftScores(np.full(len(ids), np.nan, np.float32), text, 0, 0)
         windows = plan_windows(len(own), self._question(spans, text, query_span), self._reader.n_ctx)
@@ -144,12 +146,13 @@ class Draft:
         ids = self._model.tokenizer.tokenize(text, add_bos=False, special=True)
         return len(ids) == 1 and not self._model.tokenizer.piece(ids[0])
 
-    def _own_tokens(self, text: bytes) -> tuple[list[int], Spans]:
+    def _own_tokens(self, text: PromptText) -> tuple[list[int], Spans]:
+        """What is a control token of the large model's may be one of the draft's; what is text there is text here."""
         tokenizer = self._model.tokenizer
-        ids = tokenizer.tokenize(text, add_bos=False, special=True)
+        ids = self._markup.tokenize_only(text.data, text.markup)
         for token in set(ids) - self._pieces.keys():
             self._pieces[token] = tokenizer.piece(token, special=True)
-        spans = token_spans(text, [self._pieces[token] for token in ids])
+        spans = token_spans(text.data, [self._pieces[token] for token in ids])
         bos = tokenizer.token_bos()
         if tokenizer.add_bos and ids and ids[0] != bos:
             return [bos, *ids], np.concatenate([np.zeros((1, 2), np.int64), spans])

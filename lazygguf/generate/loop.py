@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
-from typing import Callable, Optional
+from dataclasses import dataclass, field, replace
+from typing import Callable, NamedTuple, Optional
 
 import numpy as np
 import numpy.typing as npt
@@ -55,13 +55,33 @@ class Request:
     started: float = field(default_factory=time.perf_counter)
 
 
-@dataclass(frozen=True)
-class TokenLogprob:
-    """The log-probability of a sampled token before any sampling rule, and the most probable alternatives."""
+class Alternative(NamedTuple):
+    """A token that could be chosen.
 
+    Attributes:
+        token: its id.
+        data: its bytes, possibly a part of a character; a control token's are its name.
+        logprob: its log-probability before any sampling rule.
+    """
+
+    token: int
     data: bytes
     logprob: float
-    top: list[tuple[bytes, float]]
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A sampled token's log-probability.
+
+    Attributes:
+        chosen: the token.
+        top: the most probable ones, most probable first.
+        offset: characters of the answer before it; of a token that begins inside a character, before that one.
+    """
+
+    chosen: Alternative
+    top: list[Alternative]
+    offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,14 +91,15 @@ class Piece:
     Attributes:
         token: its id.
         text: the text that became certain, possibly none.
-        logprob: None unless asked for, and for the token that ends the generation.
+        logprobs: of the tokens whose text became certain, where asked for. A token that ends the generation, and those
+            that lie behind a stop string's begin, have none.
         finish_reason: ``"stop"`` or ``"length"`` on the last piece, else None.
         counts: it is part of the answer (an end-of-generation token is not).
     """
 
     token: int
     text: str
-    logprob: Optional[TokenLogprob] = None
+    logprobs: Sequence[TokenLogprob] = ()
     finish_reason: Optional[str] = None
     counts: bool = True
 
@@ -93,6 +114,7 @@ def generate(context: TokenContext, tokenizer: Tokenizer, request: Request) -> G
         Cancelled: ``cancel()`` was called.
     """
     stream = TextStream(request.stops)
+    pending = PendingLogprobs()
     n_room = context.n_ctx - len(request.prompt.ids)
     n_most = n_room if request.max_tokens is None else min(request.max_tokens, n_room)
     ids = HookIds(context)
@@ -101,17 +123,42 @@ def generate(context: TokenContext, tokenizer: Tokenizer, request: Request) -> G
         with contextlib.closing(steps):
             for n, (token, logits) in enumerate(steps, start=1):
                 if tokenizer.is_eog(token):
-                    yield Piece(token, stream.finish(), finish_reason="stop", counts=False)
+                    yield Piece(token, stream.finish(), pending.rest(), finish_reason="stop", counts=False)
                     return
                 data = tokenizer.piece(token)
+                if request.n_logprobs is not None:
+                    found = token_logprob(tokenizer, logits, token, request.n_logprobs)
+                    pending.add(replace(found, offset=stream.offset_of(data)))
                 text = stream.feed(data)
                 reason = _finish_reason(stream, request, ids, token, logits, n >= n_most)
-                logprob = None
-                if request.n_logprobs is not None:
-                    logprob = token_logprob(tokenizer, logits, token, request.n_logprobs)
-                yield Piece(token, text + stream.finish() if reason else text, logprob, reason)
+                certain = pending.before(stream.n_certain)
                 if reason:
+                    rest = [] if stream.stopped else pending.rest()
+                    yield Piece(token, text + stream.finish(), [*certain, *rest], reason)
                     return
+                yield Piece(token, text, certain)
+
+
+class PendingLogprobs:
+    """Log-probabilities of tokens whose text a stop string may still take away."""
+
+    def __init__(self) -> None:
+        self._held: list[TokenLogprob] = []
+
+    def add(self, found: TokenLogprob) -> None:
+        """Adds the newest token's."""
+        self._held.append(found)
+
+    def before(self, n_certain: int) -> list[TokenLogprob]:
+        """Takes those whose tokens begin in the first ``n_certain`` characters."""
+        n = next((i for i, found in enumerate(self._held) if found.offset >= n_certain), len(self._held))
+        taken, self._held = self._held[:n], self._held[n:]
+        return taken
+
+    def rest(self) -> list[TokenLogprob]:
+        """Takes all."""
+        taken, self._held = self._held, []
+        return taken
 
 
 class HookIds:
@@ -242,8 +289,11 @@ def token_logprob(tokenizer: Tokenizer, logits: Logits, token: int, n_top: int) 
     n_top = min(n_top, len(logprobs))
     top = np.argpartition(-logprobs, n_top - 1)[:n_top] if n_top else np.empty(0, np.int64)
     top = top[np.argsort(-logprobs[top], kind="stable")]
-    best = [(tokenizer.piece(int(i)), float(logprobs[i])) for i in top]
-    return TokenLogprob(tokenizer.piece(token), float(logprobs[token]), best)
+
+    def entry(i: int) -> Alternative:
+        return Alternative(i, tokenizer.piece(i, special=True), float(logprobs[i]))
+
+    return TokenLogprob(entry(token), [entry(int(i)) for i in top])
 
 
 def _process(request: Request, ids: HookIds, logits: Logits) -> Logits:

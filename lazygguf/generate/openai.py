@@ -12,7 +12,7 @@ from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, TypedDict
 
-from .loop import Piece, TokenLogprob
+from .loop import Alternative, Piece, TokenLogprob
 
 
 class Usage(TypedDict):
@@ -24,7 +24,11 @@ class Usage(TypedDict):
 
 
 class TextLogprobs(TypedDict):
-    """Log-probabilities of a text completion, one entry for each token."""
+    """Log-probabilities of a text completion, one entry for each token.
+
+    Tokens are named as OpenAI does: by their text, and by ``bytes:\\xf0\\x9f`` where they are a part of a character.
+    Where two tokens at one place have the same name, the less probable one is ``token_id:N``.
+    """
 
     tokens: list[str]
     text_offset: list[int]
@@ -33,7 +37,7 @@ class TextLogprobs(TypedDict):
 
 
 class TopLogprob(TypedDict):
-    """A token's log-probability."""
+    """A token's log-probability. ``bytes`` tell tokens apart that are parts of characters."""
 
     token: str
     logprob: float
@@ -179,14 +183,12 @@ def text_chunks(envelope: Envelope, pieces: Generator[Piece, None, None]) -> Tex
         found: CompletionChunk = envelope.wrap("text_completion", choice)
         return found
 
-    offset = envelope.offset
     with contextlib.closing(pieces):
         if envelope.prompt:
             yield chunk(envelope.prompt)
         for piece in pieces:
-            if piece.text or piece.logprob:
-                yield chunk(piece.text, text_logprobs([piece], offset))
-            offset += len(piece.text)
+            if piece.text or piece.logprobs:
+                yield chunk(piece.text, text_logprobs([piece], envelope.offset))
             if piece.finish_reason:
                 yield chunk("", None, piece.finish_reason)
 
@@ -218,7 +220,7 @@ def chat_chunks(envelope: Envelope, pieces: Generator[Piece, None, None]) -> Gen
         for i, piece in enumerate(pieces):
             if i == 0:
                 yield chunk({"role": "assistant"})
-            if piece.text or piece.logprob:
+            if piece.text or piece.logprobs:
                 yield chunk({"content": piece.text}, chat_logprobs([piece]))
             if piece.finish_reason:
                 yield chunk({}, None, piece.finish_reason)
@@ -227,31 +229,45 @@ def chat_chunks(envelope: Envelope, pieces: Generator[Piece, None, None]) -> Gen
 def text_logprobs(pieces: list[Piece], offset: int) -> Optional[TextLogprobs]:
     """Log-probabilities in the shape of text completions; None where none were asked for."""
     found: TextLogprobs = {"tokens": [], "text_offset": [], "token_logprobs": [], "top_logprobs": []}
-    for piece in pieces:
-        if piece.logprob is not None:
-            text = _text(piece.logprob.data)
-            top = {_text(data): logprob for data, logprob in reversed(piece.logprob.top)}
-            found["tokens"].append(text)
-            found["text_offset"].append(offset)
-            found["token_logprobs"].append(piece.logprob.logprob)
-            found["top_logprobs"].append({**dict(reversed(list(top.items()))), text: piece.logprob.logprob})
-        offset += len(piece.text)
+    for token in (token for piece in pieces for token in piece.logprobs):
+        found["tokens"].append(_name(token.chosen.data))
+        found["text_offset"].append(offset + token.offset)
+        found["token_logprobs"].append(token.chosen.logprob)
+        found["top_logprobs"].append(_by_name(token))
     return found if found["tokens"] else None
 
 
 def chat_logprobs(pieces: list[Piece]) -> Optional[ChatLogprobs]:
     """Log-probabilities in the shape of chat completions; None where none were asked for."""
-    content = [_chat_logprob(piece.logprob) for piece in pieces if piece.logprob is not None]
+    content = [_chat_logprob(token) for piece in pieces for token in piece.logprobs]
     return {"content": content, "refusal": None} if content else None
 
 
 def _chat_logprob(found: TokenLogprob) -> ChatLogprob:
-    return {**_entry(found.data, found.logprob), "top_logprobs": [_entry(*alternative) for alternative in found.top]}
+    return {**_entry(found.chosen), "top_logprobs": [_entry(alternative) for alternative in found.top]}
 
 
-def _entry(data: bytes, logprob: float) -> TopLogprob:
-    return {"token": _text(data), "logprob": logprob, "bytes": list(data)}
+def _entry(found: Alternative) -> TopLogprob:
+    text = found.data.decode("utf-8", "replace")
+    return {"token": text, "logprob": found.logprob, "bytes": list(found.data)}
 
 
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "replace")
+def _by_name(found: TokenLogprob) -> dict[str, float]:
+    """The most probable tokens and the chosen one, each with a name of its own."""
+    chosen = found.chosen
+    taken = {_name(chosen.data)}
+    named: dict[str, float] = {}
+    for alternative in found.top:
+        name = _name(alternative.data)
+        if alternative.token != chosen.token:
+            name = f"token_id:{alternative.token}" if name in taken else name
+        taken.add(name)
+        named[name] = alternative.logprob
+    return {**named, _name(chosen.data): chosen.logprob}
+
+
+def _name(data: bytes) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)

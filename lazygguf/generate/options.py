@@ -5,11 +5,12 @@ Owns what ``create_completion`` and ``create_chat_completion`` take; names and m
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, TypedDict, Union
 
 from .._names import refuse_unknown
+from .._numbers import as_integer, integer
 from ..read.prompt import Prompt
 from ..text.grammar import GrammarLike, grammar_of_response_format
 from ..text.stream import check_stops
@@ -54,6 +55,9 @@ class CompletionArguments(SamplingArguments, total=False):
         logits_processor: one or more, called with the ids so far and the logits; give new logits.
         stopping_criteria: one or more, called with the ids so far and the logits; true ends the answer.
         tfs_z: of ``llama_cpp``; only 1.0, which does nothing.
+        parse_special: the text of control tokens such as ``<|im_end|>`` in the prompt becomes those tokens. A prompt of
+            ``create_completion`` is read so (True, as ``llama_cpp`` does); what messages of a chat say stays text
+            (False), since it may be a stranger's document.
     """
 
     max_tokens: Optional[int]
@@ -64,6 +68,7 @@ class CompletionArguments(SamplingArguments, total=False):
     logits_processor: Union[LogitsProcessor, Sequence[LogitsProcessor], None]
     stopping_criteria: Union[StoppingCriterion, Sequence[StoppingCriterion], None]
     tfs_z: float
+    parse_special: bool
 
 
 class TextArguments(CompletionArguments, total=False):
@@ -98,6 +103,12 @@ _REFUSED = {
     "tools": f"lazygguf does not call tools; {_JSON_INSTEAD}",
     "tool_choice": "lazygguf does not call tools",
 }
+_CALLS_NOTHING: dict[str, tuple[Any, ...]] = {
+    "functions": ([],),
+    "function_call": ("none", "auto"),
+    "tools": ([],),
+    "tool_choice": ("none", "auto"),
+}
 _SAMPLING = tuple(SamplingArguments.__annotations__)
 TEXT_OPTIONS = tuple(TextArguments.__annotations__)
 CHAT_OPTIONS = tuple(ChatArguments.__annotations__)
@@ -117,6 +128,7 @@ class CompletionOptions:
         model: the name that results carry; None is the model's path.
         grammar: what the answer must match.
         logits_processors, stopping_criteria: the callables.
+        parse_special: the text of control tokens in the prompt becomes those tokens.
     """
 
     sampling: SamplingParams = field(default_factory=SamplingParams)
@@ -128,6 +140,7 @@ class CompletionOptions:
     grammar: Optional[GrammarLike] = None
     logits_processors: Sequence[LogitsProcessor] = ()
     stopping_criteria: Sequence[StoppingCriterion] = ()
+    parse_special: bool = False
 
     @classmethod
     def of_text(cls, given: Mapping[str, Any]) -> CompletionOptions:
@@ -136,10 +149,10 @@ class CompletionOptions:
         Raises:
             ValueError, TypeError: an unknown option, one that lazygguf does not have, or a value out of range.
         """
-        options = _known({"max_tokens": 16, **given}, TEXT_OPTIONS)
+        options = _known({"max_tokens": 16, "parse_special": True, **given}, TEXT_OPTIONS)
         n_logprobs = options.get("logprobs")
         if n_logprobs is not None:
-            n_logprobs = _count("logprobs", n_logprobs, MAX_LOGPROBS)
+            n_logprobs = integer("logprobs", n_logprobs, 0, MAX_LOGPROBS)
         if options.get("echo") and n_logprobs is not None:
             raise ValueError("echo together with logprobs is refused: a lazy read computes no logits of prompt tokens")
         return cls(n_logprobs=n_logprobs, echo=bool(options.get("echo")), **_shared(options))
@@ -151,14 +164,14 @@ class CompletionOptions:
         top = options.get("top_logprobs")
         if top is not None and not options.get("logprobs"):
             raise ValueError("top_logprobs needs logprobs=True")
-        n_logprobs = _count("top_logprobs", top or 0, MAX_LOGPROBS) if options.get("logprobs") else None
+        n_logprobs = integer("top_logprobs", top or 0, 0, MAX_LOGPROBS) if options.get("logprobs") else None
         return cls(n_logprobs=n_logprobs, **_shared(options))
 
-    def request(self, prompt: Prompt, started: float, stops: Sequence[str] = ()) -> Request:
-        """The generation these options ask for; ``stops`` end the answer too."""
+    def request(self, prompt: Prompt, started: float) -> Request:
+        """The generation these options ask for."""
         return Request(
             prompt,
-            stops=[*self.stops, *stops],
+            stops=self.stops,
             max_tokens=self.max_tokens,
             sampling=self.sampling,
             grammar=self.grammar,
@@ -172,7 +185,7 @@ class CompletionOptions:
 def _known(given: Mapping[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
     """The options without those that say nothing; unknown and unsupported ones are refused."""
     for name, reason in _REFUSED.items():
-        if given.get(name) is not None:
+        if given.get(name) is not None and given[name] not in _CALLS_NOTHING.get(name, ()):
             raise ValueError(f"{name} is not supported: {reason}")
     if given.get("tfs_z", 1.0) != 1.0:
         raise ValueError(f"tfs_z is {given['tfs_z']!r}, expected 1.0 (llama.cpp has removed this sampler)")
@@ -188,7 +201,11 @@ def _shared(options: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError("grammar and response_format are both given, expected one of them")
         grammar = grammar_of_response_format(options["response_format"])
     sampling = {name: options[name] for name in _SAMPLING if name in options}
+    parse_special = options.get("parse_special", False)
+    if not isinstance(parse_special, bool):
+        raise TypeError(f"parse_special is {parse_special!r}, expected True or False")
     return {
+        "parse_special": parse_special,
         "sampling": SamplingParams(**sampling),
         "max_tokens": _max_tokens(options.get("max_tokens")),
         "stops": check_stops(options.get("stop")),
@@ -202,20 +219,18 @@ def _shared(options: Mapping[str, Any]) -> dict[str, Any]:
 def _max_tokens(value: Any) -> Optional[int]:
     if value is None:
         return None
-    if not isinstance(value, int) or isinstance(value, bool):
+    number = as_integer(value)
+    if number is None:
         raise ValueError(f"max_tokens is {value!r}, expected an integer, or None for no limit")
-    return value if value > 0 else None
-
-
-def _count(name: str, value: Any, most: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-        raise ValueError(f"{name} is {value!r}, expected an integer in [0, {most}]")
-    return value
+    return number if number > 0 else None
 
 
 def _callables(name: str, value: Any) -> list[Any]:
     """One callable or a list of them (llama_cpp's lists are callable themselves)."""
+    if value is not None and not callable(value) and not isinstance(value, Iterable):
+        raise TypeError(f"{name} is {value!r}, expected a function of ids and logits, or a list of them")
     found = [] if value is None else [value] if callable(value) else list(value)
-    if not all(callable(hook) for hook in found):
-        raise TypeError(f"{name} holds something that cannot be called")
+    for hook in found:
+        if not callable(hook):
+            raise TypeError(f"{name} holds {hook!r}, expected functions of ids and logits")
     return found

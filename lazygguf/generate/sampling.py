@@ -17,6 +17,7 @@ import llama_cpp
 import numpy as np
 import numpy.typing as npt
 
+from .._numbers import as_integer, as_number, integer
 from ..errors import LazyError
 from ..text.grammar import GrammarFilter, GrammarLike
 from ..text.tokenizer import Tokenizer
@@ -35,12 +36,14 @@ class SamplingParams:
     ``llama_cpp.Llama.create_completion``.
 
     Attributes:
-        temperature: 0 takes the most probable token; higher is more varied.
-        top_k: only the ``top_k`` most probable tokens; 0 is all.
-        top_p: only the most probable tokens that together reach this probability; in (0, 1], 1 is all.
+        temperature: 0 takes the most probable token; higher is more varied. Below 0: any token by its probability,
+            whatever the other rules say, as in ``llama_cpp``.
+        top_k: only the ``top_k`` most probable tokens; 0 or -1 is all.
+        top_p: only the most probable tokens that together reach this probability; in [0, 1], 1 is all, 0 only the most
+            probable one.
         min_p: only tokens at least this probable relative to the most probable one; in [0, 1], 0 is all.
         typical_p: locally typical sampling (arXiv:2202.00666); in (0, 1], 1 is off.
-        repeat_penalty: divides the logits of tokens among the last ``last_n`` sampled ones; > 0, 1 is off.
+        repeat_penalty: divides the logits of tokens among the last ``last_n`` sampled ones; 1 and 0 are off.
         frequency_penalty: subtracted per occurrence among them.
         presence_penalty: subtracted once from each token among them.
         last_n: sampled tokens that the penalties look at.
@@ -71,28 +74,29 @@ class SamplingParams:
     def __post_init__(self) -> None:
         """Raises ValueError or TypeError with the name, the value and the range."""
         for name, low, high, low_allowed in _FLOAT_RANGES:
-            _check_float(name, getattr(self, name), low, high, low_allowed)
+            object.__setattr__(self, name, _checked_float(name, getattr(self, name), low, high, low_allowed))
         for name, least, most in _INT_RANGES:
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-                raise ValueError(f"{name} is {value!r}, expected an integer in [{least}, {most}]")
-        if self.seed is not None and not (isinstance(self.seed, int) and -1 <= self.seed <= SEED_MAX):
-            raise ValueError(f"seed is {self.seed!r}, expected an integer in [0, {SEED_MAX}], or -1 for a new one")
+            object.__setattr__(self, name, integer(name, getattr(self, name), least, most))
+        if self.seed is not None:
+            seed = as_integer(self.seed)
+            if seed is None or not -1 <= seed <= SEED_MAX:
+                raise ValueError(f"seed is {self.seed!r}, expected an integer in [0, {SEED_MAX}], or -1 for a new one")
+            object.__setattr__(self, "seed", seed)
         object.__setattr__(self, "logit_bias", _check_bias(self.logit_bias))
 
 
 _FLOAT_RANGES = (  # name, lowest, highest, whether the lowest is allowed
-    ("temperature", 0.0, math.inf, True),
-    ("top_p", 0.0, 1.0, False),
+    ("temperature", -math.inf, math.inf, False),
+    ("top_p", 0.0, 1.0, True),
     ("min_p", 0.0, 1.0, True),
     ("typical_p", 0.0, 1.0, False),
-    ("repeat_penalty", 0.0, math.inf, False),
+    ("repeat_penalty", 0.0, math.inf, True),
     ("frequency_penalty", -math.inf, math.inf, False),
     ("presence_penalty", -math.inf, math.inf, False),
     ("mirostat_tau", 0.0, math.inf, False),
     ("mirostat_eta", 0.0, math.inf, False),
 )
-_INT_RANGES = (("top_k", 0, INT32_MAX), ("last_n", 0, INT32_MAX), ("mirostat_mode", 0, 2))
+_INT_RANGES = (("top_k", -1, INT32_MAX), ("last_n", 0, INT32_MAX), ("mirostat_mode", 0, 2))
 
 
 class Sampler:
@@ -196,7 +200,7 @@ class Sampler:
 def _parts(params: SamplingParams, n_vocab: int) -> list[Any]:
     """The llama.cpp samplers in the order they are applied."""
     parts = [_bias(params.logit_bias, n_vocab)] if params.logit_bias else []
-    penalties = (params.repeat_penalty, params.frequency_penalty, params.presence_penalty)
+    penalties = (params.repeat_penalty or 1.0, params.frequency_penalty, params.presence_penalty)
     if penalties != (1.0, 0.0, 0.0):
         parts.append(llama_cpp.llama_sampler_init_penalties(n_vocab, params.last_n, *penalties))
     if params.temperature == 0:
@@ -204,11 +208,13 @@ def _parts(params: SamplingParams, n_vocab: int) -> list[Any]:
     seed = secrets.randbelow(SEED_MAX) if params.seed is None or params.seed == -1 else params.seed
     if seed == SEED_MAX:
         seed = SEED_MAX_INSTEAD
+    if params.temperature < 0:
+        return [*parts, llama_cpp.llama_sampler_init_dist(seed)]
     if params.mirostat_mode:
         return [*parts, llama_cpp.llama_sampler_init_temp(params.temperature), _mirostat(params, n_vocab, seed)]
     return [
         *parts,
-        llama_cpp.llama_sampler_init_top_k(params.top_k),
+        llama_cpp.llama_sampler_init_top_k(max(params.top_k, 0)),
         llama_cpp.llama_sampler_init_typical(params.typical_p, 1),
         llama_cpp.llama_sampler_init_top_p(params.top_p, 1),
         llama_cpp.llama_sampler_init_min_p(params.min_p, 1),
@@ -233,17 +239,20 @@ def _bias(logit_bias: Mapping[int, float], n_vocab: int) -> Any:
     return llama_cpp.llama_sampler_init_logit_bias(n_vocab, len(biases), biases)
 
 
-def _check_float(name: str, value: Any, low: float, high: float, low_allowed: bool) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    inside = number and math.isfinite(value) and value <= high and (value >= low if low_allowed else value > low)
-    if not inside:
+def _checked_float(name: str, value: Any, low: float, high: float, low_allowed: bool) -> float:
+    number = as_number(value)
+    above = number is not None and math.isfinite(number) and (number >= low if low_allowed else number > low)
+    if number is None or not above or number > high:
         bracket, end = "[" if low_allowed else "(", "]" if math.isfinite(high) else ")"
         raise ValueError(f"{name} is {value!r}, expected a value in {bracket}{low:g}, {high:g}{end}")
+    return number
 
 
 def _check_bias(logit_bias: Optional[Mapping[Any, Any]]) -> dict[int, float]:
     """Token ids may be strings, as in OpenAI's JSON."""
-    checked = {}
+    checked: dict[int, float] = {}
+    if logit_bias is not None and not isinstance(logit_bias, Mapping):
+        raise TypeError(f"logit_bias is {logit_bias!r}, expected a dictionary of token ids and numbers")
     for token, bias in (logit_bias or {}).items():
         try:
             checked[int(token)] = float(bias)

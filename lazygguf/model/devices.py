@@ -11,6 +11,7 @@ from typing import Optional, Union
 from .._ffi import GPU_LAYERS_AUTO, Device, list_devices
 from .._ffi.rpc import Servers, parse_servers
 from .._names import split_names
+from .._numbers import as_integer
 
 ALL_LAYERS = -1
 PLACEMENTS = ("work", "last")
@@ -26,9 +27,10 @@ def layer_count(value: Union[int, str], name: str = "n_gpu_layers") -> int:
     """
     if isinstance(value, str) and value in _LAYER_WORDS:
         return _LAYER_WORDS[value]
-    if not isinstance(value, int) or isinstance(value, bool) or not ALL_LAYERS <= value < 2**31:
+    number = as_integer(value)
+    if number is None or not ALL_LAYERS <= number < 2**31:
         raise ValueError(f"{name} is {value!r}, expected an integer >= -1 (-1 is all), 'all' or 'auto'")
-    return value
+    return number
 
 
 def device_names(device: Union[str, Sequence[str], None]) -> Optional[str]:
@@ -56,6 +58,11 @@ def check_request(n_gpu_layers: int, device: Optional[str], rpc_servers: Sequenc
         )
     if rpc_servers and device == NO_DEVICE:
         raise ValueError(f"rpc_servers {','.join(rpc_servers)} is given, but device is '{NO_DEVICE}': give one of them")
+
+
+def no_gpu_asked(device: Union[str, Sequence[str], None], rpc_servers: Sequence[str]) -> bool:
+    """Whether no device is named and there is no GPU: -1 layers, as programs for llama_cpp ask for, are none then."""
+    return device is None and not rpc_servers and not any(found.type in ("GPU", "IGPU") for found in list_devices([]))
 
 
 def device_table(rpc_servers: Servers = None) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Optional, Union, overload
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from .._ffi import ProgressCallback
 from .._names import refuse_unknown
+from .._numbers import as_integer
 from ..draft.draft import DraftModel
 from ..generate.loop import Request, generate, sample_tokens
 from ..generate.openai import (
@@ -41,7 +42,7 @@ from ..schedule.keep_schedule import KeepSchedule
 from ..schedule.scoring import ScoringProfile, resolve_scoring
 from ..text.grammar import GrammarLike
 from ..text.llama_log import show_llama_log
-from ..text.templates import ChatTemplate
+from ..text.templates import ChatTemplate, template_source
 from ..text.tokenizer import TokenIds, encode_text
 from .options import ModelOptions, refuse_other
 from .parts import ModelParts
@@ -88,8 +89,8 @@ class LazyModel:
         second_look: float = 0.05,
         headings: Optional[str] = None,
         seed: Optional[int] = None,
-        type_k: str = "f16",
-        type_v: str = "f16",
+        type_k: Union[str, int, None] = "f16",
+        type_v: Union[str, int, None] = "f16",
         chat_template: Optional[str] = None,
         verbose: bool = False,
         progress_callback: Optional[ProgressCallback] = None,
@@ -99,7 +100,9 @@ class LazyModel:
 
         Args:
             model_path: a GGUF file.
-            **refused: other arguments of ``llama_cpp.Llama``, accepted with the value that changes nothing.
+            **refused: other arguments of ``llama_cpp.Llama``, accepted with the value that changes nothing;
+                ``chat_format`` may be ``"chatml"``, ``"llama-3"`` or ``"mistral-instruct"`` where no ``chat_template``
+                is given.
 
         The other arguments are described in ``lazygguf.model.options.ModelOptions``.
 
@@ -112,10 +115,11 @@ class LazyModel:
         """
         given = locals()
         refuse_other(refused)
+        chat_template = template_source(chat_template, refused.get("chat_format"))
         chosen = ModelOptions(**{option.name: given[option.name] for option in fields(ModelOptions)})
         self._context: Optional[TokenContext] = None
         self._options = chosen
-        self.model_path = os.fspath(model_path)
+        self.model_path = _path_text(model_path)
         if chosen.verbose:
             show_llama_log()
         self._parts = parts = ModelParts(self.model_path, chosen)
@@ -124,7 +128,7 @@ class LazyModel:
             self._context = parts.main_context()
             self.schedule: Optional[KeepSchedule] = parts.placed_for
             self._tokenizer = parts.tokenizer
-            self.chat_template = ChatTemplate(self._tokenizer, self.metadata, chosen.chat_template)
+            self.chat_template = ChatTemplate(self._tokenizer, self.metadata, chat_template)
         except BaseException:
             with contextlib.suppress(RuntimeError):  # a session that Ctrl-C left behind: it goes with the exception
                 parts.close()
@@ -200,7 +204,9 @@ class LazyModel:
         ids = self._tokenizer.check_ids(tokens)
         if ids.size == 0:
             raise ValueError("tokens is empty, expected at least one")
-        self._ready().append(Prompt([int(token) for token in ids], query_span), _score_array(scores))
+        context = self._ready()
+        span = None if query_span is None else _span(query_span, context.n_tokens + len(ids))
+        context.append(Prompt([int(token) for token in ids], span), _score_array(scores))
 
     @property
     def logits(self) -> Optional[npt.NDArray[np.float32]]:
@@ -280,7 +286,7 @@ class LazyModel:
         """
         started = time.perf_counter()
         context, chosen = self._ready(), CompletionOptions.of_text(options)
-        ids = self._prompt_ids(prompt)
+        ids = self._prompt_ids(prompt, chosen.parse_special)
         self._check_scored()
         context.check_room(len(ids))
         text = prompt if isinstance(prompt, str) else self.detokenize(ids).decode("utf-8", "replace")
@@ -332,11 +338,11 @@ class LazyModel:
         started = time.perf_counter()
         context, chosen = self._ready(), CompletionOptions.of_chat(options)
         self._check_scored()
-        chat = self.chat_template.render(messages)
+        chat = self.chat_template.render(messages, chosen.parse_special)
         n_prompt = len(chat.prompt.ids)
         context.check_room(n_prompt)
         envelope = Envelope(model=chosen.model or self.model_path, n_prompt=n_prompt, offset=len(chat.text))
-        pieces = generate(context, self._tokenizer, self._seeded(chosen).request(chat.prompt, started, chat.stops))
+        pieces = generate(context, self._tokenizer, self._seeded(chosen).request(chat.prompt, started))
         return chat_chunks(envelope, pieces) if stream else chat_result(envelope, pieces)
 
     def generate(
@@ -403,13 +409,15 @@ class LazyModel:
                 "draft=, give scores to eval(scores=...), or leave the point out"
             )
 
-    def _prompt_ids(self, prompt: PromptLike) -> list[int]:
+    def _prompt_ids(self, prompt: PromptLike, parse_special: bool = True) -> list[int]:
         if isinstance(prompt, (bytes, bytearray)):
             raise TypeError("prompt is bytes, expected text or token ids")
+        if not isinstance(prompt, (str, Iterable)):
+            raise TypeError(f"prompt is {prompt!r}, expected text or token ids")
         if not isinstance(prompt, str):
             ids = [int(token) for token in self._tokenizer.check_ids(prompt)]
         else:
-            ids = self.tokenize(encode_text(prompt), add_bos=True, special=True)
+            ids = self.tokenize(encode_text(prompt), add_bos=True, special=parse_special)
             if not ids and self.token_bos() >= 0:
                 ids = [self.token_bos()]
         if not ids:
@@ -426,10 +434,38 @@ class LazyModel:
         return replace(params, seed=int(self._seeds.integers(SEED_MAX)))
 
 
+def _path_text(given: Any) -> str:
+    path = given.__fspath__() if isinstance(given, os.PathLike) else given
+    if not isinstance(path, str):
+        raise TypeError(
+            f"model_path is {given!r}, expected text or a pathlib.Path; os.fsdecode() makes text of a path in bytes"
+        )
+    if "\0" in path:
+        raise ValueError(f"model_path is {path!r}, expected a path without NUL characters")
+    return path
+
+
+def _span(given: Any, n_tokens: int) -> tuple[int, int]:
+    """A question's positions, checked."""
+    try:
+        begin, end = (as_integer(position) for position in given)
+    except (TypeError, ValueError):
+        begin = end = None
+    if begin is None or end is None or not 0 <= begin < end <= n_tokens:
+        raise ValueError(
+            f"query_span is {given!r}, expected two positions (begin, end) with 0 <= begin < end <= {n_tokens}, "
+            "the tokens in the context with these"
+        )
+    return begin, end
+
+
 def _score_array(scores: Optional[npt.ArrayLike]) -> Optional[npt.NDArray[np.float32]]:
     if scores is None:
         return None
-    array = np.asarray(scores, np.float32)
+    try:
+        array = np.asarray(scores, np.float32)
+    except (TypeError, ValueError):
+        raise TypeError(f"scores is {repr(scores)[:60]}, expected a number for every token in the context") from None
     if array.ndim != 1:
         raise ValueError(f"scores have the shape {array.shape}, expected (n_tokens,)")
     return array

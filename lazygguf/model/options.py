@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 from .._ffi import ProgressCallback
 from .._ffi.rpc import parse_servers
 from .._names import refuse_unknown
+from .._numbers import as_integer, as_number, integer
 from ..generate.sampling import SEED_MAX
 from ..schedule.keep import KeepArgument
 from ..schedule.scoring import ScoringProfile
 from ..text.prompt_text import compile_headings
+from ..text.templates import CHAT_FORMATS
 from .devices import PLACEMENTS, check_request, device_names, layer_count
 
 if TYPE_CHECKING:
@@ -31,21 +33,43 @@ _INT_RANGES = {
     "seed": (-1, SEED_MAX),
 }
 _NONE_ALLOWED = ("n_threads", "n_threads_batch", "seed")
-# of llama_cpp.Llama: accepted with the one value that says what lazygguf does anyway
-_FIXED: dict[str, Any] = {
-    "vocab_only": False,
-    "logits_all": False,
-    "embedding": False,
-    "use_mlock": False,
-    "numa": False,
-    "flash_attn": True,
-    "offload_kqv": True,
-    "chat_format": None,
-    "chat_handler": None,
-    "draft_model": None,
-    "tokenizer": None,
-    "lora_path": None,
+# of llama_cpp.Llama: accepted with its default and with what says what lazygguf does anyway
+_FIXED: dict[str, tuple[Any, ...]] = {
+    "attention_type": (-1,),
+    "chat_format": (None, *CHAT_FORMATS),
+    "chat_handler": (None,),
+    "draft_model": (None,),
+    "embedding": (False,),
+    "flash_attn": (False, True),  # which kernels compute attention here does not depend on it
+    "kv_overrides": (None, {}),
+    "last_n_tokens_size": (64,),
+    "logits_all": (False,),
+    "lora_base": (None,),
+    "lora_path": (None,),
+    "lora_scale": (1.0,),
+    "main_gpu": (0,),
+    "no_perf": (False, True),
+    "numa": (False,),
+    "offload_kqv": (True,),
+    "op_offload": (None,),
+    "pooling_type": (-1,),
+    "rope_freq_base": (0.0,),
+    "rope_freq_scale": (0.0,),
+    "rope_scaling_type": (-1,),
+    "split_mode": (1,),
+    "spm_infill": (False,),
+    "swa_full": (None,),
+    "tensor_split": (None,),
+    "tokenizer": (None,),
+    "use_mlock": (False,),
+    "vocab_only": (False,),
+    "yarn_attn_factor": (1.0,),
+    "yarn_beta_fast": (32.0,),
+    "yarn_beta_slow": (1.0,),
+    "yarn_ext_factor": (-1.0,),
+    "yarn_orig_ctx": (0,),
 }
+_CACHE_TYPES = {0: "f32", 1: "f16", 8: "q8_0"}  # ggml's numbers, which llama_cpp takes
 
 
 @dataclass(frozen=True)
@@ -90,7 +114,7 @@ class ModelOptions:
             when a draft chooses.
         seed: makes the answers repeatable, of the same calls in the same order; None or -1 draws new ones. A seed
             given with a call makes that one's answer repeatable.
-        type_k: type of the K cache, ``"f16"``, ``"f32"`` or ``"q8_0"``.
+        type_k: type of the K cache, ``"f16"`` (also None), ``"f32"`` or ``"q8_0"``, or ggml's number of one.
         type_v: type of the V cache, likewise.
         chat_template: a Jinja template used instead of the model's own.
         verbose: llama.cpp's log lines, how the weights lie in memory and where the layers are go to stderr.
@@ -126,11 +150,14 @@ class ModelOptions:
     def __post_init__(self) -> None:
         """Raises ValueError or TypeError with the name, the value and what was expected."""
         for name, (least, most) in _INT_RANGES.items():
-            value = getattr(self, name)
-            if value is None and name in _NONE_ALLOWED:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-                raise ValueError(f"{name} is {value!r}, expected an integer in [{least}, {most}]")
+            if getattr(self, name) is not None or name not in _NONE_ALLOWED:
+                self._set(name, integer(name, getattr(self, name), least, most))
+        if self.max_revive is not None:
+            self._set("max_revive", integer("max_revive", self.max_revive, -1, 2**31 - 1, also=", or None"))
+        for name in ("type_k", "type_v"):
+            self._set(name, _cache_type(name, getattr(self, name)))
+        for name in ("use_mmap", "verbose"):
+            self._set(name, bool(getattr(self, name)))
         if self.weights not in ("fast", "as-is"):
             raise ValueError(f'weights is {self.weights!r}, expected "fast" or "as-is"')
         if self.placement not in PLACEMENTS:
@@ -139,6 +166,10 @@ class ModelOptions:
         self._check_draft()
         if self.progress_callback is not None and not callable(self.progress_callback):
             raise TypeError("progress_callback cannot be called")
+
+    def _set(self, name: str, value: Any) -> None:
+        """Puts a checked value in the place of what was given, such as a NumPy number."""
+        object.__setattr__(self, name, value)
 
     def _check_draft(self) -> None:
         if (
@@ -151,16 +182,33 @@ class ModelOptions:
             layer_count(self.n_gpu_layers_draft, "n_gpu_layers_draft")
             if not isinstance(self.draft, (str, os.PathLike)):
                 raise ValueError("n_gpu_layers_draft is given, but no draft is opened: give the path of one")
-        share = self.second_look
-        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
-            raise ValueError(f"second_look is {share!r}, expected a share in [0, 1]")
+        share = as_number(self.second_look)
+        if share is None or not 0 <= share <= 1:
+            raise ValueError(f"second_look is {self.second_look!r}, expected a share in [0, 1]")
+        self._set("second_look", share)
         compile_headings(self.headings)
 
 
 def refuse_other(given: Mapping[str, Any]) -> None:
     """Raises ValueError for an argument that ``LazyModel`` does not have, or for what it does not do."""
-    for name, value in _FIXED.items():
-        if name in given and given[name] != value:
-            raise ValueError(f"{name} is {given[name]!r}, expected {value!r}: lazygguf does nothing else")
+    for name, values in _FIXED.items():
+        if name in given and not any(_is_same(given[name], value) for value in values):
+            raise ValueError(
+                f"{name} is {given[name]!r}, expected {' or '.join(map(repr, values))}: lazygguf does nothing else"
+            )
     other = [name for name in given if name not in _FIXED]
     refuse_unknown(other, [f.name for f in fields(ModelOptions)], "LazyModel argument")
+
+
+def _is_same(given: Any, value: Any) -> bool:
+    """Equal, and no array, whose comparison would be one too."""
+    return given is value or (isinstance(given, (bool, int, float, str, dict)) and bool(given == value))
+
+
+def _cache_type(name: str, value: Any) -> str:
+    """A cache type's name; llama_cpp's numbers and None stand for names too."""
+    number = as_integer(value)
+    named = "f16" if value is None else value if number is None else _CACHE_TYPES.get(number)
+    if named not in _CACHE_TYPES.values():
+        raise ValueError(f"{name} is {value!r}, expected one of f16, f32, q8_0, or ggml's number of one (1, 0, 8)")
+    return str(named)

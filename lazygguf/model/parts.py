@@ -26,7 +26,7 @@ from ..schedule.scoring import resolve_scoring
 from ..text.prompt_text import compile_headings
 from ..text.tokenizer import Tokenizer
 from ..threads import physical_cores
-from .devices import device_names, layer_count
+from .devices import ALL_LAYERS, device_names, layer_count, no_gpu_asked
 from .options import ModelOptions
 
 logger = logging.getLogger("lazygguf")
@@ -192,6 +192,9 @@ def load_weights(
         type_v=options.type_v,
     )
     n_gpu_layers = layer_count(options.n_gpu_layers)
+    if options.n_gpu_layers == ALL_LAYERS and no_gpu_asked(options.device, placement.rpc_servers):
+        logger.warning("n_gpu_layers is -1, but there is no GPU here: the model runs on the CPU")
+        n_gpu_layers = 0
     return NativeModel(path, n_gpu_layers, options.use_mmap, options.weights, n_layer, placement)
 
 

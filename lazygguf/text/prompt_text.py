@@ -38,6 +38,11 @@ class PromptText:
     spans: Spans
     is_control: Mask
 
+    @property
+    def markup(self) -> list[tuple[int, int]]:
+        """Bytes [begin, end) of the control tokens that are in the text."""
+        return [(int(begin), int(end)) for begin, end in self.spans[self.is_control] if begin < end]
+
     def lines_matching(self, pattern: re.Pattern[bytes]) -> Mask:
         """(n_tokens,), the tokens of every line that begins with a match."""
         marked = np.zeros(len(self.spans), np.bool_)
@@ -90,6 +95,8 @@ def compile_headings(pattern: Optional[str]) -> Optional[re.Pattern[bytes]]:
     """
     if pattern is None:
         return None
+    if not isinstance(pattern, str):
+        raise TypeError(f"headings is {pattern!r}, expected a regular expression as text, such as '#+ '")
     try:
         return re.compile(pattern.encode("utf-8"))
     except (re.error, UnicodeEncodeError) as error:

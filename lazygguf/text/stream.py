@@ -6,7 +6,7 @@ However the bytes are cut, the joined pieces are the same text. It knows nothing
 from __future__ import annotations
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Union
 
 MAX_STOPS = 128
@@ -23,22 +23,33 @@ class TextStream:
 
     Attributes:
         stopped: a stop string was found; everything after it is dropped.
+        n_certain: characters that were returned so far.
     """
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
         self.stopped = False
+        self.n_certain = 0
         self._stops = list(stops)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = ""
 
     def feed(self, data: bytes) -> str:
         """Takes the next bytes and returns the text that is now certain, possibly none."""
-        return self._release(self._decoder.decode(data))
+        text = self._release(self._decoder.decode(data))
+        self.n_certain += len(text)
+        return text
+
+    def offset_of(self, data: bytes) -> int:
+        """Characters before these bytes, which come next; before the character where they lie inside one."""
+        n_before = self.n_certain + len(self._held)
+        unfinished = self._decoder.getstate()[0]
+        return n_before + len((unfinished + data[:1]).decode("utf-8", "replace")) - 1 if data else n_before
 
     def finish(self) -> str:
         """Ends the text: an unfinished character becomes U+FFFD, and what was held back is returned."""
         text = self._release(self._decoder.decode(b"", final=True)) + self._held
         self._held = ""
+        self.n_certain += len(text)
         return text
 
     def _release(self, text: str) -> str:
@@ -65,21 +76,23 @@ def check_stops(stop: Union[str, Sequence[str], None]) -> list[str]:
     """The stop strings as a list.
 
     Args:
-        stop: one string, several, or None.
+        stop: one string, several, or None. An empty one says nothing and is left out.
 
     Raises:
-        ValueError: an empty or overlong string, or too many of them.
+        ValueError: an overlong string, or too many of them.
         TypeError: something that is not a string.
     """
+    if stop is not None and (isinstance(stop, (bytes, bytearray)) or not isinstance(stop, Iterable)):
+        raise TypeError(f"stop is {stop!r}, expected text or a list of texts")
     stops = [] if stop is None else [stop] if isinstance(stop, str) else list(stop)
     if len(stops) > MAX_STOPS:
         raise ValueError(f"stop holds {len(stops)} strings, expected at most {MAX_STOPS}")
     for text in stops:
         if not isinstance(text, str):
-            raise TypeError(f"stop holds {type(text).__name__}, expected str")
-        if not 1 <= len(text) <= MAX_STOP_CHARS:
-            raise ValueError(f"stop string has {len(text)} characters, expected 1 to {MAX_STOP_CHARS}")
-    return stops
+            raise TypeError(f"stop holds {text!r}, expected text")
+        if len(text) > MAX_STOP_CHARS:
+            raise ValueError(f"stop string has {len(text)} characters, expected at most {MAX_STOP_CHARS}")
+    return [text for text in stops if text]
 
 
 def _unfinished(text: str, stops: Sequence[str]) -> int:

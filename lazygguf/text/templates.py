@@ -1,32 +1,42 @@
 """From chat messages to a prompt, and where the question is in it.
 
 Owns the model's chat template (rendered by ``bounded_template``), the checks around it, and the token span of the
-last user turn's question, which asks at pruning points with ``n_query="question"``.
+last user turn's question, which asks at pruning points with ``n_query="question"``. Which of the prompt's control
+tokens are the template's own is ``markup.py``'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Optional
 
 import jinja2
 import numpy as np
 import numpy.typing as npt
-from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+from llama_cpp.llama_chat_format import (
+    CHATML_CHAT_TEMPLATE,
+    LLAMA3_INSTRUCT_CHAT_TEMPLATE,
+    MISTRAL_INSTRUCT_CHAT_TEMPLATE,
+    Jinja2ChatFormatter,
+)
 
 from ..read.prompt import Prompt, QuerySpan
 from ..schedule.keep_schedule import MAX_QUERY
 from .bounded_template import BoundedTemplate
+from .markup import Markup, split_at_marks
 from .offsets import spans_of, tokens_over
 from .tokenizer import Tokenizer, encode_text
 
 MAX_MARKUP = 12  # tokens that a template writes between two turns; a longer run is a text, such as a system prompt
 LONG_QUESTION_CHARS = 512  # a longer user turn is a document with a question at its end
 RECENT_MESSAGES = 6
+CHAT_FORMATS = {  # names that llama_cpp has for templates
+    "chatml": CHATML_CHAT_TEMPLATE,
+    "llama-3": LLAMA3_INSTRUCT_CHAT_TEMPLATE,
+    "mistral-instruct": MISTRAL_INSTRUCT_CHAT_TEMPLATE,
+}
 TEMPLATE_KEY = "tokenizer.chat_template"
-
-_MARK = "lazygguf-2f6b1c-content"  # stands for the question when the template is rendered a second time
 
 
 @dataclass(frozen=True)
@@ -37,12 +47,15 @@ class ChatPrompt:
         text: the prompt as text.
         prompt: its tokens. Protected are the template's own, recent the newest short messages; none where they are not
             found.
-        stops: texts that end the answer, on top of the end-of-generation tokens.
     """
 
     text: str
     prompt: Prompt
-    stops: list[str]
+
+    @property
+    def ids(self) -> Sequence[int]:
+        """The prompt's token ids."""
+        return self.prompt.ids
 
 
 class ChatTemplate:
@@ -60,6 +73,7 @@ class ChatTemplate:
             ValueError: ``override`` is not a template.
         """
         self._tokenizer = tokenizer
+        self._markup = Markup(tokenizer)
         self._bos = _token_text(tokenizer, tokenizer.token_bos())
         self._eos = _token_text(tokenizer, tokenizer.token_eos())
         self._source = override if override is not None else metadata.get(TEMPLATE_KEY)
@@ -67,43 +81,49 @@ class ChatTemplate:
         if override is not None:
             self._compiled()
 
-    def render(self, messages: Sequence[Mapping[str, Any]]) -> ChatPrompt:
+    def render(self, messages: Sequence[Mapping[str, Any]], parse_special: bool = False) -> ChatPrompt:
         """The prompt that asks the assistant to answer.
 
         Args:
             messages: ``{"role": ..., "content": ...}``, oldest first; content is text or a list of text
                 parts.
+            parse_special: the text of control tokens such as ``<|im_end|>`` in messages becomes those tokens; else it
+                stays text, and only the template's own are control tokens.
 
         Raises:
-            ValueError: malformed messages, a model without a template, or a template that cannot be rendered.
+            ValueError, TypeError: malformed messages, a model without a template, or one that cannot be rendered.
         """
+        if not isinstance(messages, Iterable) or isinstance(messages, (str, bytes, Mapping)):
+            raise TypeError(f'messages is {repr(messages)[:80]}, expected a list of {{"role": ..., "content": ...}}')
         turns = [_check_message(message) for message in messages]
         if not turns:
             raise ValueError("messages is empty, expected at least one message")
-        text = self._render(turns)
-        ids = self._tokenizer.tokenize(encode_text(text), add_bos=False, special=True)
+        marked, mark = self._markup.marked(turns)
+        text, breaks = split_at_marks(self._render(turns if parse_special else marked), mark)
+        ids = self._markup.tokenize(encode_text(text), breaks)
         bos = self._tokenizer.token_bos()
         if self._tokenizer.add_bos and ids[:1] != [bos]:
             ids.insert(0, bos)
         pieces = [self._tokenizer.piece(token, special=True) for token in ids]
-        span = self._query_span(turns, text, pieces)
+        span = self._query_span(turns, text, pieces, mark)
         said = [turn["content"] or "" for turn in turns]
         prompt = Prompt(ids, span, template_positions(pieces, said), recent_positions(pieces, said))
-        return ChatPrompt(text, prompt, [self._eos] if self._eos else [])
+        return ChatPrompt(text, prompt)
 
-    def _query_span(self, turns: list[dict[str, Any]], text: str, pieces: list[bytes]) -> QuerySpan:
+    def _query_span(self, turns: list[dict[str, Any]], text: str, pieces: list[bytes], mark: str) -> QuerySpan:
+        """``mark`` stands for the question when the template is rendered a second time."""
         asked = [i for i, turn in enumerate(turns) if turn["role"] == "user"]
         if not asked:
             return None
         question = last_question(turns[asked[-1]]["content"] or "")
-        marked = [{**turn, "content": _MARK} if i == asked[-1] else turn for i, turn in enumerate(turns)]
-        tail = self._tail(marked)
+        marked = [{**turn, "content": mark} if i == asked[-1] else turn for i, turn in enumerate(turns)]
+        tail = self._tail(marked, mark)
         return question_span(pieces, question, n_tail=len(encode_text(tail)) if text.endswith(tail) else 0)
 
-    def _tail(self, marked: list[dict[str, Any]]) -> str:
+    def _tail(self, marked: list[dict[str, Any]], mark: str) -> str:
         """What the template writes after the last question; "" where that cannot be told."""
         try:
-            return self._render(marked).rpartition(_MARK)[2]
+            return self._render(marked).rpartition(mark)[2]
         except ValueError:  # a template that looks at the content: the plain search for the question remains
             return ""
 
@@ -139,6 +159,17 @@ class _TemplateError(ValueError):
 
 
 _WAY_OUT = "give another one with chat_template= (--chat-template)"
+
+
+def template_source(chat_template: Optional[str], chat_format: Optional[str]) -> Optional[str]:
+    """The template that a caller asks for; None is the model's own.
+
+    Raises:
+        ValueError: both are given.
+    """
+    if chat_format is not None and chat_template is not None:
+        raise ValueError(f"chat_format is {chat_format!r} and chat_template is given too, expected one of them")
+    return chat_template if chat_format is None else CHAT_FORMATS[chat_format]
 
 
 def last_question(content: str) -> str:
@@ -254,6 +285,8 @@ def _check_message(message: Any) -> dict[str, Any]:
     content = message.get("content")
     if content is None and message["role"] == "user":
         raise ValueError("a user message has no content")
+    if content is not None and not isinstance(content, (str, list, tuple)):
+        raise TypeError(f"message content is {repr(content)[:80]}, expected text or a list of text parts")
     if content is not None and not isinstance(content, str):
         content = "".join(_part_text(part) for part in content)
     return {**message, "content": content}

@@ -10,6 +10,7 @@ llama.cpp's pre-tokenizers, and lone surrogates of a ``str`` become U+FFFD in ``
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 from collections.abc import Iterable
 from typing import Any, Union
@@ -21,6 +22,8 @@ import numpy.typing as npt
 from ..errors import ModelFileError
 from ..worker import Worker
 from .llama_log import captured_log
+
+logger = logging.getLogger("lazygguf")
 
 MAX_TEXT_BYTES = 2**31 - 1  # llama_tokenize takes an int32 length
 _PIECE_BYTES = 64
@@ -43,6 +46,7 @@ class Tokenizer:
         self.n_vocab = int(llama_cpp.llama_vocab_n_tokens(self.vocab))
         self.add_bos = bool(llama_cpp.llama_vocab_get_add_bos(self.vocab))
         self._buffer = ctypes.create_string_buffer(_PIECE_BYTES)
+        self._warned = False
 
     def tokenize(self, text: bytes, add_bos: bool = True, special: bool = False) -> list[int]:
         """Token ids of UTF-8 text.
@@ -71,6 +75,8 @@ class Tokenizer:
             n = self._tokenize_into(ids, text, add_bos, special)
         if n < 0:
             raise ValueError(f"llama.cpp cannot tokenize this text of {len(text)} bytes")
+        if add_bos and special and n > 1 and self.add_bos:
+            self._check_bos(ids[:2])
         return [int(token) for token in ids[:n]]
 
     def detokenize(self, ids: TokenIds, special: bool = False) -> bytes:
@@ -106,6 +112,8 @@ class Tokenizer:
             ValueError: an id is outside the vocabulary.
             TypeError: an id is not an integer.
         """
+        if isinstance(ids, (str, bytes, bytearray)) or not isinstance(ids, (Iterable, np.ndarray)):
+            raise TypeError(f"tokens is {repr(ids)[:60]}, expected a list of token ids; tokenize() makes one of bytes")
         array = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids))
         if array.size == 0:
             return np.empty(0, np.int32)
@@ -143,6 +151,18 @@ class Tokenizer:
     def __del__(self) -> None:
         if getattr(self, "_model", None):
             self.close()
+
+    def _check_bos(self, first: npt.NDArray[np.int32]) -> None:
+        """Warns once of a text that begins with BOS where the model's own is put before it."""
+        bos = self.token_bos()
+        if bos >= 0 and not self._warned and (first == bos).all():
+            self._warned = True
+            text = self.piece(bos, special=True).decode("utf-8", "replace")
+            logger.warning(
+                "the prompt begins with %s twice: in its text, and as this model's tokenizer adds it; leave it out of "
+                "the text, or give token ids made with add_bos=False",
+                text,
+            )
 
     def _tokenize_into(self, ids: npt.NDArray[np.int32], text: bytes, add_bos: bool, special: bool) -> int:
         pointer = ids.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))

@@ -14,7 +14,7 @@ import lazygguf
 
 PACKAGE = Path(lazygguf.__file__).parent
 ORDER = (
-    {"errors", "threads", "worker", "_names"},
+    {"errors", "threads", "worker", "_names", "_numbers"},
     {"schedule"},
     {"_ffi"},
     {"files"},

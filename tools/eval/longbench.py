@@ -283,7 +283,7 @@ class LongBenchSource:
     def truncated(self, content: str) -> str:
         """The content, or its first and last half of ``max_length`` tokens."""
         tokenizer = self._prompter.tokenizer
-        ids = tokenizer.tokenize(content.encode("utf-8", "replace"), add_bos=True, special=True)
+        ids = tokenizer.tokenize(content.encode("utf-8", "replace"), add_bos=True)
         if len(ids) <= self.max_length:
             return content
         half = self.max_length // 2

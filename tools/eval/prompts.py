@@ -227,7 +227,7 @@ class Prompter:
             if wording.question is not None:
                 span = self._span(ids, wording.question)
         else:
-            ids = self.tokenizer.tokenize(encode_text(content), add_bos=True, special=True)
+            ids = self.tokenizer.tokenize(encode_text(content), add_bos=True)
             span = self._span(ids, last_question(content) if wording.question is None else wording.question)
         if wording.answer_prefix:
             ids += self.tokenizer.tokenize(encode_text(wording.answer_prefix), add_bos=False, special=True)

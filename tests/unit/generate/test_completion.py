@@ -10,12 +10,13 @@ import pytest
 from fakes import EOG, ByteTokenizer, ScriptedSession
 
 from lazygguf.errors import Cancelled, ContextFullError
-from lazygguf.generate.loop import Piece, Request, generate, token_logprob
+from lazygguf.generate.loop import Alternative, Piece, Request, TokenLogprob, generate, token_logprob
 from lazygguf.generate.openai import (
     Envelope,
     chat_chunks,
     chat_result,
     text_chunks,
+    text_logprobs,
     text_result,
 )
 from lazygguf.generate.options import CompletionOptions
@@ -231,9 +232,9 @@ def test_log_probabilities_are_those_of_the_softmax() -> None:
     logits = np.array([0.0, 1.0, 2.0, *[-50.0] * (EOG - 2)], np.float32)
     found = token_logprob(ByteTokenizer(), logits, 1, 2)  # type: ignore[arg-type]
     total = np.log(np.exp([0.0, 1.0, 2.0]).sum())
-    assert found.logprob == pytest.approx(1 - total)
-    assert [data for data, _ in found.top] == [b"\x02", b"\x01"]
-    assert [logprob for _, logprob in found.top] == pytest.approx([2 - total, 1 - total])
+    assert found.chosen.logprob == pytest.approx(1 - total)
+    assert [top.data for top in found.top] == [b"\x02", b"\x01"]
+    assert [top.logprob for top in found.top] == pytest.approx([2 - total, 1 - total])
 
 
 # ---- shapes
@@ -315,6 +316,44 @@ def test_streamed_log_probabilities_are_the_unstreamed_ones() -> None:
         assert [value for chunk in chunks if chunk for value in chunk[key]] == whole[key]
 
 
+@pytest.mark.parametrize("stop", [["STOP"], ["two"], ["zz"], []])
+def test_offsets_of_log_probabilities_are_those_of_the_text_and_nothing_behind_a_stop_is_listed(
+    stop: list[str],
+) -> None:
+    def pieces() -> Any:
+        return pieces_of("ab STO \u4e16 two three".encode(), n_logprobs=1, stops=stop)
+
+    choice = text_result(envelope(offset=10), pieces())["choices"][0]
+    text, found = choice["text"], choice["logprobs"]
+    assert found is not None
+    assert len(found["tokens"]) == len(text.encode())  # a token is a byte: all of the text's, and no other
+    for token, offset in zip(found["tokens"], found["text_offset"]):
+        assert token.startswith("bytes:") or text[offset - 10] == token
+    assert [o for t, o in zip(found["tokens"], found["text_offset"]) if t.startswith("bytes:")] == [17] * 3
+    chunks: list[Any] = [chunk["choices"][0] for chunk in text_chunks(envelope(offset=10), pieces())]
+    for key in found:
+        assert [value for c in chunks if c["logprobs"] for value in c["logprobs"][key]] == found[key]  # type: ignore[literal-required]
+    chat = chat_result(envelope(), pieces())["choices"][0]["logprobs"]
+    assert chat is not None and bytes(byte for entry in chat["content"] for byte in entry["bytes"]) == text.encode()
+
+
+def test_all_alternatives_are_given_and_parts_of_characters_have_different_names() -> None:
+    pieces = pieces_of("\u4e16".encode(), n_logprobs=200)
+    found = text_result(envelope(), pieces)["choices"][0]["logprobs"]
+    assert found is not None
+    assert [len(top) for top in found["top_logprobs"]] == [200] * 3
+    assert found["tokens"] == ["bytes:\\xe4", "bytes:\\xb8", "bytes:\\x96"]
+    assert all(top[token] == max(top.values()) for token, top in zip(found["tokens"], found["top_logprobs"]))
+
+
+def test_tokens_of_one_text_have_different_names() -> None:
+    alternatives = [Alternative(7, b"a", -0.5), Alternative(8, b"a", -1.0), Alternative(9, b"b", -2.0)]
+    found = [TokenLogprob(alternatives[1], alternatives)]
+    result = text_logprobs([Piece(8, "a", found, "stop")], 0)
+    assert result is not None
+    assert result["top_logprobs"] == [{"token_id:7": -0.5, "a": -1.0, "b": -2.0}]
+
+
 def test_closing_a_stream_ends_its_generation() -> None:
     pieces = pieces_of(b"hello")
     with contextlib.closing(text_chunks(envelope(), pieces)) as chunks:
@@ -339,15 +378,15 @@ def test_no_limit_can_be_said_in_three_ways() -> None:
     ("options", "message"),
     [
         ({"suffix": "x"}, "suffix is not supported: lazygguf does not fill in the middle"),
-        ({"tools": []}, "tools is not supported"),
-        ({"functions": []}, "functions is not supported"),
+        ({"tools": [{}]}, "tools is not supported"),
+        ({"functions": [{}]}, "functions is not supported"),
         ({"tfs_z": 0.5}, "tfs_z is 0.5, expected 1.0"),
         ({"temprature": 1}, "'temprature', did you mean 'temperature'"),
         ({"max_tokens": 1.5}, "max_tokens is 1.5"),
         ({"max_tokens": True}, "max_tokens is True"),
         ({"logprobs": -1}, "logprobs is -1"),
         ({"logprobs": 1, "echo": True}, "a lazy read computes no logits of prompt tokens"),
-        ({"stop": ""}, "stop string has 0 characters"),
+        ({"stop": "x" * 5000}, "stop string has 5000 characters"),
         ({"grammar": 'root ::= "a"', "response_format": {"type": "json_object"}}, "both given"),
         ({"top_p": 2}, "top_p is 2"),
     ],
@@ -364,7 +403,7 @@ def test_a_wrong_text_option_is_refused(options: dict[str, Any], message: str) -
         ({"echo": True}, "unknown completion option 'echo'"),
         ({"top_logprobs": 3}, "top_logprobs needs logprobs=True"),
         ({"logprobs": True, "top_logprobs": -1}, "top_logprobs is -1"),
-        ({"tool_choice": "auto"}, "tool_choice is not supported"),
+        ({"tool_choice": "required"}, "tool_choice is not supported"),
     ],
 )
 def test_a_wrong_chat_option_is_refused(options: dict[str, Any], message: str) -> None:
@@ -373,6 +412,35 @@ def test_a_wrong_chat_option_is_refused(options: dict[str, Any], message: str) -
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"stop": 5}, "stop is 5, expected text or a list of texts"),
+        ({"stopping_criteria": 5}, "stopping_criteria is 5, expected a function of ids and logits"),
+        ({"logits_processor": [5]}, "logits_processor holds 5, expected functions"),
+        ({"logit_bias": [1]}, "logit_bias is [1], expected a dictionary of token ids and numbers"),
+        ({"parse_special": 1}, "parse_special is 1, expected True or False"),
+    ],
+)
+def test_an_option_of_a_wrong_type_is_refused_by_name_and_value(options: dict[str, Any], message: str) -> None:
+    for make in (CompletionOptions.of_text, CompletionOptions.of_chat):
+        with pytest.raises(TypeError) as caught:
+            make(options)
+        assert message in str(caught.value)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    given = {"max_tokens": np.int64(5), "logprobs": np.int32(2), "top_k": np.uint8(3), "temperature": np.float32(0.5)}
+    options = CompletionOptions.of_text({**given, "seed": np.uint32(7)})
+    found = (options.max_tokens, options.n_logprobs, options.sampling.top_k, options.sampling.temperature)
+    assert (*found, options.sampling.seed) == (5, 2, 3, 0.5, 7)
+    assert {type(value) for value in (*found, options.sampling.seed)} == {int, float}
+    for wrong in (np.bool_(True), np.float64(2), "2"):
+        with pytest.raises(ValueError, match="max_tokens is"):
+            CompletionOptions.of_text({"max_tokens": wrong})
+
+
 def test_options_that_say_nothing_are_accepted() -> None:
+    CompletionOptions.of_chat({"tools": [], "tool_choice": "none", "functions": [], "stop": [""]})
     CompletionOptions.of_chat({"tools": None, "functions": None, "stop": None, "seed": None, "logit_bias": None})
     CompletionOptions.of_text({"suffix": None, "tfs_z": 1.0, "grammar": None, "logits_processor": None})

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
+import llama_cpp
+import numpy as np
 import pytest
 from answers import TEXT, greedy
 
 from lazygguf import ContextFullError, LazyModel
-from lazygguf.errors import LazyError
+from lazygguf._ffi import list_devices
+from lazygguf.errors import LazyError, ModelFileError
 
 
 @pytest.mark.parametrize("prompt", ["a\0b", "\ud800", "\ud83d\ude00", "x" * 300, "<|im_end|>", "\ufffd"])
@@ -88,7 +92,11 @@ def test_a_generation_that_fills_the_context_ends_with_length(path: str) -> None
         ({"second_look": 2}, "second_look is 2, expected a share in [0, 1]"),
         ({"headings": "("}, "headings is '(', expected a regular expression"),
         ({"logits_all": True}, "logits_all is True, expected False"),
-        ({"flash_attn": False}, "flash_attn is False, expected True"),
+        ({"flash_attn": 3}, "flash_attn is 3, expected False or True"),
+        ({"chat_format": "alpaca"}, "chat_format is 'alpaca', expected None or 'chatml'"),
+        ({"chat_format": "chatml", "chat_template": "x"}, "chat_template is given too"),
+        ({"type_v": 2}, "type_v is 2, expected one of f16, f32, q8_0"),
+        ({"rope_freq_base": 10000.0}, "rope_freq_base is 10000.0, expected 0.0"),
         ({"chat_template": "{% for"}, "chat template"),
     ],
 )
@@ -102,6 +110,65 @@ def test_arguments_of_llama_cpp_that_say_what_is_done_anyway_are_accepted(path: 
     theirs: Any = {"flash_attn": True, "logits_all": False, "chat_format": None}
     with LazyModel(path, n_threads=1, n_batch=256, **theirs) as model:
         assert greedy(model)
+
+
+def test_every_default_of_llama_cpp_may_be_spelled_out(path: str) -> None:
+    parameters = inspect.signature(llama_cpp.Llama.__init__).parameters.values()
+    defaults = {p.name: p.default for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    assert len(defaults) > 40
+    with LazyModel(path, **{**defaults, "n_ctx": 64, "n_threads": 1, "verbose": False}) as model:
+        assert model.n_ctx() == 64
+
+
+def test_numbers_of_numpy_and_ggmls_cache_types_are_taken(path: str) -> None:
+    given: Any = {"n_ctx": np.int64(64), "seed": np.uint32(3), "second_look": np.float32(0), "n_gpu_layers": np.int8(0)}
+    with LazyModel(path, n_threads=np.int32(1), type_k=1, type_v=np.int64(0), **given) as model:
+        assert (model._options.type_k, model._options.type_v) == ("f16", "f32")
+        model.eval(np.array([5, 6, 7]), query_span=(np.int64(0), np.int64(2)))
+
+
+@pytest.mark.parametrize("span", [(5, 0), (1, 1), (0, 4), (-1, 1), 5, ("a", 1), (0, 1, 2)])
+def test_a_span_that_is_none_is_refused(model: LazyModel, span: Any) -> None:
+    with pytest.raises(ValueError) as caught:
+        model.eval([5, 6, 7], query_span=span)
+    assert f"query_span is {span!r}, expected two positions" in str(caught.value)
+    assert model.n_tokens == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda model: model.eval(None), "tokens is None, expected a list of token ids"),
+        (lambda model: model.detokenize(5), "tokens is 5, expected a list of token ids"),
+        (lambda model: model.create_completion(None), "prompt is None, expected text or token ids"),
+        (lambda model: model.eval([5], scores="x"), "scores is 'x', expected a number for every token"),
+        (lambda model: model.create_chat_completion(None), "messages is None, expected a list"),
+        (lambda model: model.create_chat_completion({"role": "user"}), "messages is {'role': 'user'}, expected a list"),
+        (lambda model: model.create_chat_completion([{"role": "user", "content": 5}]), "message content is 5"),
+        (lambda model: LazyModel(b"/x.gguf"), "model_path is b'/x.gguf', expected text"),
+        (lambda model: LazyModel(model.model_path, headings=3), "headings is 3, expected a regular expression"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_named_with_its_argument(model: LazyModel, call: Any, message: str) -> None:
+    with pytest.raises(TypeError) as caught:
+        call(model)
+    assert message in str(caught.value)
+
+
+def test_a_files_name_cannot_write_lines_or_escapes_into_a_message(tmp_path: Path) -> None:
+    path = tmp_path / "a\n\x1b[31m\u2028b.gguf"
+    path.write_bytes(b"no model, but long enough for a header")
+    with pytest.raises(LazyError) as caught:
+        LazyModel(path)
+    assert not any(ord(char) < 32 or char == "\u2028" for char in str(caught.value))
+    assert str(ModelFileError(f"{path}: x")).endswith(r"a\n\x1b[31m\u2028b.gguf: x")
+
+
+@pytest.mark.skipif(any(d.type in ("GPU", "IGPU") for d in list_devices()), reason="this machine has a GPU")
+def test_all_layers_on_no_gpu_are_on_the_cpu_with_a_warning(path: str, caplog: pytest.LogCaptureFixture) -> None:
+    with LazyModel(path, n_gpu_layers=-1, n_ctx=256, n_threads=1) as model:
+        assert greedy(model)
+    assert "n_gpu_layers is -1, but there is no GPU here" in caplog.text
 
 
 def test_a_missing_file_a_folder_and_a_file_that_is_no_model(tmp_path: Path) -> None:

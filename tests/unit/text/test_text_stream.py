@@ -55,8 +55,23 @@ def test_nothing_comes_after_a_stop() -> None:
 def test_stop_strings_are_checked() -> None:
     assert check_stops(None) == []
     assert check_stops("x") == ["x"]
-    for bad in ("", [""], ["x"] * 1000, ["x" * 5000]):
+    assert check_stops(["", "x"]) == ["x"] and check_stops("") == []  # llama_cpp takes them too
+    for bad in (["x"] * 1000, ["x" * 5000]):
         with pytest.raises(ValueError, match="stop"):
             check_stops(bad)
-    with pytest.raises(TypeError, match="stop holds int"):
+    with pytest.raises(TypeError, match="stop holds 3, expected text"):
         check_stops([3])  # type: ignore[list-item]
+    for wrong in (3, b"x"):
+        with pytest.raises(TypeError, match=r"stop is .*, expected text or a list of texts"):
+            check_stops(wrong)  # type: ignore[arg-type]
+
+
+def test_the_place_of_bytes_is_that_of_the_character_they_are_in() -> None:
+    text = TextStream(["STOP"])
+    found = []
+    for data in (b"ab", b" S", b"TO", b"", b"\xf0\x9f", b"\x98", b"\x80", b"x\xe4", b"y"):
+        found.append(text.offset_of(data))
+        text.feed(data)
+    assert found == [0, 2, 4, 6, 6, 6, 6, 7, 9]  # the byte before y becomes a replacement character
+    text.finish()
+    assert text.n_certain == len("ab STO\U0001f600x\ufffdy")
