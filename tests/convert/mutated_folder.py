@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable
 
 from convert.test_vocab import spm_as_json
 from convert.tiny_checkpoints import Spec, added_token, spm_model, write_hf, write_json
 
-SMALL = {"n_vocab": 405, "n_embd": 32, "n_layer": 1, "n_head": 2, "n_head_kv": 1, "n_ff": 32}
+SMALL = Spec(n_vocab=405, n_embd=32, n_layer=1, n_head=2, n_head_kv=1, n_ff=32)
 VALUES: list[Any] = [
     None, True, False, 0, -1, 1, 2**31, 2**63, 10**400, 0.5, 1e308, -1e-320, float("nan"), float("inf"), "",
     "x", "\ud800",
@@ -26,12 +27,12 @@ VALUES: list[Any] = [
 
 def write_folders(parent: Path) -> list[Path]:
     """The whole folders that the faults are put into."""
-    spm = write_hf(parent / "spm", Spec(**SMALL), tokenizer="")
+    spm = write_hf(parent / "spm", SMALL, tokenizer="")
     (spm / "tokenizer.model").write_bytes(spm_model(400))
     write_json(spm / "added_tokens.json", {"<|im_end|>": 401})
     decoder = {str(i): {"content": text, "special": True} for i, text in enumerate(["<unk>", "<s>", "</s>"])}
     write_json(spm / "tokenizer_config.json", {"add_bos_token": True, "added_tokens_decoder": decoder})
-    fast = write_hf(parent / "fast", Spec(**SMALL), tokenizer="", n_shards=2)
+    fast = write_hf(parent / "fast", SMALL, tokenizer="", n_shards=2)
     tokenizer = spm_as_json(400)
     tokenizer["added_tokens"].append(added_token(401, "<|im_end|>"))
     write_json(fast / "tokenizer.json", tokenizer)
@@ -44,7 +45,7 @@ def write_folders(parent: Path) -> list[Path]:
     templates = [{"name": "default", "template": "x"}, {"name": "tools", "template": "y"}]
     write_json(fast / "tokenizer_config.json", {**names, "chat_template": templates})
     write_json(fast / "generation_config.json", {"eos_token_id": [2, 401], "temperature": 0.6, "top_k": 20})
-    bpe = write_hf(parent / "bpe", Spec(arch="qwen2", **SMALL), tokenizer="qwen2", form="bin")
+    bpe = write_hf(parent / "bpe", replace(SMALL, arch="qwen2"), tokenizer="qwen2", form="bin")
     (bpe / "chat_template.jinja").write_text("{{ messages }}")
     (bpe / "README.md").write_text("---\nlicense: mit\nlanguage: [en]\ntags: [a, b]\n---\n# Model\n")
     write_json(bpe / "special_tokens_map.json", {"pad_token": {"content": "<|endoftext|>"}})

@@ -135,7 +135,7 @@ def test_buffers_that_rope_computes_are_left_out(tmp_path: Path, convert: Conver
             "window of 64 .*--ctx 64",
             UnsupportedModelError,
         ),
-        ({"quantization_config": {"quant_method": "gptq"}}, r"quantized \(gptq\)", UnsupportedModelError),
+        ({"quantization_config": {"quant_method": "gptq"}}, r"quantized \('gptq'\)", UnsupportedModelError),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu'", UnsupportedModelError),
         (
             {"rope_scaling": {"type": "dynamic", "factor": 2.0}},

@@ -109,8 +109,12 @@ def test_tokenizer_json_without_merges_takes_the_scores_of_tokenizer_model(
 def test_the_post_processor_alone_says_what_is_added(
     parts: Optional[tuple[str, ...]], bos: bool, eos: bool, folder: Path, convert: Convert
 ) -> None:
-    for said in ({}, {"add_bos_token": not bos, "add_eos_token": not eos}):
-        write_fast(folder, None if parts is None else template(*parts), **said)
+    for is_said in (False, True):
+        post_processor = None if parts is None else template(*parts)
+        if is_said:
+            write_fast(folder, post_processor, add_bos_token=not bos, add_eos_token=not eos)
+        else:
+            write_fast(folder, post_processor)
         kv = converted(convert, folder)
         assert (kv["add_bos_token"], kv["add_eos_token"]) == (bos, eos)
         ids = ids_of(folder, b"text")

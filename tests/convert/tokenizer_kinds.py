@@ -123,10 +123,10 @@ def other_model(name: str, **expected: Any) -> Kind:
         from tokenizers import Tokenizer, models
 
         made = {
-            "Unigram": lambda: models.Unigram([("<unk>", 0.0), ("a", -1.0)], 0, False),
-            "WordPiece": lambda: models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"),
-            "WordLevel": lambda: models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]"),
-        }[name]()
+            "Unigram": models.Unigram([("<unk>", 0.0), ("a", -1.0)], 0, False),
+            "WordPiece": models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"),
+            "WordLevel": models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]"),
+        }[name]
         (folder / "tokenizer.json").write_text(Tokenizer(made).to_str())
         return 20
 
@@ -182,11 +182,23 @@ def both(*changes: Change) -> Change:
     return change
 
 
-def merges_apart(t: dict[str, Any]) -> None:
-    """One of the two merges that make a piece comes last."""
+def two_merges(apart: bool) -> Change:
+    """A piece that two merges make, which stand together or not."""
+
+    def change(t: dict[str, Any]) -> None:
+        vocab, merges = t["model"]["vocab"], t["model"]["merges"]
+        vocab.update({piece: N_SPM + i for i, piece in enumerate(["xq", "qz", "xqz"])})
+        merges += ["x q", "q z", "xq z"]
+        merges.insert(0 if apart else len(merges), "x qz")
+
+    return change
+
+
+def spaces_last(t: dict[str, Any]) -> None:
+    """The merge of two spaces comes last, as in the tokenizer.json of Llama 1 and 2."""
     merges = t["model"]["merges"]
-    made = ["".join(merge.split(" ")) for merge in merges]
-    merges.append(merges.pop(next(i for i, piece in enumerate(made) if made.count(piece) > 1)))
+    merges.remove("\u2581 \u2581")
+    merges.append("\u2581 \u2581")
 
 
 def metaspace(scheme: str, split: bool) -> dict[str, Any]:
@@ -263,7 +275,9 @@ KINDS = [
            refused="'\\[user\\]' is normalized"),
     spaced("rstrip", added("<|end|>", rstrip=True), refused="'<\\|end\\|>' has rstrip"),
     spaced("a merge left out", lambda t: t["model"]["merges"].pop(40), refused="no merge makes"),
-    spaced("merges of one piece apart", merges_apart, refused="do not stand together"),
+    spaced("spaces merged last", spaces_last),
+    spaced("two merges of one piece", two_merges(apart=False)),
+    spaced("two merges of one piece, apart", two_merges(apart=True), refused="do not stand together"),
     trained("tokenizers' own byte fallback", refused="no merge makes"),
     *(other_model(name, refused=f"model is '{name}'") for name in ("Unigram", "WordPiece", "WordLevel")),
     sentencepiece_file("as Llama 2's"),
@@ -286,7 +300,9 @@ KINDS = [
 ]  # fmt: skip
 
 TEXTS = [
-    "", "a", "hello", "Hello, World!", "The parser prints help.", "x = 1", "12345", "3.14159e-10", "0x1F + 077",
+    *("x" + n * " " + "y" for n in range(2, 20, 3)),
+    "xqz qz xq", "", "a", "hello",
+    "Hello, World!", "The parser prints help.", "x = 1", "12345", "3.14159e-10", "0x1F + 077",
     "don't we'll they've I'm you'd he's", "DON'T WE'LL", "snake_case camelCase kebab-case", "self.args[0]",
     "def f(x):\n    return x\n", "if a:\n\tb\n\n\nelse:\n\tc", "line\r\nline\r\n", "tab\tand  two   three    spaces",
     "trailing space ", "trailing newline\n", " leading space", "  two leading", "\n", " ", "   ", "\t",

@@ -18,7 +18,16 @@ from lazygguf.errors import ModelFileError, UnsupportedModelError
 
 from .checkpoint import FileTensor, HalvesInterleaved, Source, Unreadable
 from .hf_weights import read_weights
-from .json_file import Config, optional_json, read_json
+from .json_file import (
+    ATTENTION_FACTOR_RANGE,
+    EPS_RANGE,
+    FACTOR_RANGE,
+    THETA_RANGE,
+    Config,
+    optional_json,
+    read_json,
+    shown,
+)
 from .plan import Hparams, ModelPlan, RopeScaling, Vocab, ordered_tensors
 from .vocab.bpe import read_bpe
 from .vocab.spm import read_spm
@@ -41,8 +50,6 @@ _BLOCK = {
     "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
 }  # fmt: skip
 _HEAD_DIM = {"qwen3": 128}
-# what the loader takes (native/model/hparams.cpp)
-EPS_RANGE, THETA_RANGE, FACTOR_RANGE, ATTENTION_FACTOR_RANGE = (1e-12, 1.0), (1.0, 1e12), (1e-3, 1e6), (1e-3, 1e3)
 _COMPUTED = (".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")  # buffers, not weights
 
 
@@ -74,16 +81,19 @@ def _architecture(config: Config) -> str:
     if not isinstance(name, str):
         raise ModelFileError(f"{config.path}: no architectures; {SUPPORTED} are converted")
     if name not in ARCHS:
-        raise UnsupportedModelError(f"{config.path}: the architecture is {name}; {SUPPORTED} are converted")
+        raise UnsupportedModelError(
+            f"{config.path}: the architecture is {shown(name)[1:-1]}; {SUPPORTED} are converted"
+        )
     if config.values.get("quantization_config"):
         method = config.values["quantization_config"]
         method = method.get("quant_method") if isinstance(method, dict) else method
         raise UnsupportedModelError(
-            f"{config.path}: the weights are quantized ({method}); convert the original model, then use --quantize"
+            f"{config.path}: the weights are quantized ({shown(method)}); convert the original model, "
+            "then use --quantize"
         )
     act = config.values.get("hidden_act", "silu")
     if act not in ("silu", "swish"):
-        raise UnsupportedModelError(f"{config.path}: hidden_act is {act!r}; silu is converted")
+        raise UnsupportedModelError(f"{config.path}: hidden_act is {shown(act)}; silu is converted")
     return ARCHS[name]
 
 
@@ -98,7 +108,7 @@ def _gguf_names(folder: Path, tensors: dict[str, Source], arch: str) -> dict[str
         if match and match[2] in _BLOCK and (match[3] == "weight" or "norm" not in match[2]):
             new = f"blk.{int(match[1])}.{_BLOCK[match[2]]}.{match[3]}"
         if new is None:
-            raise UnsupportedModelError(f"{folder}: the tensor {name!r} has no place in a {arch} model")
+            raise UnsupportedModelError(f"{folder}: the tensor {shown(name)} has no place in a {arch} model")
         renamed[new] = source
     return renamed
 
@@ -167,13 +177,15 @@ def _rope_values(config: Config) -> Config:
     for key in ("rope_scaling", "rope_parameters"):
         part = config.values.get(key)
         if part is not None and not isinstance(part, dict):
-            raise ModelFileError(f"{config.path}: {key} is {part!r}, expected an object")
+            raise ModelFileError(f"{config.path}: {key} is {shown(part)}, expected an object")
         values.update(part or {})
     if config.has("rope_theta"):
         values.setdefault("rope_theta", config.values["rope_theta"])
     partial = values.get("partial_rotary_factor", config.values.get("partial_rotary_factor"))
     if partial not in (None, 1, 1.0):
-        raise UnsupportedModelError(f"{config.path}: partial_rotary_factor is {partial}; whole heads are converted")
+        raise UnsupportedModelError(
+            f"{config.path}: partial_rotary_factor is {shown(partial)}; whole heads are converted"
+        )
     return Config(config.path, values)
 
 
@@ -201,7 +213,9 @@ def _rope_scaling(rope: Config, config: Config) -> Optional[RopeScaling]:
         key = "original_max_position_embeddings"
         original_ctx = original.integer(key if original.has(key) else "max_position_embeddings")
         return RopeScaling("yarn", rope.number("factor", None, *FACTOR_RANGE), original_ctx, yarn=_yarn_extras(rope))
-    raise UnsupportedModelError(f"{config.path}: the rope is scaled by {kind!r}; linear, yarn and llama3 are converted")
+    raise UnsupportedModelError(
+        f"{config.path}: the rope is scaled by {shown(kind)}; linear, yarn and llama3 are converted"
+    )
 
 
 def _yarn_extras(rope: Config) -> tuple[tuple[str, float], ...]:

@@ -13,7 +13,7 @@ from typing import Callable
 from lazygguf.errors import ModelFileError
 
 from .checkpoint import Source
-from .json_file import read_json
+from .json_file import read_json, shown
 from .tensors.pickle_tensors import open_torch
 from .tensors.safetensors_file import open_safetensors
 
@@ -67,7 +67,9 @@ def _weight_map(path: Path) -> dict[str, str]:
         raise ModelFileError(f"{path}: no weight_map in the index")
     for name, part in table.items():
         if not isinstance(part, str) or Path(part).name != part or part in ("", ".", ".."):
-            raise ModelFileError(f"{path}: the index puts {name!r} into {part!r}, which is no file of this folder")
+            raise ModelFileError(
+                f"{path}: the index puts {shown(name)} into {shown(part)}, which is no file of this folder"
+            )
     return table
 
 
@@ -81,9 +83,8 @@ def _check_present(folder: Path, parts: list[str]) -> None:
             wanted |= {f"{stem}-{i:0{width}d}-of-{match[3]}{suffix}" for i in range(1, n_parts + 1)}
     missing = sorted(part for part in wanted if not (folder / part).is_file())
     if missing:
-        raise ModelFileError(
-            f"{folder}: {len(missing)} of {len(wanted)} weight files missing: {', '.join(missing[:8])}"
-        )
+        names = ", ".join(shown(name)[1:-1] for name in missing[:8])  # they come from a file
+        raise ModelFileError(f"{folder}: {len(missing)} of {len(wanted)} weight files missing: {names}")
 
 
 def _read_parts(
@@ -94,7 +95,7 @@ def _read_parts(
     for part in parts:
         for name, source in read(folder / part).items():
             if name in homes:
-                raise ModelFileError(f"{folder}: the tensor {name!r} is in {homes[name]} and in {part}")
+                raise ModelFileError(f"{folder}: the tensor {shown(name)} is in {homes[name]} and in {part}")
             tensors[name], homes[name] = source, part
     return tensors, homes
 
@@ -104,12 +105,12 @@ def _check_index(path: Path, weight_map: dict[str, str], homes: dict[str, str]) 
     missing = sorted(name for name in weight_map if name not in homes)
     if missing:
         raise ModelFileError(
-            f"{path}: {len(missing)} tensors of the index are in no file, such as {missing[0]!r} "
+            f"{path}: {len(missing)} tensors of the index are in no file, such as {shown(missing[0])} "
             f"(expected in {weight_map[missing[0]]}); the download is not whole"
         )
     extra = sorted(name for name in homes if name not in weight_map)
     if extra:
-        raise ModelFileError(f"{path}: {homes[extra[0]]} holds {extra[0]!r}, which the index does not name")
+        raise ModelFileError(f"{path}: {homes[extra[0]]} holds {shown(extra[0])}, which the index does not name")
     moved = sorted(name for name, part in weight_map.items() if homes[name] != part)
     if moved:
         raise ModelFileError(f"{path}: {moved[0]!r} is in {homes[moved[0]]}, the index says {weight_map[moved[0]]}")

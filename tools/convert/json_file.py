@@ -10,6 +10,8 @@ from typing import Any, Optional
 
 from lazygguf.errors import ModelFileError
 
+# what the loader takes (native/model/hparams.cpp)
+EPS_RANGE, THETA_RANGE, FACTOR_RANGE, ATTENTION_FACTOR_RANGE = (1e-12, 1.0), (1.0, 1e12), (1e-3, 1e6), (1e-3, 1e3)
 MAX_JSON = 512 * 1024 * 1024  # bytes; the largest real one, a tokenizer.json, has about 20 MB
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")  # an escape that may be half of a pair
@@ -56,6 +58,12 @@ def optional_json(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}
 
 
+def shown(value: Any) -> str:
+    """A value of a file for a message: in one line, and not all of it where it is long."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:80] + "..."
+
+
 class Config:
     """Typed access to the values of one JSON object."""
 
@@ -100,7 +108,4 @@ class Config:
         return value
 
     def _shown(self, key: str) -> str:
-        if key not in self.values:
-            return "missing"
-        text = repr(self.values[key])
-        return text if len(text) <= 80 else text[:80] + "..."
+        return shown(self.values[key]) if key in self.values else "missing"

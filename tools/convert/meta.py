@@ -13,7 +13,7 @@ from typing import Optional
 from lazygguf.errors import ModelFileError, UnsupportedModelError
 
 from .checkpoint import Concatenated, Source
-from .json_file import Config, read_json
+from .json_file import EPS_RANGE, FACTOR_RANGE, THETA_RANGE, Config, read_json
 from .plan import Hparams, ModelPlan, RopeScaling, Vocab, ordered_tensors
 from .tensors.pickle_tensors import open_torch
 from .vocab.spm import load_processor, read_spm
@@ -184,8 +184,8 @@ def _hparams(
         n_head=n_heads,
         n_head_kv=params.integer("n_kv_heads", n_heads),
         n_embd_head=dim // n_heads,
-        rms_eps=params.number("norm_eps"),
-        rope_theta=params.number("rope_theta", 10000.0),
+        rms_eps=params.number("norm_eps", None, *EPS_RANGE),
+        rope_theta=params.number("rope_theta", 10000.0, *THETA_RANGE),
         rope_scaling=_rope_scaling(params, dim, rope_scale, notes),
     )
 
@@ -217,7 +217,7 @@ def _rope_scaling(params: Config, dim: int, rope_scale: Optional[float], notes: 
         return None
     factor = rope_scale
     if factor is None and params.has("rope_scaling_factor"):
-        factor = params.number("rope_scaling_factor")
+        factor = params.number("rope_scaling_factor", None, *FACTOR_RANGE)
     if factor is None:
         factor = 32.0 if dim in _SMALL_LLAMA32 else 8.0
         model = "Llama 3.2 1B and 3B" if dim in _SMALL_LLAMA32 else "Llama 3.1"

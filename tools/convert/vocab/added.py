@@ -12,7 +12,7 @@ from typing import Any
 
 from lazygguf.errors import ModelFileError, UnsupportedModelError
 
-from ..json_file import optional_json
+from ..json_file import optional_json, shown
 
 # what a flag does to the text beside the token; llama.cpp has no key for any of them
 _FLAGS = {
@@ -38,10 +38,10 @@ def added_of_tokenizer(path: Path, tokenizer: Mapping[str, Any]) -> list[AddedTo
     found = []
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
-            raise ModelFileError(f"{path}: added_tokens holds {entry!r}")
+            raise ModelFileError(f"{path}: added_tokens holds {shown(entry)}")
         i, text = entry.get("id"), entry["content"]
         if not isinstance(i, int) or isinstance(i, bool) or i < 0:
-            raise ModelFileError(f"{path}: the added token {text!r} has the id {i!r}")
+            raise ModelFileError(f"{path}: the added token {shown(text)} has the id {shown(i)}")
         found.append(_token(path, i, entry))
     return found
 
@@ -57,7 +57,7 @@ def added_of_folder(folder: Path) -> Iterator[AddedToken]:
         raise ModelFileError(f"{path}: added_tokens_decoder is a {type(decoder).__name__}, expected an object")
     for i, entry in decoder.items():
         if not isinstance(entry, dict) or not isinstance(entry.get("content"), str):
-            raise ModelFileError(f"{path}: the added token {i} is {entry!r}")
+            raise ModelFileError(f"{path}: the added token {shown(i)} is {shown(entry)}")
         yield _token(path, _token_id(path, i), entry)
 
 
@@ -68,7 +68,7 @@ def _token(path: Path, i: int, entry: Mapping[str, Any]) -> AddedToken:
     for flag, effect in _FLAGS.items():
         if entry.get(flag):
             raise UnsupportedModelError(
-                f"{path}: the added token {text!r} has {flag}: it {effect}, which a GGUF file cannot say"
+                f"{path}: the added token {shown(text)} has {flag}: it {effect}, which a GGUF file cannot say"
             )
     return AddedToken(i, text, bool(entry.get("special")), bool(entry.get("normalized")))
 
@@ -76,10 +76,10 @@ def _token(path: Path, i: int, entry: Mapping[str, Any]) -> AddedToken:
 def _token_id(path: Path, value: Any) -> int:
     text = str(value)
     if not text.isdecimal() or isinstance(value, bool) or len(text) > 9:
-        raise ModelFileError(f"{path}: an added token has the id {value!r}")
+        raise ModelFileError(f"{path}: an added token has the id {shown(value)}")
     return int(text)
 
 
 def left_out(token: AddedToken, n_vocab: int) -> str:
     """The note about a token that has no row in the embedding."""
-    return f"the added token {token.text!r} has the id {token.id}, the embedding has {n_vocab} rows: left out"
+    return f"the added token {shown(token.text)} has the id {token.id}, the embedding has {n_vocab} rows: left out"

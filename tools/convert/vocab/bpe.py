@@ -15,6 +15,7 @@ from gguf import TokenType
 
 from lazygguf.errors import ModelFileError, UnsupportedModelError
 
+from ..json_file import shown
 from ..plan import Original, Vocab
 from .added import AddedToken, added_of_folder, added_of_tokenizer, left_out
 from .chat_template import read_chat_template
@@ -46,7 +47,9 @@ def read_bpe(path: Path, tokenizer: dict[str, Any], n_vocab: int, pre: Optional[
     model = tokenizer.get("model")
     if not isinstance(model, dict) or model.get("type") != "BPE":
         kind = model.get("type") if isinstance(model, dict) else model
-        raise UnsupportedModelError(f"{path}: the tokenizer's model is {kind!r}; BPE and SentencePiece are converted")
+        raise UnsupportedModelError(
+            f"{path}: the tokenizer's model is {shown(kind)}; BPE and SentencePiece are converted"
+        )
     refuse_model_settings(path, model)
     texts = _base_tokens(path, vocab_table(path, model.get("vocab")), n_vocab)
     types: list[int] = [TokenType.NORMAL if i in texts else TokenType.UNUSED for i in range(n_vocab)]
@@ -96,7 +99,7 @@ def _put_added(
         if token.text not in taken and token.id < len(types) and token.id not in texts:
             put(token)
         elif token.text not in taken:
-            notes.append(f"the added token {token.text!r} ({token.id}) is not in {path.name}: left out")
+            notes.append(f"the added token {shown(token.text)} ({token.id}) is not in {path.name}: left out")
 
 
 def _merges(path: Path, pairs: list[tuple[str, str]], tokens: set[bytes]) -> list[str]:
@@ -105,7 +108,7 @@ def _merges(path: Path, pairs: list[tuple[str, str]], tokens: set[bytes]) -> lis
     for rank, (left, right) in enumerate(pairs):
         if (left + right).encode() not in tokens or " " in left + right:
             raise ModelFileError(
-                f"{path}: merge {rank} is {f'{left} {right}'!r}, which makes no token of the vocabulary"
+                f"{path}: merge {rank} is {shown(f'{left} {right}')}, which makes no token of the vocabulary"
             )
     return [f"{left} {right}" for left, right in pairs]
 
@@ -114,8 +117,8 @@ def _pre(path: Path, tokenizer: dict[str, Any], pre: Optional[str], notes: list[
     """The splitter's name, given or found; what it does not do is refused in both cases."""
     for step in note_nfc(flat_steps(path, tokenizer, "normalizer"), notes):
         raise UnsupportedModelError(
-            f"{path}: the normalizer has a step {step['type']!r}, which changes text before it is split; a GGUF file "
-            "cannot say that"
+            f"{path}: the normalizer has a step {shown(step['type'])}, which changes text before it is split; a "
+            "GGUF file cannot say that"
         )
     name = pre or find_pre(path, tokenizer)
     if tokenizer["model"].get("ignore_merges") and name not in WHOLE_WORDS:

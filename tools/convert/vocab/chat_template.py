@@ -11,7 +11,7 @@ from typing import Any
 
 from lazygguf.errors import ModelFileError
 
-from ..json_file import optional_json, read_text
+from ..json_file import optional_json, read_text, shown
 
 Templates = list[dict[str, str]]  # "name" and "template" of each, as the gguf package takes them
 
@@ -45,11 +45,11 @@ def _of_json(path: Path, said: Any) -> Any:
     if isinstance(said, dict):
         said = [{"name": name, "template": template} for name, template in said.items()]
     if not isinstance(said, list):
-        raise ModelFileError(f"{path}: chat_template is {said!r}, expected a text or named templates")
+        raise ModelFileError(f"{path}: chat_template is {shown(said)}, expected a text or named templates")
     for entry in said:
         texts = [entry.get(key) for key in ("name", "template")] if isinstance(entry, dict) else []
         if not texts or not all(isinstance(text, str) for text in texts):
-            raise ModelFileError(f"{path}: chat_template holds {_short(entry)}, expected a name and a template")
+            raise ModelFileError(f"{path}: chat_template holds {shown(entry)}, expected a name and a template")
     return _checked(path, [{"name": entry["name"], "template": entry["template"]} for entry in said])
 
 
@@ -61,14 +61,9 @@ def _checked(path: Path, templates: Templates) -> Any:
     for entry in templates:
         key = "".join(c if c in string.ascii_letters + string.digits else "_" for c in entry["name"])
         if not key or key in seen:
-            other = f" and {seen[key]!r}" if key in seen else ""
+            other = f" and {shown(seen[key])}" if key in seen else ""
             raise ModelFileError(
-                f"{path}: the chat template's name {entry['name']!r}{other} cannot be a key of a GGUF file"
+                f"{path}: the chat template's name {shown(entry['name'])}{other} cannot be a key of a GGUF file"
             )
         seen[key] = entry["name"]
     return templates or None
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else text[:80] + "..."

@@ -16,7 +16,7 @@ from gguf import TokenType
 
 from lazygguf.errors import ModelFileError, UnsupportedModelError
 
-from ..json_file import optional_json
+from ..json_file import optional_json, shown
 
 KINDS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
@@ -59,15 +59,17 @@ def read_specials(
     for kind, text in (("bos", around.before), ("eos", around.behind)):
         if text is None:
             continue
-        i = positions.get(text.encode())
-        if i is None:
-            raise ModelFileError(f"{folder / 'tokenizer.json'}: the post-processor adds {text!r}, which is no token")
-        if kind == "eos" and ids.get("eos", i) != i:
-            raise UnsupportedModelError(
-                f"{folder / 'tokenizer.json'}: the post-processor ends a text with {text!r}, EOS is another token; a "
-                "GGUF file can only say that EOS is added"
+        at = positions.get(text.encode())
+        if at is None:
+            raise ModelFileError(
+                f"{folder / 'tokenizer.json'}: the post-processor adds {shown(text)}, which is no token"
             )
-        ids[kind] = i
+        if kind == "eos" and ids.get("eos", at) != at:
+            raise UnsupportedModelError(
+                f"{folder / 'tokenizer.json'}: the post-processor ends a text with {shown(text)}, EOS is another "
+                "token; a GGUF file can only say that EOS is added"
+            )
+        ids[kind] = at
     return Specials(ids, {"bos": around.before is not None, "eos": around.behind is not None})
 
 
@@ -87,7 +89,7 @@ def _named_ids(
             ids[kind] = positions[text.encode()]
         elif kind in ("bos", "eos"):
             notes.append(
-                f"the tokenizer names {text!r} as its {kind.upper()} token, which the vocabulary does not have"
+                f"the tokenizer names {shown(text)} as its {kind.upper()} token, which the vocabulary does not have"
             )
     return ids
 
@@ -129,8 +131,8 @@ def _add_other_ends(ids: dict[str, int], ends: list[int], tokens: Sequence[bytes
         if free is not None:
             ids[free] = i
         else:
-            shown = tokens[i].decode("utf-8", "replace")
-            notes.append(f"the token {i} ({shown!r}) ends an answer too; llama.cpp knows it only if its text tells")
+            text = tokens[i].decode("utf-8", "replace")
+            notes.append(f"the token {i} ({shown(text)}) ends an answer too; llama.cpp knows it only if its text tells")
 
 
 def _said_flags(path: Path, config: Mapping[str, Any]) -> dict[str, bool]:
@@ -139,7 +141,7 @@ def _said_flags(path: Path, config: Mapping[str, Any]) -> dict[str, bool]:
     for kind in ("bos", "eos"):
         said = config.get(f"add_{kind}_token")
         if said is not None and not isinstance(said, bool):
-            raise ModelFileError(f"{path}: add_{kind}_token is {said!r}, expected true or false")
+            raise ModelFileError(f"{path}: add_{kind}_token is {shown(said)}, expected true or false")
         if said is not None:
             flags[kind] = said
     return flags
@@ -149,7 +151,7 @@ def _check_flags(config: Mapping[str, Any], around: _Around, notes: list[str]) -
     for kind, text in (("bos", around.before), ("eos", around.behind)):
         said = config.get(f"add_{kind}_token")
         if isinstance(said, bool) and said != (text is not None):
-            adds = "none" if text is None else repr(text)
+            adds = "none" if text is None else shown(text)
             notes.append(
                 f"tokenizer_config.json: add_{kind}_token is {str(said).lower()}, the post-processor of tokenizer.json "
                 f"adds {adds}: the latter counts"
@@ -166,7 +168,7 @@ def _around(path: Path, processor: Any) -> _Around:
                 raise UnsupportedModelError(f"{path}: the post-processor adds tokens in two steps; one is converted")
             around = _template(path, step)
         elif kind != "ByteLevel":  # which moves offsets only
-            raise UnsupportedModelError(f"{path}: the post-processor has a step {kind!r}; a template is converted")
+            raise UnsupportedModelError(f"{path}: the post-processor has a step {shown(kind)}; a template is converted")
     return around
 
 
@@ -174,10 +176,10 @@ def _steps(path: Path, processor: Any) -> list[dict[str, Any]]:
     if processor is None:
         return []
     if not isinstance(processor, dict):
-        raise ModelFileError(f"{path}: post_processor is {processor!r}, expected an object")
+        raise ModelFileError(f"{path}: post_processor is {shown(processor)}, expected an object")
     steps = processor.get("processors") if processor.get("type") == "Sequence" else [processor]
     if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
-        raise ModelFileError(f"{path}: the steps of post_processor are {steps!r}, expected a list of objects")
+        raise ModelFileError(f"{path}: the steps of post_processor are {shown(steps)}, expected a list of objects")
     return steps
 
 
@@ -185,7 +187,7 @@ def _template(path: Path, step: Mapping[str, Any]) -> _Around:
     """The single template: at most one token on each side of the text."""
     parts = step.get("single")
     if not isinstance(parts, list):
-        raise ModelFileError(f"{path}: the post-processor's template is {parts!r}, expected a list")
+        raise ModelFileError(f"{path}: the post-processor's template is {shown(parts)}, expected a list")
     before: list[str] = []
     behind: list[str] = []
     side = before
@@ -196,14 +198,18 @@ def _template(path: Path, step: Mapping[str, Any]) -> _Around:
         token = part.get("SpecialToken") if isinstance(part, dict) else None
         text = token.get("id") if isinstance(token, dict) else None
         if not isinstance(text, str):
-            raise ModelFileError(f"{path}: the post-processor's template holds {part!r}")
+            raise ModelFileError(f"{path}: the post-processor's template holds {shown(part)}")
         side.append(text)
     if len(before) > 1 or len(behind) > 1:
         raise UnsupportedModelError(
-            f"{path}: the post-processor puts {' '.join(before) or 'nothing'} before a text and "
-            f"{' '.join(behind) or 'nothing'} behind it; a GGUF file can say one token on each side"
+            f"{path}: the post-processor puts {_tokens(before)} before a text and "
+            f"{_tokens(behind)} behind it; a GGUF file can say one token on each side"
         )
-    return _Around(*before or [None], *behind or [None])
+    return _Around(before[0] if before else None, behind[0] if behind else None)
+
+
+def _tokens(texts: list[str]) -> str:
+    return shown(" ".join(texts)) if texts else "nothing"
 
 
 def vocab_table(path: Path, vocab: Any) -> dict[str, int]:
@@ -229,7 +235,7 @@ def refuse_duplicates(path: Path, tokens: Sequence[bytes]) -> None:
     for i, token in enumerate(tokens):
         if token in seen:
             raise ModelFileError(
-                f"{path}: the tokens {seen[token]} and {i} are both {token.decode('utf-8', 'replace')!r}"
+                f"{path}: the tokens {seen[token]} and {i} are both {shown(token.decode('utf-8', 'replace'))}"
             )
         seen[token] = i
 
@@ -256,9 +262,9 @@ def name_an_end(ids: dict[str, int], tokens: Sequence[bytes], types: Sequence[in
         found = next((i for i, kind in enumerate(types) if kind == wanted and i != ids.get("bos")), None)
         if found is not None:
             ids["eos"] = found
-            shown = tokens[found].decode("utf-8", "replace")
+            text = tokens[found].decode("utf-8", "replace")
             notes.append(
-                f"no file names an EOS token: {found} ({shown!r}) stands for it, so that no word ends an answer"
+                f"no file names an EOS token: {found} ({shown(text)}) stands for it, so that no word ends an answer"
             )
             return
     notes.append("no file names an EOS token, and the vocabulary has none: answers end at llama.cpp's own choice")

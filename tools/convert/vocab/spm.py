@@ -13,7 +13,7 @@ from gguf import TokenType
 
 from lazygguf.errors import ModelFileError, UnsupportedModelError
 
-from ..json_file import optional_json
+from ..json_file import optional_json, shown
 from ..plan import Original, Vocab
 from .added import added_of_folder, left_out
 from .chat_template import read_chat_template
@@ -110,7 +110,7 @@ def put_pieces(table: Table, path: Path, processor: Any) -> None:
         table.put(i, text, processor.GetScore(i), kind)
         if kind == TokenType.UNUSED:
             raise UnsupportedModelError(
-                f"{path}: the piece {piece!r} is unused: sentencepiece takes it apart again, llama.cpp would not"
+                f"{path}: the piece {shown(piece)} is unused: sentencepiece takes it apart again, llama.cpp would not"
             )
 
 
@@ -119,8 +119,8 @@ def _refuse_user_defined(path: Path, table: Table) -> None:
     for i, kind in enumerate(table.types):
         if kind == TokenType.USER_DEFINED:
             raise UnsupportedModelError(
-                f"{path}: the piece {table.tokens[i].decode()!r} is one of user_defined_symbols, in a model that puts "
-                "a space before a text (add_dummy_prefix); a GGUF file can say one of both"
+                f"{path}: the piece {shown(table.tokens[i].decode())} is one of user_defined_symbols, in a model that "
+                "puts a space before a text (add_dummy_prefix); a GGUF file can say one of both"
             )
 
 

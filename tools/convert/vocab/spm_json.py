@@ -14,7 +14,7 @@ from gguf import TokenType
 
 from lazygguf.errors import ModelFileError, UnsupportedModelError
 
-from ..json_file import optional_json
+from ..json_file import optional_json, shown
 from ..plan import Original, Vocab
 from .added import added_of_folder, added_of_tokenizer, left_out
 from .chat_template import read_chat_template
@@ -83,14 +83,15 @@ class _Spaces:
                 self.escapes = self.changes_added = True
             else:
                 raise UnsupportedModelError(
-                    f"{path}: the normalizer has a step {step['type']!r} ({_shown(step)}), which a GGUF file cannot say"
+                    f"{path}: the normalizer has a step {shown(step['type'])} ({_shown(step)}), which a "
+                    "GGUF file cannot say"
                 )
         steps = flat_steps(path, tokenizer, "pre_tokenizer")
         for step in steps:
             if step["type"] != "Metaspace" or len(steps) > 1:
                 raise UnsupportedModelError(
-                    f"{path}: the pre-tokenizer has the steps {', '.join(s['type'] for s in steps)}; a GGUF file of "
-                    "this kind can only say one Metaspace"
+                    f"{path}: the pre-tokenizer has the steps {', '.join(s['type'][:40] for s in steps[:9])}; a GGUF "
+                    "file of this kind can only say one Metaspace"
                 )
             self._metaspace(path, step, model, notes)
         if not self.escapes:
@@ -106,8 +107,8 @@ class _Spaces:
         across = next((piece for piece in model["vocab"] if SPACE in piece[1:] and len(piece) > 1), None)
         if step.get("split", True) and across is not None:
             raise UnsupportedModelError(
-                f"{path}: the pre-tokenizer's Metaspace splits at spaces, the piece {across!r} reaches over one; a "
-                "GGUF file cannot say that it is never made"
+                f"{path}: the pre-tokenizer's Metaspace splits at spaces, the piece {shown(across)} reaches over one; "
+                "a GGUF file cannot say that it is never made"
             )
         if scheme != "never" and not self.prepends:
             behind = " and behind a special token" if scheme == "first" else ""
@@ -154,23 +155,27 @@ def _check_merges(path: Path, ids: dict[str, int], merges: list[Pair]) -> None:
     known: dict[str, list[int]] = {}
     for rank, (left, right) in enumerate(merges):
         if left not in ids or right not in ids or left + right not in ids:
-            raise ModelFileError(f"{path}: merge {rank} is {left!r} {right!r}, which makes no token of the vocabulary")
+            raise ModelFileError(
+                f"{path}: merge {rank} is {shown(left)} {shown(right)}, which makes no token of the vocabulary"
+            )
         known.setdefault(left + right, []).append(rank)
     pairs = set(merges)
     for piece in ids:
-        if re.fullmatch(r"<.+>", piece) is not None:  # a byte or a special token: no merge is meant to make it
+        # No merge is meant to make a byte or a special token. Llama's own merges of spaces alone do not stand together,
+        # and yet llama.cpp splits alike: the trial of the vocabulary has runs of spaces.
+        if re.fullmatch(r"<.+>", piece) is not None or not piece.strip(SPACE):
             continue
         for pair in ((piece[:at], piece[at:]) for at in range(1, len(piece))):
             if pair not in pairs and pair[0] in ids and pair[1] in ids:
                 raise UnsupportedModelError(
-                    f"{path}: no merge makes {piece!r} of {pair[0]!r} and {pair[1]!r}; a GGUF file of this kind would, "
-                    "it has a score for each piece and no list of merges"
+                    f"{path}: no merge makes {shown(piece)} of {shown(pair[0])} and {shown(pair[1])}; a GGUF file of "
+                    "this kind would, it has a score for each piece and no list of merges"
                 )
         ranks = known.get(piece, [0])
         if ranks[-1] - ranks[0] != len(ranks) - 1:
             raise UnsupportedModelError(
-                f"{path}: the merges that make {piece!r} do not stand together; a GGUF file of this kind has one rank "
-                "for each piece"
+                f"{path}: the merges that make {shown(piece)} do not stand together; a GGUF file of this kind has one "
+                "rank for each piece"
             )
 
 
@@ -187,7 +192,7 @@ def _put_from_model_file(table: Table, path: Path, ids: dict[str, int], notes: l
     for text, i in ids.items():
         if table.tokens.get(i) != text.encode():
             raise ModelFileError(
-                f"{path}: token {i} is {text!r}, which {spm.name} does not have there; it has no merges"
+                f"{path}: token {i} is {shown(text)}, which {spm.name} does not have there; it has no merges"
             )
     notes.append(f"{path.name} has no merges: the scores are those of {spm.name}, which has the same pieces")
 
@@ -200,8 +205,8 @@ def _put_added(table: Table, path: Path, tokenizer: dict[str, Any], spaces: _Spa
             control = token.special or looks_special(token.text)
             if token.normalized and spaces.changes_added and not control:
                 raise UnsupportedModelError(
-                    f"{path}: the added token {token.text!r} is normalized: it is found behind a space only, which a "
-                    "GGUF file cannot say"
+                    f"{path}: the added token {shown(token.text)} is normalized: it is found behind a space only, "
+                    "which a GGUF file cannot say"
                 )
             kind = TokenType.CONTROL if control else TokenType.USER_DEFINED
             table.put(token.id, token.text, ADDED_SCORE, kind)
@@ -210,12 +215,12 @@ def _put_added(table: Table, path: Path, tokenizer: dict[str, Any], spaces: _Spa
         if token.text.encode() in taken:
             continue
         if token.id >= table.n_vocab or token.id in table.tokens:
-            notes.append(f"the added token {token.text!r} ({token.id}) is not in {path.name}: left out")
+            notes.append(f"the added token {shown(token.text)} ({token.id}) is not in {path.name}: left out")
             continue
         control = token.special or looks_special(token.text)
         table.put(token.id, token.text, ADDED_SCORE, TokenType.CONTROL if control else TokenType.USER_DEFINED)
 
 
 def _shown(step: dict[str, Any]) -> str:
-    text = ", ".join(f"{key} {value!r}" for key, value in step.items() if key != "type")
+    text = ", ".join(f"{key} {shown(value)}" for key, value in step.items() if key != "type")
     return text if len(text) <= 80 else text[:80] + "..."

@@ -12,6 +12,8 @@ from typing import Any, Optional
 
 from lazygguf.errors import ModelFileError, UnsupportedModelError
 
+from ..json_file import shown
+
 Encode = Callable[[str], list[int]]
 
 
@@ -25,12 +27,12 @@ def _flat(path: Path, part: str, step: Any, key: str, depth: int) -> list[dict[s
     if step is None:
         return []
     if not isinstance(step, dict) or not isinstance(step.get("type"), str) or depth > 8:
-        raise ModelFileError(f"{path}: {part} has the step {_short(step)}, expected an object with a type")
+        raise ModelFileError(f"{path}: {part} has the step {shown(step)}, expected an object with a type")
     if step["type"] != "Sequence":
         return [step]
     inner = step.get(key)
     if not isinstance(inner, list):
-        raise ModelFileError(f"{path}: {part} is a Sequence of {_short(inner)}, expected a list")
+        raise ModelFileError(f"{path}: {part} is a Sequence of {shown(inner)}, expected a list")
     return [found for each in inner for found in _flat(path, part, each, key, depth + 1)]
 
 
@@ -43,7 +45,7 @@ def read_merges(path: Path, model: dict[str, Any]) -> list[tuple[str, str]]:
     for rank, merge in enumerate(merges):
         parts = merge.split(" ") if isinstance(merge, str) else merge
         if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(part, str) and part for part in parts):
-            raise ModelFileError(f"{path}: merge {rank} is {_short(merge)}, expected two pieces")
+            raise ModelFileError(f"{path}: merge {rank} is {shown(merge)}, expected two pieces")
         pairs.append((parts[0], parts[1]))
     return pairs
 
@@ -52,7 +54,9 @@ def refuse_model_settings(path: Path, model: dict[str, Any]) -> None:
     """Raises UnsupportedModelError for settings of a BPE model that GGUF has no key for."""
     for key in ("continuing_subword_prefix", "end_of_word_suffix", "dropout"):
         if model.get(key):
-            raise UnsupportedModelError(f"{path}: the model has {key} {model[key]!r}, which a GGUF file cannot say")
+            raise UnsupportedModelError(
+                f"{path}: the model has {key} {shown(model[key])}, which a GGUF file cannot say"
+            )
 
 
 def note_nfc(steps: list[dict[str, Any]], notes: list[str]) -> list[dict[str, Any]]:
@@ -71,7 +75,7 @@ def load_encode(path: Path, notes: list[str]) -> Optional[Encode]:
     try:
         import tokenizers
     except ImportError:
-        notes.append("the tokenizers package is not installed: the vocabulary is not compared with the original")
+        notes.append("the vocabulary is not compared with the original: that needs tokenizers (pip install tokenizers)")
         return None
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
@@ -81,7 +85,7 @@ def load_encode(path: Path, notes: list[str]) -> Optional[Encode]:
         raise
     except BaseException as error:  # a panic of the library is no Exception
         notes.append(
-            f"tokenizers {tokenizers.__version__} does not read {path.name} ({_short(str(error))}): the vocabulary is "
+            f"tokenizers {tokenizers.__version__} does not read {path.name} ({shown(str(error))}): the vocabulary is "
             "not compared with the original"
         )
         return None
@@ -91,8 +95,3 @@ def load_encode(path: Path, notes: list[str]) -> Optional[Encode]:
         return ids
 
     return encode
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= 120 else text[:120] + "..."

@@ -31,6 +31,7 @@ TEXTS = (
     "\u6211\u60f3\u5728\u82f9\u679c\u5de5\u4f5c\u3002 \u65e5\u672c\u8a9e \ud55c\uad6d\uc5b4",
     "\U0001f680 and \U0001f44d\U0001f3fd, \u2013 \u201cquoted\u201d \u2026 \u20ac5",
     "https://example.org/a/b?c=d&e=%20f",
+    "".join(str(n) + n * " " for n in range(1, 40)),
     "aaaaaaaaaa bbbbbbbb ------- ======= ......",
     "a",
 )
