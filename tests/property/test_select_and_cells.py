@@ -7,32 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
-import numpy as np
 import pytest
 from hypothesis import given, settings
-from reference import Reference, nmse
-from session_ops import (
-    CONFIG,
-    N_CTX,
-    SURE,
-    Op,
-    assert_step_holds,
-    cached,
-    fail_eval,
-    outside_scores,
-    query_span,
-    schedules,
-    tokens,
-    uses,
-)
+from session_ops import CONFIG, Op, schedules, uses
+from session_reference import Opened, assert_same_use
 from tiny_gguf import TinyConfig
 
 from lazygguf import KeepSchedule
-from lazygguf._ffi import NativeModel, NativeSession
-
-Opened = tuple[NativeModel, dict[str, np.ndarray]]
-# F32 weights and F32 K/V: only the order of sums differs. Measured worst 1e-11.
-EXACT = 1e-9
+from lazygguf._ffi import NativeModel
 
 
 @pytest.fixture(scope="module")
@@ -41,54 +23,9 @@ def opened(tiny_model: Callable[[TinyConfig], tuple[Path, Any]]) -> Opened:
     return NativeModel(path), weights
 
 
-def is_sure(reference: Reference) -> bool:
-    """Whether two orders of summation must choose the same; a margin of 0 is a tie, which has a rule."""
-    return all(margin == 0.0 or margin > SURE for margin in reference.margins)
-
-
-def assert_same(session: NativeSession, reference: Reference, expected: np.ndarray) -> None:
-    segments = range(len(reference.segments))
-    assert [session.live(s).tolist() for s in segments] == reference.live
-    assert [session.cached(s).tolist() for s in segments] == reference.cached
-    assert session.stats().n_computed == [len(rows) for rows in reference.computed]
-    assert session.stats().n_revived == reference.n_revived
-    logits = session.logits()
-    assert logits is not None
-    assert nmse(logits, expected) <= EXACT
-
-
 @settings(max_examples=250, deadline=None, derandomize=True)
 @given(schedule=schedules(), ops=uses(), n_ubatch=st.sampled_from([1, 3, 8, 64]))
 def test_every_use_keeps_computes_and_revives_as_the_reference_does(
     opened: Opened, schedule: KeepSchedule, ops: list[Op], n_ubatch: int
 ) -> None:
-    model, weights = opened
-    session = NativeSession(model, N_CTX, n_ubatch, type_k="f32", type_v="f32", schedule=schedule)
-    reference = Reference(weights, CONFIG, schedule)
-    for seed, (name, *args) in enumerate(ops):
-        if name == "reset":
-            session.reset()
-            reference.reset()
-        elif name == "trim":
-            n = int(args[0] * session.n_tokens)
-            if n < session.n_tokens:  # the reference forgets its step, the session keeps it
-                session.trim(n)
-                reference.trim(n)
-                assert cached(session) == [set(rows) for rows in reference.cached]
-        else:
-            ids, before, n_past = tokens(args[0], seed), cached(session), session.n_tokens
-            if n_past + len(ids) > N_CTX:
-                continue
-            if name == "fail" and fail_eval(session, ids, args[1]):
-                assert cached(session) == before and session.n_tokens == n_past
-                continue
-            span = query_span(n_past, len(ids), args[1]) if name == "eval" else None
-            scores = outside_scores(schedule, n_past + len(ids), seed) if name == "eval" else None
-            expected = reference.eval(ids, span, scores)
-            if not is_sure(reference):
-                return
-            if name == "eval":
-                session.eval(ids, span, scores=scores)
-            assert_same(session, reference, expected)
-            n_question, late = len(reference.question), reference.late
-            assert_step_holds(session, schedule, before, len(ids), n_question=n_question, scores=scores, late=late)
+    assert_same_use(opened, schedule, ops, n_ubatch)
