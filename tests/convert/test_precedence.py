@@ -116,7 +116,7 @@ def test_the_post_processor_alone_says_what_is_added(
         else:
             write_fast(folder, post_processor)
         kv = converted(convert, folder)
-        assert (kv["add_bos_token"], kv["add_eos_token"]) == (bos, eos)
+        assert (kv["add_bos_token"], kv.get("add_eos_token", False)) == (bos, eos)
         ids = ids_of(folder, b"text")
         assert (ids[0] == 1, ids[-1] == 2) == (bos, eos)
 

@@ -81,7 +81,8 @@ def convert_block(name: str, block: NDArray[Any], dtype: str, kind: Type) -> NDA
     floats = _to_f32(block, dtype)
     if kind == Type.F32:
         return floats
-    return np.asarray(gguf.quants.quantize(floats, kind))
+    with np.errstate(invalid="ignore"):  # NaN is noted by tensor
+        return np.asarray(gguf.quants.quantize(floats, kind))
 
 
 def _to_f32(block: NDArray[Any], dtype: str) -> NDArray[np.float32]:
@@ -99,7 +100,7 @@ def _to_f16(name: str, block: NDArray[Any], dtype: str) -> NDArray[np.float16]:
         with np.errstate(over="raise"):
             return block.astype(np.float16)
     except FloatingPointError:
-        raise _too_large(name, float(np.abs(block).max())) from None
+        raise _too_large(name, float(np.abs(block[np.isfinite(block)]).max())) from None
 
 
 def _bf16_to_f16(name: str, bits: NDArray[np.uint16]) -> NDArray[np.float16]:

@@ -2,7 +2,7 @@
 
 Owns the precedence, which is that of transformers 5: a token is the one that tokenizer_config.json names, else the
 one whose id stands in config.json; where there is a tokenizer.json, its post-processor alone says what is added to a
-text. GGUF has a default for what is left out, so "none" is always written.
+text. GGUF has a default for what is left out, so "no BOS" is always written.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def read_specials(
                 "token; a GGUF file can only say that EOS is added"
             )
         ids[kind] = at
-    return Specials(ids, {"bos": around.before is not None, "eos": around.behind is not None})
+    add = {"bos": around.before is not None}  # always written: for some vocabularies llama.cpp's default is true
+    return Specials(ids, add if around.behind is None else {**add, "eos": True})
 
 
 def _named_ids(

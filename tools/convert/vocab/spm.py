@@ -82,7 +82,7 @@ def read_spm(path: Path, folder: Path, n_vocab: int, notes: list[str]) -> Vocab:
         if i >= 0:
             ids.setdefault(kind, i)
     name_an_end(ids, tokens, table.types, notes)
-    add = {"bos": "bos" in ids, "eos": False, **specials.add}
+    add = {"bos": "bos" in ids, **specials.add}
     if "bos" not in ids and add["bos"]:
         raise ModelFileError(
             f"{folder / 'tokenizer_config.json'}: add_bos_token is true, but no file names a BOS token"
