@@ -145,8 +145,8 @@ def test_a_span_that_is_none_is_refused(model: LazyModel, span: Any) -> None:
         (lambda model: model.create_chat_completion(None), "messages is None, expected a list"),
         (lambda model: model.create_chat_completion({"role": "user"}), "messages is {'role': 'user'}, expected a list"),
         (lambda model: model.create_chat_completion([{"role": "user", "content": 5}]), "message content is 5"),
-        (lambda model: LazyModel(b"/x.gguf"), "model_path is b'/x.gguf', expected text"),
-        (lambda model: LazyModel(model.model_path, headings=3), "headings is 3, expected a regular expression"),
+        (lambda model: type(model)(b"/x.gguf"), "model_path is b'/x.gguf', expected text"),
+        (lambda model: type(model)(model.model_path, headings=3), "headings is 3, expected a regular expression"),
     ],
 )
 def test_a_value_of_a_wrong_type_is_named_with_its_argument(model: LazyModel, call: Any, message: str) -> None:

@@ -13,8 +13,6 @@ import pytest
 
 import lazygguf
 from lazygguf import LazyModel
-from lazygguf.generate.options import GenerateArguments
-from lazygguf.generate.sampling import SamplingParams
 from lazygguf.model.options import ModelOptions
 
 PROGRAM = """\

@@ -19,6 +19,7 @@ from lazygguf.errors import LazyError
 from lazygguf.generate.sampling import Sampler, SamplingParams
 from lazygguf.text import json_schema
 from lazygguf.text.grammar import GrammarFilter, grammar_of_response_format, grammar_of_schema
+from lazygguf.text.json_schema import JsonSchema
 from lazygguf.text.tokenizer import Tokenizer
 
 CASES = json.loads(Path(__file__).with_name("json_schema_cases.json").read_text(encoding="utf-8"))
@@ -50,7 +51,11 @@ def ids_of(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 def matches(tokenizer: Tokenizer, schema: Any, text: str) -> bool:
-    grammar = GrammarFilter(tokenizer, grammar_of_schema(schema))
+    return takes(tokenizer, grammar_of_schema(schema), text)
+
+
+def takes(tokenizer: Tokenizer, of: JsonSchema, text: str) -> bool:
+    grammar = GrammarFilter(tokenizer, of)
     try:
         for token in ids_of(tokenizer, text):
             grammar.accept(token)
@@ -220,10 +225,7 @@ def test_response_formats_of_openai_and_llama_cpp_python(
     assert grammar is not None
     for candidate, expected in ((value, True), (other, False)):
         if candidate is not None:
-            found = GrammarFilter(tokenizer, grammar)
-            ids = ids_of(tokenizer, json.dumps(candidate))
-            taken = all(found.allows(token) and found.accept(token) is None for token in ids)
-            assert (taken and found.allows(tokenizer.token_eos())) is expected
+            assert takes(tokenizer, grammar, json.dumps(candidate)) is expected
 
 
 @pytest.mark.parametrize(
