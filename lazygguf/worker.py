@@ -27,8 +27,15 @@ class Worker(Generic[Result]):
         self._failure: Optional[BaseException] = None
 
     def start(self) -> None:
-        """Starts the thread; it does not keep the process alive."""
-        _thread.start_new_thread(self._run, ())
+        """Starts the thread; it does not keep the process alive.
+
+        Raises:
+            MemoryError: there is no room for another thread.
+        """
+        try:
+            _thread.start_new_thread(self._run, ())
+        except RuntimeError as error:
+            raise MemoryError(f"{error}: no memory for its stack, or too many threads") from error
 
     def join(self) -> Result:
         """Waits for the started action and returns what it returned, or raises what it raised."""

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <vector>
 
+#include "devices/context.h"
 #include "devices/device_proc.h"
 
 namespace lazygguf {
@@ -27,7 +28,7 @@ std::vector<ggml_backend_buffer_type_t> extra_bufts(ggml_backend_dev_t dev) {
 } // namespace
 
 bool multiplies(ggml_backend_dev_t dev, ggml_type type, ggml_backend_buffer_type_t buft, int64_t ne0, int64_t ne1) {
-    ggml_context_ptr ctx(ggml_init({ggml_tensor_overhead() * 4, nullptr, /*no_alloc=*/true}));
+    const context_ptr ctx = make_tensor_context(4);
     ggml_tensor * w = ggml_new_tensor_2d(ctx.get(), type, ne0, ne1);
     ggml_tensor * op = ggml_mul_mat(ctx.get(), w, ggml_new_tensor_2d(ctx.get(), GGML_TYPE_F32, ne0, 512));
     // support depends on the buffer's type, so the question is asked with an empty buffer of that type

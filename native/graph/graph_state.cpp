@@ -40,9 +40,7 @@ size_t max_nodes(const segment_tensors & seg, const graph_shape & shape) {
 }
 
 graph_nodes::graph_nodes(size_t n_max) {
-    ggml_init_params params = {ggml_tensor_overhead() * n_max + ggml_graph_overhead_custom(n_max, false), nullptr,
-                               /*no_alloc=*/true};
-    ctx.reset(ggml_init(params));
+    ctx = make_context(ggml_tensor_overhead() * n_max + ggml_graph_overhead_custom(n_max, false));
     gf = ggml_new_graph_custom(ctx.get(), n_max, false);
 }
 

@@ -10,6 +10,7 @@
 
 #include <ggml-cpp.h>
 
+#include "devices/context.h"
 #include "graph/graph_shape.h"
 #include "kernels/attention.h"
 #include "kernels/matmul.h"
@@ -35,7 +36,7 @@ struct mask_key {
 struct graph_nodes {
     explicit graph_nodes(size_t n_max);
 
-    ggml_context_ptr ctx;
+    context_ptr ctx;
     ggml_cgraph * gf = nullptr;
     std::vector<placed_node> placed;
 
@@ -56,7 +57,7 @@ struct graph_state {
     const segment_tensors seg;
     const graph_shape shape;
     graph_nodes & nodes;
-    const ggml_context_ptr & ctx; // of the nodes
+    const context_ptr & ctx; // of the nodes
 
     // inputs
     ggml_tensor * tokens = nullptr;     // I32 [n_rows]; null where the segment starts from aux rows

@@ -10,6 +10,7 @@
 #include <ggml-cpp.h>
 
 #include "devices/buffer_types.h"
+#include "devices/context.h"
 #include "devices/device_proc.h"
 #include "devices/devices.h"
 #include "kernels/matmul.h"
@@ -20,10 +21,7 @@ namespace {
 constexpr double MIN_SECONDS = 0.1;
 constexpr int MIN_RUNS = 5;
 
-ggml_context_ptr new_context() {
-    ggml_init_params params = {ggml_tensor_overhead() * 8 + ggml_graph_overhead(), nullptr, /*no_alloc=*/true};
-    return ggml_context_ptr(ggml_init(params));
-}
+context_ptr new_context() { return make_context(ggml_tensor_overhead() * 8 + ggml_graph_overhead()); }
 
 // The same noise each time, about -1 to 1.
 std::vector<float> noise(int64_t n) {
@@ -62,8 +60,8 @@ double kernel_seconds(const kernel_case & wanted) {
     }
     ggml_backend_ptr backend(ggml_backend_dev_init(dev, nullptr));
     device_proc<ggml_backend_set_n_threads_t>(dev, "ggml_backend_set_n_threads")(backend.get(), wanted.n_threads);
-    ggml_context_ptr weights = new_context();
-    ggml_context_ptr rest = new_context();
+    context_ptr weights = new_context();
+    context_ptr rest = new_context();
     const std::vector<char> rows = quantized(wanted);
     ggml_tensor * w = nullptr;
     ggml_tensor * x = ggml_new_tensor_2d(rest.get(), GGML_TYPE_F32, wanted.n_in, wanted.n_rows);

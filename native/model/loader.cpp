@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "devices/buffer_types.h"
+#include "devices/context.h"
 #include "model/architecture.h"
 #include "model/model.h"
 
@@ -15,7 +16,7 @@ bool has_kernel(ggml_backend_dev_t dev, const tensor_spec & spec, ggml_type type
     if (spec.use == tensor_use::matmul) {
         return multiplies(dev, type, ggml_backend_dev_buffer_type(dev), spec.ne0, spec.ne1);
     }
-    ggml_context_ptr ctx(ggml_init({ggml_tensor_overhead() * 4, nullptr, /*no_alloc=*/true}));
+    const context_ptr ctx = make_tensor_context(4);
     ggml_tensor * w = ggml_new_tensor_2d(ctx.get(), type, spec.ne0, spec.ne1);
     ggml_tensor * op = spec.use == tensor_use::rows
                            ? ggml_get_rows(ctx.get(), w, ggml_new_tensor_1d(ctx.get(), GGML_TYPE_I32, 512))
@@ -88,7 +89,7 @@ class load_plan {
     }
 
     std::vector<planned_tensor> tensors;
-    std::map<ggml_backend_buffer_type_t, ggml_context_ptr> ctxs;
+    std::map<ggml_backend_buffer_type_t, context_ptr> ctxs;
     std::map<std::string, int> lacking; // why tensors are on the CPU though their layer is not, and how many
 
   private:
@@ -103,10 +104,9 @@ class load_plan {
     }
 
     ggml_context * context(ggml_backend_buffer_type_t buft) {
-        ggml_context_ptr & ctx = ctxs[buft];
+        context_ptr & ctx = ctxs[buft];
         if (!ctx) {
-            ggml_init_params params = {ggml_tensor_overhead() * n_max_, nullptr, /*no_alloc=*/true};
-            ctx.reset(ggml_init(params));
+            ctx = make_tensor_context(n_max_);
         }
         return ctx.get();
     }

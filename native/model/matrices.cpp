@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <map>
+#include <system_error>
 #include <thread>
 #include <unistd.h>
 
@@ -50,8 +51,7 @@ void packed_matrices::load(const mapped_file & map) {
     if (matrices_.empty()) {
         return;
     }
-    ggml_init_params params = {ggml_tensor_overhead() * matrices_.size(), nullptr, /*no_alloc=*/true};
-    ctx_.reset(ggml_init(params));
+    ctx_ = make_tensor_context(matrices_.size());
     size_t n_all = 0;
     for (packed_matrix & packed : matrices_) {
         const size_t n_bytes = packed_matrix_size(packed.type, packed.n_in, packed.n_out);
@@ -66,13 +66,21 @@ void packed_matrices::load(const mapped_file & map) {
     ggml_backend_buffer_set_usage(buffer_.get(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
     const int n_threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
     for (const packed_matrix & m : matrices_) {
-        const auto pack = [&](int part) {
-            pack_matrix(m.type, m.n_in, m.n_out, map.data() + m.offset, static_cast<char *>(m.data->data), part,
+        const auto pack = [&](int i) {
+            pack_matrix(m.type, m.n_in, m.n_out, map.data() + m.offset, static_cast<char *>(m.data->data), i,
                         n_threads);
         };
         std::vector<std::thread> threads;
-        for (int t = 1; t < n_threads; ++t) {
-            threads.emplace_back(pack, t);
+        threads.reserve(static_cast<size_t>(n_threads));
+        int part = 1;
+        try {
+            for (; part < n_threads; ++part) {
+                threads.emplace_back(pack, part);
+            }
+        } catch (const std::system_error &) { // no room for a thread: its part and those behind it are packed here
+        }
+        for (; part < n_threads; ++part) {
+            pack(part);
         }
         pack(0);
         for (std::thread & thread : threads) {

@@ -11,6 +11,7 @@
 
 #include <ggml-cpp.h>
 
+#include "devices/context.h"
 #include "file/mapped_file.h"
 
 namespace lazygguf {
@@ -52,7 +53,7 @@ class packed_matrices {
     size_t budget_;                       // bytes that may still be taken
     std::vector<packed_matrix> matrices_; // in the order of add()
     std::unordered_map<const ggml_tensor *, size_t> of_;
-    ggml_context_ptr ctx_;
+    context_ptr ctx_;
     ggml_backend_buffer_ptr buffer_;
 };
 

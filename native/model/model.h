@@ -10,6 +10,7 @@
 
 #include <ggml-cpp.h>
 
+#include "devices/context.h"
 #include "devices/devices.h"
 #include "devices/rpc.h"
 #include "file/mapped_file.h"
@@ -65,7 +66,7 @@ struct model {
     std::unique_ptr<mapped_file> map_; // kept while a tensor points into it
     std::unique_ptr<packed_matrices> matrices_;
     std::vector<ggml_backend_ptr> held_; // keep the connections to RPC servers open
-    std::vector<ggml_context_ptr> ctxs_;
+    std::vector<context_ptr> ctxs_;
     std::vector<ggml_backend_buffer_ptr> buffers_;
 
     std::string place(const gguf_file & file, const model_params & params);

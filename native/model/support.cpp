@@ -6,6 +6,7 @@
 #include <map>
 
 #include "base/error.h"
+#include "devices/context.h"
 
 namespace lazygguf {
 namespace {
@@ -14,9 +15,7 @@ constexpr int64_t N_KV = 512; // K/V rows asked about
 
 class probe {
   public:
-    probe(const hparams & hp, ggml_backend_dev_t dev) : hp_(hp), dev_(dev) {
-        ctx_.reset(ggml_init({ggml_tensor_overhead() * 64, nullptr, /*no_alloc=*/true}));
-    }
+    probe(const hparams & hp, ggml_backend_dev_t dev) : hp_(hp), dev_(dev) { ctx_ = make_tensor_context(64); }
 
     bool writes_rows(ggml_type type, int64_t n_embd) {
         ggml_tensor * op = ggml_set_rows(ctx_.get(), tensor(type, n_embd, N_KV), tensor(GGML_TYPE_F32, n_embd, 1),
@@ -39,7 +38,7 @@ class probe {
   private:
     const hparams & hp_;
     ggml_backend_dev_t dev_;
-    ggml_context_ptr ctx_;
+    context_ptr ctx_;
 
     ggml_tensor * tensor(ggml_type type, int64_t ne0, int64_t ne1) {
         return ggml_new_tensor_2d(ctx_.get(), type, ne0, ne1);

@@ -27,8 +27,7 @@ void growing_tensor::grow(int64_t n_rows) {
     if (n_rows <= capacity()) {
         return;
     }
-    ggml_init_params params = {ggml_tensor_overhead() * 4, nullptr, /*no_alloc=*/true};
-    ggml_context_ptr ctx(ggml_init(params));
+    context_ptr ctx = make_tensor_context(4);
     ggml_tensor * t = ggml_new_tensor_2d(ctx.get(), type_, ne0_, n_rows);
     ggml_set_name(t, name_);
     ggml_backend_buffer_ptr buffer(
@@ -47,7 +46,7 @@ void growing_tensor::grow(int64_t n_rows) {
     replace(std::move(ctx), std::move(buffer), t);
 }
 
-void growing_tensor::replace(ggml_context_ptr ctx, ggml_backend_buffer_ptr buffer, ggml_tensor * tensor) {
+void growing_tensor::replace(context_ptr ctx, ggml_backend_buffer_ptr buffer, ggml_tensor * tensor) {
     if (buffer_ && is_rpc(dev_)) {
         note_rpc_buffer_freed();
     }
@@ -136,7 +135,7 @@ segment_tensors segment_cache::tensors(const segment_cache * next) const {
 
 segment_tensors segment_cache::blank_tensors(const segment_cache * next, int64_t n_rows) const {
     segment_tensors t = tensors(next);
-    t.blank.reset(ggml_init({ggml_tensor_overhead() * (2 * k_.size() + 2), nullptr, /*no_alloc=*/true}), ggml_free);
+    t.blank = make_tensor_context(2 * k_.size() + 2);
     for (size_t i = 0; i < k_.size(); ++i) {
         t.kv[i].k = k_[i].blank(t.blank.get(), n_rows);
         t.kv[i].v = v_[i].blank(t.blank.get(), n_rows);

@@ -6,6 +6,7 @@
 
 #include <ggml-cpp.h>
 
+#include "devices/context.h"
 #include "graph/segment_graph.h"
 #include "model/support.h"
 #include "prune/cells.h"
@@ -34,11 +35,11 @@ class growing_tensor {
     ggml_type type_;
     int64_t ne0_;
     const char * name_;
-    ggml_context_ptr ctx_;
+    context_ptr ctx_;
     ggml_backend_buffer_ptr buffer_;
     ggml_tensor * tensor_ = nullptr;
 
-    void replace(ggml_context_ptr ctx, ggml_backend_buffer_ptr buffer, ggml_tensor * tensor);
+    void replace(context_ptr ctx, ggml_backend_buffer_ptr buffer, ggml_tensor * tensor);
 };
 
 // The memory of one segment: its layers' K/V rows, its cell map, and the aux rows it starts from.

@@ -8,6 +8,7 @@
 #include <unordered_set>
 
 #include "base/error.h"
+#include "devices/context.h"
 #include "devices/device_proc.h"
 
 namespace lazygguf {
@@ -16,6 +17,10 @@ namespace {
 constexpr int SMALL_ROWS = 8;        // up to this many rows a graph gets its own scheduler and is kept
 constexpr size_t KEPT_STEPS = 8;     // decode steps of several segments that are kept; they differ in what comes back
 constexpr size_t SCHED_GRAIN = 1024; // a scheduler's room is a multiple of this, so that it fits other graphs too
+
+// Of address space that a scheduler takes for each tensor: ggml keeps 60 descriptions for a split of the graph (30
+// inputs, twice), and its tables, with room to spare.
+constexpr size_t SCHED_BYTES = 60 * sizeof(ggml_tensor) + 2048;
 
 bool is_cancelled(void * cancel) {
     return static_cast<const std::atomic<bool> *>(cancel)->load(std::memory_order_relaxed);
@@ -90,7 +95,7 @@ compute::~compute() {
     }
 }
 
-// Gives the slot a scheduler with room for its graph. A scheduler takes 20 KB of address space for each tensor.
+// Gives the slot a scheduler with room for its graph.
 void compute::make_room(slot & s) const {
     const size_t n_tensors = 3 * count_tensors(s.graph->gf()) / 2; // it looks them up in a table that must not be full
     if (s.sched && n_tensors <= s.n_sched) {
@@ -107,6 +112,8 @@ void compute::make_room(slot & s) const {
         note_rpc_buffer_freed();
     }
     s.n_sched = (n_tensors + SCHED_GRAIN - 1) / SCHED_GRAIN * SCHED_GRAIN;
+    s.sched.reset();
+    check_room(s.n_sched * SCHED_BYTES, "a scheduler");
     s.sched.reset(ggml_backend_sched_new(backends.data(), bufts.data(), static_cast<int>(backends.size()), s.n_sched,
                                          /*parallel=*/false, /*op_offload=*/false));
 }
@@ -194,8 +201,13 @@ const step_graph & compute::prepare(int first, const std::vector<graph_part> & p
         s.graph = std::make_unique<step_graph>(mdl_, parts);
         s.first = first;
         s.generation = generation;
-        make_room(s);
-        allocate(s, parts);
+        try {
+            make_room(s);
+            allocate(s, parts);
+        } catch (...) { // nothing was allocated for it
+            s.graph.reset();
+            throw;
+        }
     }
     return *s.graph;
 }

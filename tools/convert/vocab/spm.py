@@ -52,7 +52,9 @@ def load_processor(path: Path) -> Any:
     processor = sentencepiece.SentencePieceProcessor()
     try:
         processor.LoadFromFile(str(path))
-    except (RuntimeError, OSError) as error:
+        for i in range(processor.vocab_size()):
+            processor.IdToPiece(i)
+    except (RuntimeError, OSError, UnicodeDecodeError) as error:  # a piece, or a piece in the error's text, is no UTF-8
         raise ModelFileError(f"{path}: not a SentencePiece model, or damaged") from error
     return processor
 
