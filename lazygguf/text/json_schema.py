@@ -8,10 +8,12 @@ ignore. docs/json.md has the table. It knows nothing of tokens.
 from __future__ import annotations
 
 import difflib
+import functools
 import json
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Callable, Union
 from urllib.parse import unquote
 
@@ -21,6 +23,11 @@ from .json_strings import FORMATS, rust_pattern, with_encoding, with_format
 
 MAX_SCHEMA_CHARS = 1 << 20
 MAX_DEPTH = 64  # of schemas and references in each other: llguidance recurses, and threads may have 512 KiB of stack
+# llguidance takes a level of its stack, or time that grows faster than the schema, for each of these
+MAX_NAMES = 500  # of one object
+MAX_PATTERNS = 50  # of names of one object
+MAX_PARTS = 50_000  # values in a schema, each as often as it would be written
+MAX_STATES = 20_000  # the product of all multipleOf: a number is divided by all of them at once
 MAX_EXACT = 2**53  # llguidance holds numbers as float64
 MAX_REASON_CHARS = 200
 MAX_SEARCH_CHARS = 5_000_000  # of schemas that are compiled to find the place of an error, a second or two
@@ -28,6 +35,9 @@ MAX_SEARCH_CHARS = 5_000_000  # of schemas that are compiled to find the place o
 # Between JSON's tokens: nothing, one space, or line breaks and indentation, as llama.cpp's grammars have it. Without a
 # bound a small model can go on with white space for ever.
 _OPTIONS = {"whitespace_pattern": r"\x20|\n{1,2}[\x20\t]{0,20}"}
+# Names are written without \uXXXX, as texts are: another spelling of a name would not be held to its schema. llguidance
+# 1.3, the newest for Python 3.9, does not know this option.
+_NAMES_AS_THEY_ARE = {"json_allowed_escapes": 'nrtbf\\"'}
 # Forced text may come in any tokens: the model chooses them, and llguidance needs no tokenizer.
 _LARK = '%llguidance {"no_forcing": true}\nstart: %json '
 
@@ -98,7 +108,9 @@ def json_schema(schema: Union[str, bool, dict[str, Any]]) -> JsonSchema:
         ValueError: not JSON, not a schema, or a schema that cannot be enforced: with the keyword and its place.
     """
     try:
-        core = _Core(_parsed(schema))
+        document = _parsed(schema)
+        _check_size(document)
+        core = _Core(document)
         whole = core.whole(core.root)
         reason = _refusal(whole)
         if reason:
@@ -111,6 +123,8 @@ def json_schema(schema: Union[str, bool, dict[str, Any]]) -> JsonSchema:
 def _parsed(schema: Union[str, bool, dict[str, Any]]) -> Any:
     """The schema as JSON says it: NaN, infinity and keys that are no strings are not JSON."""
     try:
+        if not isinstance(schema, str):
+            _check_size(schema)  # parts that are shared would be written again and again
         text = schema if isinstance(schema, str) else json.dumps(schema, allow_nan=False)
         if len(text) <= MAX_SCHEMA_CHARS:
             return json.loads(text, parse_constant=_no_constant)
@@ -119,12 +133,45 @@ def _parsed(schema: Union[str, bool, dict[str, Any]]) -> Any:
     raise ValueError(f"JSON schema has {len(text)} characters, expected at most {MAX_SCHEMA_CHARS}")
 
 
+def _check_size(document: Any) -> None:
+    """Refuses what llguidance would take the stack or very long for."""
+    n_parts, n_states, todo = 0, Fraction(1), [("#", document)]
+    while todo:
+        where, part = todo.pop()
+        n_parts += 1
+        if n_parts > MAX_PARTS:
+            raise ValueError(f"JSON schema has more than {MAX_PARTS} values")
+        if isinstance(part, dict):
+            for keyword, n_most in (("", MAX_NAMES), ("patternProperties", MAX_PATTERNS), ("required", MAX_NAMES)):
+                names = part.get(keyword) if keyword else part
+                if isinstance(names, (dict, list)) and len(names) > n_most:
+                    said = f'keyword "{keyword}" has' if keyword else "an object has"
+                    raise ValueError(_message(where, f"{said} {len(names)} names, expected at most {n_most}"))
+            factor = part.get("multipleOf")
+            if _is_number(factor) and 0 < factor <= MAX_EXACT:
+                n_states *= max(1, Fraction(str(factor)).numerator)
+                if n_states > MAX_STATES:
+                    said = f'keyword "multipleOf" is {_shown(factor)}'
+                    raise ValueError(_message(where, said, f"all together may come to {MAX_STATES}"))
+            todo += [(f"{where}/{_escaped(str(name))}", value) for name, value in part.items()]
+        elif isinstance(part, (list, tuple)):
+            todo += [(f"{where}/{i}", value) for i, value in enumerate(part)]
+
+
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
 
+@functools.cache
+def _options() -> dict[str, str]:
+    """The options that the installed llguidance knows."""
+    every = {**_OPTIONS, **_NAMES_AS_THEY_ARE}
+    grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps({"x-guidance": every}))
+    return _OPTIONS if "unknown field" in llguidance.LLMatcher.validate_grammar(grammar, None) else every
+
+
 def _grammar(core: Any) -> str:
-    lark = _LARK + json.dumps({"x-guidance": _OPTIONS, **_object(core)})
+    lark = _LARK + json.dumps({"x-guidance": _options(), **_object(core)})
     return str(llguidance.LLMatcher.grammar_from_lark(lark))
 
 

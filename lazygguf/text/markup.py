@@ -1,21 +1,22 @@
 """What of a prompt is a template's markup and what is somebody's text, and token ids that keep both apart.
 
 Owns the texts that a vocabulary has for its control tokens, and the marks that say where such a text was written by
-someone other than the template. The marks go through the template with the messages: a number of 20 random digits
-inside each text that must not become a control token. Digits come out of a template as they went in, whether it trims,
-quotes or writes JSON, and nobody who writes a message knows them. What the template itself composes, such as
-``'<|' + role + '|>'``, is its markup.
+someone other than the template. The marks go through the template with the messages: a character that no text may hold
+(a noncharacter of Unicode) and that these messages do not hold, inside each text that must not become a control token.
+It comes out of a template as it went in, whether that trims, cuts or quotes; JSON and URLs escape it. What the template
+itself composes, such as ``'<|' + role + '|>'``, is its markup.
 """
 
 from __future__ import annotations
 
 import ctypes
+import json
 import re
-import secrets
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, Optional
+from urllib.parse import quote
 
 import llama_cpp
 import numpy as np
@@ -24,12 +25,12 @@ from .tokenizer import Tokenizer, encode_text
 
 Span = tuple[int, int]
 
-_N_DIGITS = 20
+_MARKS = [chr(code) for code in range(0xFDD0, 0xFDF0)]  # noncharacters, three bytes each
+MAX_NESTING = 100  # of lists and objects in a message
 _N_BLOCK = 256  # tokens that are searched for control tokens at once
 _N_PREFIX = 3  # first bytes of a control token's text that are looked for before its whole text
 _WORD = re.compile(rb"\w*")
 _CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
-_ROLE = "role"  # templates compare it and write it between "<|" and "|>"
 
 
 class MarkedTurns(NamedTuple):
@@ -52,7 +53,10 @@ class Markup:
 
     def marked(self, turns: Sequence[Mapping[str, Any]]) -> MarkedTurns:
         """Messages whose control-token texts are broken by a mark. Messages without such texts stay as they are."""
-        mark = "".join(secrets.choice("0123456789") for _ in range(_N_DIGITS))
+        texts = [text for turn in turns for text in _texts(turn)]
+        mark = next((mark for mark in _MARKS if not any(form in text for form in _forms(mark) for text in texts)), "")
+        if not mark:
+            raise ValueError(f"messages hold all of U+{ord(_MARKS[0]):X} to U+{ord(_MARKS[-1]):X}, which are no text")
         return MarkedTurns([self._marked(turn, mark) for turn in turns], mark)
 
     def tokenize(self, text: bytes, breaks: Sequence[int] = ()) -> list[int]:
@@ -82,22 +86,19 @@ class Markup:
 
     # ---- marks
 
-    def _marked(self, value: Any, mark: str, is_role: bool = False) -> Any:
+    def _marked(self, value: Any, mark: str) -> Any:
         if isinstance(value, str):
-            return self._broken(value, mark, is_role)
+            return self._broken(value, mark)
         if isinstance(value, Mapping):
-            return {
-                self._marked(key, mark, True): self._marked(item, mark, key == _ROLE) for key, item in value.items()
-            }
+            return {self._marked(key, mark): self._marked(item, mark) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
             return [self._marked(item, mark) for item in value]
         return value
 
-    def _broken(self, text: str, mark: str, whole_only: bool) -> str:
+    def _broken(self, text: str, mark: str) -> str:
         data = text.encode("utf-8", "surrogatepass")
         at = [begin + 1 for begin, _ in self._spans(data)]
-        if not whole_only:
-            at += self._part_breaks(data)
+        at += self._part_breaks(data)
         if not at:
             return text
         bounds = [0, *sorted(set(at)), len(data)]
@@ -242,13 +243,44 @@ class Markup:
         return {text[n:] for text in self._texts for n in range(1, len(text))}
 
 
+def _texts(value: Any, depth: int = 0) -> Iterator[str]:
+    """Every text in a message."""
+    if depth > MAX_NESTING:
+        raise ValueError(f"messages nest deeper than {MAX_NESTING} levels")
+    if isinstance(value, Mapping):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from _texts(part, depth + 1)
+    elif value is not None and not isinstance(value, (bool, int, float)):
+        raise TypeError(
+            f"messages hold {repr(value)[:80]}, expected text, numbers, lists and dicts (an object's model_dump())"
+        )
+
+
+def _forms(mark: str) -> tuple[str, str, str]:
+    """How a mark comes out of a template: as it is, in JSON and in a URL."""
+    return mark, json.dumps(mark)[1:-1], quote(mark)
+
+
+def behind_last_mark(text: str, mark: str) -> str:
+    """What a template wrote behind the last mark; the whole text where there is none."""
+    return _split(text, mark)[-1]
+
+
+def _split(text: str, mark: str) -> list[str]:
+    return re.split("|".join(map(re.escape, _forms(mark))), text)
+
+
 def split_at_marks(text: str, mark: str) -> tuple[str, list[int]]:
-    """A rendered text without its marks, and where they stood.
+    """A rendered text without its marks, also those that became escapes in JSON or a URL, and where they stood.
 
     Returns:
         The text, and positions in its UTF-8 (``encode_text``), ascending.
     """
-    parts = text.split(mark)
+    parts = _split(text, mark)
     n_bytes = np.cumsum([len(encode_text(part)) for part in parts[:-1]], dtype=np.int64)
     return "".join(parts), [int(n) for n in n_bytes]
 

@@ -24,7 +24,7 @@ from llama_cpp.llama_chat_format import (
 from ..read.prompt import Prompt, QuerySpan
 from ..schedule.keep_schedule import MAX_QUERY
 from .bounded_template import BoundedTemplate
-from .markup import Markup, split_at_marks
+from .markup import Markup, behind_last_mark, split_at_marks
 from .offsets import spans_of, tokens_over
 from .tokenizer import Tokenizer, encode_text
 
@@ -123,7 +123,7 @@ class ChatTemplate:
     def _tail(self, marked: list[dict[str, Any]], mark: str) -> str:
         """What the template writes after the last question; "" where that cannot be told."""
         try:
-            return self._render(marked).rpartition(mark)[2]
+            return behind_last_mark(self._render(marked), mark)
         except ValueError:  # a template that looks at the content: the plain search for the question remains
             return ""
 

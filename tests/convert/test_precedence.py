@@ -289,6 +289,7 @@ def test_a_byte_order_mark_changes_nothing(name: str, folder: Path, convert: Con
         ({"rms_norm_eps": 1e300}, r"rms_norm_eps is 1e\+300"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 1e308}}, r"factor is 1e\+308"),
         ({"hidden_size": 10**400}, "hidden_size is 1000.*expected an integer"),
+        ({"vocab_size": 2**31 - 1}, "vocab_size is 2147483647, expected at most 16777216"),
         ({"max_position_embeddings": 2**40}, "max_position_embeddings is 1099511627776, expected an integer"),
     ],
 )

@@ -20,6 +20,7 @@ from lazygguf.errors import ModelFileError, UnsupportedModelError
 from .checkpoint import Concatenated, Constant, Source, Unreadable
 
 MAX_LAYERS = 4096
+MAX_VOCAB = 1 << 24  # what the loader takes (native/model/hparams.cpp)
 ROPE_FREQS = "rope_freqs.weight"
 
 
@@ -56,6 +57,8 @@ class Hparams:
         """Raises ModelFileError unless the numbers describe a model."""
         if self.n_layer > MAX_LAYERS:
             raise ModelFileError(f"{origin}: n_layer is {self.n_layer}, more than any model has")
+        if self.n_vocab > MAX_VOCAB:
+            raise ModelFileError(f"{origin}: vocab_size is {self.n_vocab}, expected at most {MAX_VOCAB}")
         for name in ("n_vocab", "n_ctx", "n_embd", "n_ff", "n_layer", "n_head", "n_head_kv", "n_embd_head"):
             if not 0 < getattr(self, name) < 1 << 31:
                 raise ModelFileError(f"{origin}: {name} is {getattr(self, name)}")

@@ -256,3 +256,38 @@ def test_other_response_formats_are_refused(response_format: Any, said: str) -> 
 
 def test_a_response_format_of_text_has_no_grammar() -> None:
     assert grammar_of_response_format({"type": "text"}) is None
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"required": [f"r{i}" for i in range(501)]}, '#: keyword "required" has 501 names, expected at most 500'),
+        ({"properties": {f"p{i}": {} for i in range(501)}}, "#/properties: an object has 501 names"),
+        ({"const": {f"c{i}": 1 for i in range(501)}}, "#/const: an object has 501 names"),
+        ({"patternProperties": {f"^q{i}": {} for i in range(51)}}, 'keyword "patternProperties" has 51 names'),
+        ({"allOf": [{"multipleOf": 997}, {"multipleOf": 991}]}, 'keyword "multipleOf" is 9.*come to 20000'),
+        ({"enum": list(range(50_001))}, "more than 50000 values"),
+    ],
+)
+def test_a_schema_that_would_take_too_much_is_refused(schema: Any, said: str) -> None:
+    for given in (schema, json.dumps(schema)):
+        with pytest.raises(ValueError, match=said):
+            grammar_of_schema(given)
+
+
+def test_a_schema_whose_parts_are_shared_is_refused_before_it_is_written() -> None:
+    shared: dict[str, Any] = {"type": "integer"}
+    for _ in range(40):
+        shared = {"properties": {"a": shared, "b": shared}}
+    with pytest.raises(ValueError, match="more than 50000 values"):
+        grammar_of_schema(shared)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 10), reason="llguidance 1.3 does not know the option")
+@pytest.mark.parametrize(
+    "free", [{}, {"additionalProperties": {"type": "string"}}, {"patternProperties": {"^x": False}}]
+)
+def test_a_name_cannot_be_spelled_in_another_way(tokenizer: Tokenizer, free: dict[str, Any]) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], **free}
+    assert matches(tokenizer, schema, '{"a":1}')
+    assert not matches(tokenizer, schema, '{"a":1,"\\u0061":"x"}')
