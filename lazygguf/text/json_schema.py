@@ -148,7 +148,7 @@ def _check_size(document: Any) -> None:
                     said = f'keyword "{keyword}" has' if keyword else "an object has"
                     raise ValueError(_message(where, f"{said} {len(names)} names, expected at most {n_most}"))
             factor = part.get("multipleOf")
-            if _is_number(factor) and 0 < factor <= MAX_EXACT:
+            if isinstance(factor, (int, float)) and not isinstance(factor, bool) and 0 < factor <= MAX_EXACT:
                 n_states *= max(1, Fraction(str(factor)).numerator)
                 if n_states > MAX_STATES:
                     said = f'keyword "multipleOf" is {_shown(factor)}'
