@@ -74,15 +74,17 @@ def grammar_of_response_format(response_format: Any) -> Optional[JsonSchema]:
     Raises:
         ValueError: another form, or a schema that cannot be enforced.
     """
-    kind = response_format.get("type") if isinstance(response_format, dict) else response_format
-    if kind == "text" and isinstance(response_format, dict):
+    if not isinstance(response_format, dict):
+        raise ValueError(f'response_format is {response_format!r}, expected a dict such as {{"type": "json_object"}}')
+    kind = response_format.get("type")
+    if kind == "text":
         _check_keys("response_format", response_format, ("type",))
         return None
-    if kind == "json_object" and isinstance(response_format, dict):
+    if kind == "json_object":
         _check_keys("response_format", response_format, ("type", "schema"))
         schema = response_format.get("schema")
         return grammar_of_schema({"type": "object"} if schema is None else schema)
-    if kind == "json_schema" and isinstance(response_format, dict):
+    if kind == "json_schema":
         _check_keys("response_format", response_format, ("type", "json_schema"))
         return grammar_of_schema(_named_schema(response_format.get("json_schema")))
     raise ValueError(
@@ -91,7 +93,7 @@ def grammar_of_response_format(response_format: Any) -> Optional[JsonSchema]:
 
 
 def _named_schema(given: Any) -> Any:
-    """The schema inside of OpenAI's ``json_schema``."""
+    """The schema inside of OpenAI's ``json_schema``; an object where it has none."""
     if not isinstance(given, dict):
         raise ValueError(f'response_format json_schema is {given!r}, expected {{"name": ..., "schema": {{...}}}}')
     _check_keys("response_format json_schema", given, ("name", "description", "schema", "strict"))
@@ -103,7 +105,7 @@ def _named_schema(given: Any) -> Any:
     if not isinstance(given.get("strict"), (bool, type(None))):
         raise ValueError(f"response_format json_schema strict is {given['strict']!r}, expected True or False")
     schema = given.get("schema")
-    return {} if schema is None else schema
+    return {"type": "object"} if schema is None else schema
 
 
 def _check_keys(what: str, given: dict[str, Any], known: tuple[str, ...]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -41,6 +42,17 @@ def test_the_result_is_announced_and_the_line_that_runs_it_is_printed(
     assert printed.out == f"lazygguf chat -m '{out}'\n"
     assert "llama, 2 layers" in printed.err
     assert "400 tokens" in printed.err
+    assert "chat template" not in printed.err
+
+
+def test_a_folder_without_a_chat_template_is_noted(
+    folder: Path, tmp_path: Path, convert: Convert, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = folder / "tokenizer_config.json"
+    said = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({key: value for key, value in said.items() if key != "chat_template"}), encoding="utf-8")
+    convert(folder, "--outfile", tmp_path / "out.gguf")
+    assert "note: the folder has no chat template: chat needs one, by --chat-template" in capsys.readouterr().err
 
 
 def test_a_dry_run_checks_all_and_writes_nothing(

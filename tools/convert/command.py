@@ -85,6 +85,8 @@ def run(args: argparse.Namespace) -> int:
                 _quantize(unquantized, scratch, kind)
     print(f"wrote {target} ({shown_bytes(target.stat().st_size)})", file=sys.stderr)
     if not args.vocab_only:
+        if not plan.vocab.chat_template:
+            say("note: the folder has no chat template: chat needs one, by --chat-template")
         print(f"lazygguf chat -m {shlex.quote(str(target))}")
     return 0
 

@@ -292,18 +292,18 @@ def _blocks(tensor: OutTensor, outtype: str, pool: ThreadPoolExecutor) -> Iterat
     for begin, end in ranges:
         running.append((pool.submit(convert, begin, end), begin, end))
         if len(running) > N_WORKERS:
-            yield _next(source, running)
+            yield from _next(source, running)
     while running:
-        yield _next(source, running)
+        yield from _next(source, running)
 
 
 def _next(
     source: Source, running: deque[tuple[Future[tuple[NDArray[Any], int]], int, int]]
-) -> tuple[NDArray[Any], int]:
+) -> Iterator[tuple[NDArray[Any], int]]:
+    """The next block; its rows are released when it was used, since it may be a view of them."""
     future, begin, end = running.popleft()
-    block = future.result()
+    yield future.result()
     source.release(begin, end)
-    return block
 
 
 # the checks load ggml, which the rest of a conversion does not need

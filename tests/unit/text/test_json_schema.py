@@ -215,7 +215,7 @@ def test_schemas_and_references_nest_up_to_a_limit() -> None:
             {"name": "A", "age": 3, "tags": ['b"']},
             {"name": "A", "age": 121, "tags": []},
         ),
-        ({"type": "json_schema", "json_schema": {"name": "n", "strict": None}}, [1], None),
+        ({"type": "json_schema", "json_schema": {"name": "n", "strict": None}}, {"a": [1]}, [1]),
     ],
 )
 def test_response_formats_of_openai_and_llama_cpp_python(
@@ -291,3 +291,10 @@ def test_a_name_cannot_be_spelled_in_another_way(tokenizer: Tokenizer, free: dic
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"], **free}
     assert matches(tokenizer, schema, '{"a":1}')
     assert not matches(tokenizer, schema, '{"a":1,"\\u0061":"x"}')
+
+
+def test_a_response_format_without_a_schema_is_an_object_and_a_text_is_refused(tokenizer: Tokenizer) -> None:
+    grammar = grammar_of_response_format({"type": "json_schema", "json_schema": {"name": "x"}})
+    assert grammar is not None and takes(tokenizer, grammar, '{"a":1}') and not takes(tokenizer, grammar, "1")
+    with pytest.raises(ValueError, match="response_format is 'json_object', expected a dict such as"):
+        grammar_of_response_format("json_object")

@@ -50,7 +50,10 @@ def try_vocab(plan: ModelPlan) -> None:
 
     with tempfile.TemporaryDirectory(prefix="lazygguf-vocab-") as folder:
         path = Path(folder) / "vocab.gguf"
-        _write_vocab(path, plan)
+        try:
+            _write_vocab(path, plan)
+        except OSError as error:
+            raise OSError(error.errno, f"{error.strerror}, where the vocabulary is tried", folder) from error
         try:
             with NativeFile(str(path)) as file:
                 file.check_vocab()
