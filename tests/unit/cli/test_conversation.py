@@ -83,7 +83,7 @@ def test_set_and_system_change_the_next_answer(
     ("line", "said"),
     [
         ("/set temp hot", "temp is 'hot', expected a number"),
-        ("/set temp -1", "temperature is -1.0"),
+        ("/set temp inf", "temperature is inf"),
         ("/set tmp 1", "unknown setting 'tmp', did you mean 'temp'?"),
         ("/regne", "unknown command /regne, did you mean 'regen'?"),
         ("/regen", "nothing was asked yet"),

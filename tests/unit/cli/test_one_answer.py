@@ -178,7 +178,7 @@ def test_arguments_that_do_not_fit_together_are_code_2(
     assert not FakeModel.made
 
 
-@pytest.mark.parametrize("args", [["--temp", "-1"], ["--top-p", "2"], ["-s", "-7"], ["-j", "{"]])
+@pytest.mark.parametrize("args", [["--temp", "inf"], ["--top-p", "2"], ["-s", "-7"], ["-j", "{"]])
 def test_a_value_out_of_range_is_an_error_before_the_model_is_loaded(
     capsys: pytest.CaptureFixture[str], args: list[str]
 ) -> None:
