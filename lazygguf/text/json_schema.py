@@ -108,9 +108,7 @@ def json_schema(schema: Union[str, bool, dict[str, Any]]) -> JsonSchema:
         ValueError: not JSON, not a schema, or a schema that cannot be enforced: with the keyword and its place.
     """
     try:
-        document = _parsed(schema)
-        _check_size(document)
-        core = _Core(document)
+        core = _Core(_parsed(schema))
         whole = core.whole(core.root)
         reason = _refusal(whole)
         if reason:
@@ -122,15 +120,19 @@ def json_schema(schema: Union[str, bool, dict[str, Any]]) -> JsonSchema:
 
 def _parsed(schema: Union[str, bool, dict[str, Any]]) -> Any:
     """The schema as JSON says it: NaN, infinity and keys that are no strings are not JSON."""
+    is_text = isinstance(schema, str)
+    if not is_text:
+        _check_size(schema)  # before it is written: parts that are shared would be written again and again
     try:
-        if not isinstance(schema, str):
-            _check_size(schema)  # parts that are shared would be written again and again
         text = schema if isinstance(schema, str) else json.dumps(schema, allow_nan=False)
-        if len(text) <= MAX_SCHEMA_CHARS:
-            return json.loads(text, parse_constant=_no_constant)
+        document = json.loads(text, parse_constant=_no_constant) if len(text) <= MAX_SCHEMA_CHARS else None
     except (TypeError, ValueError) as error:
         raise ValueError(f"JSON schema is not JSON: {error}") from error
-    raise ValueError(f"JSON schema has {len(text)} characters, expected at most {MAX_SCHEMA_CHARS}")
+    if len(text) > MAX_SCHEMA_CHARS:
+        raise ValueError(f"JSON schema has {len(text)} characters, expected at most {MAX_SCHEMA_CHARS}")
+    if is_text:
+        _check_size(document)
+    return document
 
 
 def _check_size(document: Any) -> None:

@@ -159,20 +159,6 @@ def test_too_little_disk_is_told_before_anything_is_written(
     assert listing(tmp_path) == before
 
 
-@pytest.fixture()
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 256 KB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
-    try:
-        subprocess.run(command, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("mounting a small tmpfs needs root")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
-
-
 @pytest.mark.parametrize("more", [[], ["--quantize", "Q8_0"]], ids=["convert", "quantize"])
 def test_a_disk_that_fills_up_while_writing_leaves_nothing(
     more: list[str], small_disk: Path, tmp_path: Path, convert: Convert, monkeypatch: pytest.MonkeyPatch

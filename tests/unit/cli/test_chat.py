@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+from pseudo_terminal import Pty
 from tiny_gguf import TinyConfig
 
 import lazygguf
@@ -120,93 +119,48 @@ def test_ctrl_c_ends_a_single_answer_with_130(
     assert b"Traceback" not in process.stderr.read()
 
 
-class Terminal:
-    """A program in a pseudo-terminal."""
-
-    def __init__(self, args: list[str], environment: dict[str, str]) -> None:
-        import pty
-
-        self.pid, self.fd = pty.fork()
-        if self.pid == 0:
-            os.execvpe(args[0], args, environment)
-        self.said = b""
-
-    def wait_for(self, text: bytes) -> None:
-        """Reads until the text appears; what stands before its end is forgotten."""
-        deadline = time.monotonic() + WAIT_S
-        while text not in self.said:
-            assert time.monotonic() < deadline, f"waited for {text!r}, got {self.said[-500:]!r}"
-            if select.select([self.fd], [], [], 0.1)[0]:
-                try:
-                    self.said += os.read(self.fd, 4096)
-                except OSError:
-                    pytest.fail(f"ended before {text!r}: {self.said[-500:]!r}")
-        self.said = self.said.partition(text)[2]
-
-    def wait_for_prompt(self) -> None:
-        """Waits for the prompt, and for readline to listen: it misses a Ctrl-C in its first moment."""
-        self.wait_for(b">>> ")
-        time.sleep(0.5)
-
-    def type(self, text: bytes) -> None:
-        os.write(self.fd, text)
-
-    def end(self) -> int:
-        """The exit code, once the program has ended."""
-        deadline = time.monotonic() + WAIT_S
-        while time.monotonic() < deadline:
-            if select.select([self.fd], [], [], 0.05)[0]:
-                with contextlib.suppress(OSError):
-                    self.said += os.read(self.fd, 4096)
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.pid = 0
-                return os.waitstatus_to_exitcode(status)
-        return pytest.fail("it did not end")
-
-    def close(self) -> None:
-        if self.pid:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-        os.close(self.fd)
+def wait_for_prompt(terminal: Pty) -> None:
+    """Waits for the prompt, and for the editor to listen: it misses a Ctrl-C in its first moment."""
+    terminal.wait_for(b">>> ")
+    time.sleep(0.5)
 
 
 @pytest.fixture
-def terminal(environment: dict[str, str], path: str, tmp_path: Path) -> Iterator[Terminal]:
+def terminal(environment: dict[str, str], path: str, tmp_path: Path) -> Iterator[Pty]:
     (tmp_path / "long.txt").write_text(LONG, encoding="utf-8")
     args = command(path, "-n", "-1", "--grammar", ENDLESS, "-ub", "4096", "-f", str(tmp_path / "long.txt"))
-    opened = Terminal(args, environment)
+    opened = Pty(args, environment)
     yield opened
     opened.close()
 
 
-def test_ctrl_c_stops_the_reading_and_the_answer_and_the_session_goes_on(terminal: Terminal) -> None:
-    terminal.wait_for_prompt()
+def test_ctrl_c_stops_the_reading_and_the_answer_and_the_session_goes_on(terminal: Pty) -> None:
+    wait_for_prompt(terminal)
     terminal.type(b"where is the cat?\n")
     terminal.wait_for(b"reading prompt")
     time.sleep(1)
     terminal.type(b"\x03")
     terminal.wait_for(b"(stopped)")
-    terminal.wait_for_prompt()
+    wait_for_prompt(terminal)
     terminal.type(b"/clear\n")
     terminal.wait_for(b"a new conversation")
-    terminal.wait_for_prompt()
+    wait_for_prompt(terminal)
     terminal.type(b"and now?\n")
     terminal.wait_for(b"aaaaaa")
     terminal.type(b"\x03")
     terminal.wait_for(b"(stopped)")
-    terminal.wait_for_prompt()
+    wait_for_prompt(terminal)
     terminal.type(b"/stats\n")
     terminal.wait_for(b"n_decoded")
-    terminal.wait_for_prompt()
+    wait_for_prompt(terminal)
     terminal.type(b"\x04")
     assert terminal.end() == 0
 
 
-def test_ctrl_c_twice_at_the_prompt_ends_with_130(terminal: Terminal) -> None:
-    terminal.wait_for_prompt()
+def test_ctrl_c_twice_at_the_prompt_ends_with_130(terminal: Pty) -> None:
+    wait_for_prompt(terminal)
     terminal.type(b"\x03")
     terminal.wait_for(b"Ctrl-C again")
-    terminal.wait_for_prompt()
+    wait_for_prompt(terminal)
     terminal.type(b"\x03")
     assert terminal.end() == 130
