@@ -79,6 +79,12 @@ def qwen_path() -> Path:
     return _model("qwen2.5-coder-0.5b")
 
 
+@pytest.fixture(scope="session")
+def gemma3_path() -> Path:
+    """Gemma 3 270M: from LAZYGGUF_MODELS."""
+    return _model("gemma-3-270m")
+
+
 @pytest.fixture(scope="module")
 def worker() -> Iterator[LoadWorker]:
     """A process that opens doubtful model files, so that its death is a test's failure and not pytest's."""

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from tiny_gguf import NORM_ROPE_ARCHS
 
 DEFAULT_QUERY = 24  # newest tokens that ask where a "question" point gets no span
 MAX_QUERY = 128  # tokens of a span that ask, the last ones
@@ -151,7 +152,7 @@ class Reference:
         step.revived.update(pos for pos in compute if pos < n_past)
         if planned is not None:
             step.revived.update(planned.revived)
-        rows = self.weights["token_embd.weight"][np.asarray(self.ids)[compute]].astype(np.float32)
+        rows = self.embeddings(np.asarray(self.ids)[compute])
         for s, layers in enumerate(self.segments):
             self.live.append(live)
             self.computed.append(compute)
@@ -248,21 +249,39 @@ class Reference:
     def _layer(self, il: int, rows: np.ndarray, compute: list[int], live: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """One layer over rows (n_compute, n_embd). Also gives attention (n_head, n_compute, n_live)."""
         config = self.config
-        cur = self._norm(rows, f"blk.{il}.attn_norm")
+        cur = self._norm_if_any(rows, f"blk.{il}.attn_norm")
         pos = np.asarray(compute)
-        q = rope(self._heads(cur, f"blk.{il}.attn_q", config.n_head), pos, config, self._rope_factors())
-        k = rope(self._heads(cur, f"blk.{il}.attn_k", config.n_head_kv), pos, config, self._rope_factors())
+        q = self._rotated(il, self._heads(cur, f"blk.{il}.attn_q", config.n_head), pos)
+        k = self._rotated(il, self._heads(cur, f"blk.{il}.attn_k", config.n_head_kv), pos)
         v = self._heads(cur, f"blk.{il}.attn_v", config.n_head_kv)
         if self.kv_f16:
             k, v = k.astype(np.float16).astype(np.float32), v.astype(np.float16).astype(np.float32)
         self.k[il].update(zip(compute, k))
         self.v[il].update(zip(compute, v))
         out, attention = self._attend(il, q, pos, live)
-        rows = rows + self._linear(out, f"blk.{il}.attn_output")
-        cur = self._norm(rows, f"blk.{il}.ffn_norm")
+        scale = np.float32(config.residual_scale or 1.0)
+        attended = self._linear(out, f"blk.{il}.attn_output")
+        rows = rows + scale * self._norm_if_any(attended, f"blk.{il}.post_attention_norm")
+        cur = self._norm_if_any(rows, f"blk.{il}.ffn_norm")
         gate = self._linear(cur, f"blk.{il}.ffn_gate")
-        up = self._linear(cur, f"blk.{il}.ffn_up")
-        return rows + self._linear(silu(gate) * up, f"blk.{il}.ffn_down"), attention
+        activated = gelu(gate) if config.arch == "gemma3" else silu(gate)
+        ffn = self._linear(activated * self._linear(cur, f"blk.{il}.ffn_up"), f"blk.{il}.ffn_down")
+        return rows + scale * self._norm_if_any(ffn, f"blk.{il}.post_ffw_norm"), attention
+
+    def embeddings(self, ids: np.ndarray) -> np.ndarray:
+        """Rows (n, n_embd) that go into the first layer."""
+        scale = np.sqrt(self.config.n_embd) if self.config.arch == "gemma3" else self.config.embd_scale or 1.0
+        rows: np.ndarray = self.weights["token_embd.weight"][ids].astype(np.float32) * np.float32(scale)
+        return rows
+
+    def _rotated(self, il: int, heads: np.ndarray, pos: np.ndarray) -> np.ndarray:
+        config = self.config
+        if not config.rotates(il):
+            return heads
+        if config.has_window(il):
+            base = (config.window_freq_base or 10000.0) if config.arch == "gemma3" else config.rope_freq_base
+            config = replace(config, rope_scaling="none", rope_freq_base=base)
+        return rope(heads, pos, config, self._rope_factors())
 
     def _attend(self, il: int, q: np.ndarray, pos: np.ndarray, live: list[int]) -> tuple[np.ndarray, np.ndarray]:
         """What q (n_query, n_head, n_embd_head) at pos sees of live rows not after it, and how much of each."""
@@ -271,23 +290,33 @@ class Reference:
         n_head, n_embd_head = q.shape[1:]
         group = n_head // k.shape[1]
         visible = np.asarray(live)[None, :] <= pos[:, None]
+        if self.config.has_window(il):
+            visible &= np.asarray(live)[None, :] > pos[:, None] - self.config.window
+        is_27b = self.config.arch == "gemma3" and self.config.n_layer == 62
+        usual = self.config.n_embd // n_head if is_27b else n_embd_head
+        scale = np.float32(self.config.attn_scale or 1.0 / np.sqrt(usual))
         attention = np.empty((n_head, len(pos), len(live)), np.float32)
         out = np.empty(q.shape, np.float32)
         for h in range(n_head):
-            logits = q[:, h] @ k[:, h // group].T / np.float32(np.sqrt(n_embd_head))
+            logits = q[:, h] @ k[:, h // group].T * scale
             attention[h] = softmax(np.where(visible, logits, -np.inf))
             out[:, h] = attention[h] @ v[:, h // group]
         return out.reshape(len(pos), -1), attention
 
     def _heads(self, cur: np.ndarray, name: str, n_head: int) -> np.ndarray:
-        """Rows as heads, each normed where the architecture does so (qwen3)."""
-        heads = self._linear(cur, name).reshape(len(cur), n_head, -1)
-        return self._norm(heads, name + "_norm") if name + "_norm.weight" in self.weights else heads
+        """Rows as heads, normed where the architecture does so: each (qwen3, gemma3), or all together (olmo2)."""
+        out = self._linear(cur, name)
+        if self.config.arch == "olmo2":
+            return self._norm_if_any(out, name + "_norm").reshape(len(cur), n_head, -1)
+        return self._norm_if_any(out.reshape(len(cur), n_head, -1), name + "_norm")
 
     def _linear(self, cur: np.ndarray, name: str) -> np.ndarray:
         out: np.ndarray = cur @ self.weights[name + ".weight"].T
         bias = self.weights.get(name + ".bias")
         return out if bias is None else out + bias
+
+    def _norm_if_any(self, rows: np.ndarray, name: str) -> np.ndarray:
+        return self._norm(rows, name) if name + ".weight" in self.weights else rows
 
     def _norm(self, rows: np.ndarray, name: str) -> np.ndarray:
         mean_square = np.mean(np.square(rows, dtype=np.float64), axis=-1, keepdims=True)
@@ -300,8 +329,9 @@ class Reference:
 
     def _logits(self, row: np.ndarray) -> np.ndarray:
         output = self.weights.get("output.weight", self.weights["token_embd.weight"])
-        logits: np.ndarray = output @ self._norm(row[None], "output_norm")[0]
-        return logits
+        logits: np.ndarray = output @ self._norm(row[None], "output_norm")[0] / np.float32(self.config.logit_scale)
+        cap = np.float32(self.config.logit_softcap)
+        return cap * np.tanh(logits / cap) if cap > 0.0 else logits
 
 
 @dataclass(frozen=True)
@@ -448,13 +478,13 @@ def select(scores: Mapping[int, float], protected: set[int], keep: float, n_toke
 
 
 def rope(heads: np.ndarray, pos: np.ndarray, config: Any, factors: np.ndarray | None) -> np.ndarray:
-    """Rotates (n_rows, n_head, n_rot) to positions pos; pairs (2i, 2i+1), or (i, i + n_rot/2) where not llama."""
+    """Rotates (n_rows, n_head, n_rot) to positions pos; pairs (2i, 2i+1), or (i, i + n_rot/2)."""
     n_rot = heads.shape[-1]
     angles, magnitude = _rope_angles(pos, n_rot, config, factors)
     cos = (np.cos(angles) * magnitude).astype(np.float32)[:, None, :]
     sin = (np.sin(angles) * magnitude).astype(np.float32)[:, None, :]
     half = n_rot // 2
-    neox = config.arch != "llama"
+    neox = config.arch not in NORM_ROPE_ARCHS
     first = slice(0, half) if neox else slice(0, None, 2)
     second = slice(half, None) if neox else slice(1, None, 2)
     out = np.empty_like(heads)
@@ -505,6 +535,14 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def silu(x: np.ndarray) -> np.ndarray:
     """The SiLU activation."""
     out: np.ndarray = x / (1.0 + np.exp(-x))
+    return out
+
+
+def gelu(x: np.ndarray) -> np.ndarray:
+    """The GELU activation in its tanh form, as ggml's CPU backend has it: a table from F16 to F16 within (-10, 10)."""
+    near = x.astype(np.float16).astype(np.float32)
+    table = 0.5 * near * (1.0 + np.tanh(np.float32(np.sqrt(2.0 / np.pi)) * near * (1.0 + 0.044715 * near * near)))
+    out: np.ndarray = np.where(np.abs(x) < 10.0, table.astype(np.float16).astype(np.float32), np.maximum(x, 0.0))
     return out
 
 

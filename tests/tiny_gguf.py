@@ -25,7 +25,10 @@ CHATML = (
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 BPE_SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-ARCHS = ("llama", "qwen2", "qwen3")  # every architecture that runs
+ARCHS = ("llama", "qwen2", "qwen3")  # those that are tried with every type of weights
+QK_NORM_ARCHS = ("qwen3", "gemma3", "olmo2")  # Q and K are normed; olmo2: all heads together
+POST_NORM_ARCHS = ("gemma3", "olmo2")  # what attention and the feed-forward network add is normed
+NORM_ROPE_ARCHS = ("llama", "granite", "smollm3")  # rotate pairs (2i, 2i+1), the others (i, i + n_rot/2)
 # What every tokenizer needs before text pieces come: specials and 256 bytes.
 N_VOCAB_MIN = 3 + 256
 
@@ -87,7 +90,7 @@ Overrides = Callable[[dict[str, Kv], dict[str, Tensor]], None]
 class TinyConfig:
     """Hyper-parameters of a tiny model. Defaults make a GQA ``llama`` with an SPM tokenizer."""
 
-    arch: str = "llama"  # or "qwen2": NEOX rope, QKV biases; or "qwen3": NEOX rope, norms of Q and K
+    arch: str = "llama"  # general.architecture
     n_vocab: int = 320  # at least N_VOCAB_MIN
     n_ctx_train: int = 512
     n_embd: int = 64
@@ -104,6 +107,14 @@ class TinyConfig:
     rope_scaling_factor: float = 4.0
     n_ctx_orig: int = 128  # yarn only
     rope_freq_base: float = 10000.0
+    window: int = 0  # gemma3 and olmo2: positions that a layer with a window sees
+    window_every: int = 0  # every so many-th layer has none; 0: as the architecture has it, without a key
+    window_freq_base: float = 0.0  # gemma3: of the layers with a window; 0: 10,000, without a key
+    embd_scale: float = 0.0  # granite, as the following; 0: no key
+    residual_scale: float = 0.0
+    attn_scale: float = 0.0
+    logit_scale: float = 1.0
+    logit_softcap: float = 0.0  # gemma3
     rms_eps: float = 1e-5
     seed: int = 0
     tokenizer: str = "spm"  # or "bpe"
@@ -122,6 +133,15 @@ class TinyConfig:
     @property
     def n_embd_head(self) -> int:
         return self.head_dim or self.n_embd // self.n_head
+
+    def has_window(self, il: int) -> bool:
+        """Whether a layer sees a window only."""
+        every = self.window_every or {"gemma3": 6, "olmo2": 4}.get(self.arch, 1)
+        return self.window > 0 and il % every < every - 1
+
+    def rotates(self, il: int) -> bool:
+        """Whether a layer rotates Q and K."""
+        return self.arch != "smollm3" or (il + 1) % 4 != 0
 
     @property
     def n_embd_q(self) -> int:
@@ -207,6 +227,7 @@ def tiny_kv(config: TinyConfig) -> dict[str, Kv]:
     kv[f"{config.arch}.attention.layer_norm_rms_epsilon"] = _f32(config.rms_eps)
     kv[f"{config.arch}.rope.freq_base"] = _f32(config.rope_freq_base)
     kv.update(_rope_scaling_kv(config))
+    kv.update(_special_kv(config))
     kv.update(_spm_kv(config) if config.tokenizer == "spm" else _bpe_kv(config))
     kv["tokenizer.ggml.add_bos_token"] = Kv(config.add_bos_token, GGUFValueType.BOOL)
     if config.chat_template is not None:
@@ -248,10 +269,20 @@ def _block_weights(config: TinyConfig, rng: np.random.Generator) -> dict[str, np
     }
     if config.arch == "qwen2" or config.qkv_bias:
         block.update(_qkv_biases(config, rng))
-    if config.arch == "qwen3":
+    if config.arch in QK_NORM_ARCHS:
         # after its norm a head is about as large as the weights: these make attention as peaked as elsewhere
-        norms = {name: _norm_weight(rng, config.n_embd_head) for name in ("attn_q_norm.weight", "attn_k_norm.weight")}
+        wide = config.arch == "olmo2"
+        sizes = {
+            "q": config.n_embd_q if wide else config.n_embd_head,
+            "k": config.n_embd_kv if wide else config.n_embd_head,
+        }
+        norms = {f"attn_{name}_norm.weight": _norm_weight(rng, n) for name, n in sizes.items()}
         block.update({name: np.float32(1.2) * values for name, values in norms.items()})
+    if config.arch in POST_NORM_ARCHS:
+        for name in ("post_attention_norm.weight", "post_ffw_norm.weight"):
+            block[name] = np.float32(0.3) * _norm_weight(rng, n_embd)
+    if config.arch == "olmo2":
+        del block["attn_norm.weight"], block["ffn_norm.weight"]
     return block
 
 
@@ -281,6 +312,23 @@ def _rope_scaling_kv(config: TinyConfig) -> dict[str, Kv]:
     if config.rope_scaling == "yarn":
         kv[prefix + "original_context_length"] = _u32(config.n_ctx_orig)
     return kv
+
+
+def _special_kv(config: TinyConfig) -> dict[str, Kv]:
+    """What only some architectures have: windows and scales."""
+    numbers = {
+        "rope.freq_base_swa": config.window_freq_base,
+        "embedding_scale": config.embd_scale,
+        "residual_scale": config.residual_scale,
+        "attention.scale": config.attn_scale,
+        "final_logit_softcapping": config.logit_softcap,
+        "logit_scale": config.logit_scale if config.arch == "granite" else 0.0,
+    }
+    counts = {"attention.sliding_window": config.window, "attention.sliding_window_pattern": config.window_every}
+    return {
+        **{f"{config.arch}.{key}": _f32(number) for key, number in numbers.items() if number},
+        **{f"{config.arch}.{key}": _u32(count) for key, count in counts.items() if count},
+    }
 
 
 # ---- tokenizers ----

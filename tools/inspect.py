@@ -17,7 +17,7 @@ from lazygguf._ffi import NativeFile, TensorInfo, isa, isa_names, list_devices
 from lazygguf.cli.main import EXIT_ERROR, say_error
 from lazygguf.cli.printable import printable
 from lazygguf.errors import LazyError
-from lazygguf.files.model_file import fingerprint, shipped_profile
+from lazygguf.files.model_file import fingerprint, shipped_profile, windowed_layers
 from lazygguf.schedule.keep import resolve_keep
 from lazygguf.schedule.keep_schedule import PROFILE_KEY
 
@@ -142,7 +142,14 @@ def _keep(path: str, file: NativeFile) -> str:
     metadata, shipped = file.metadata, shipped_profile(fingerprint(path, file))
     n_layer, n_head = _hparam(metadata, "block_count"), _hparam(metadata, "attention.head_count")
     try:
-        schedule = resolve_keep("auto", n_layer=int(n_layer), n_head=int(n_head), metadata=metadata, shipped=shipped)
+        schedule = resolve_keep(
+            "auto",
+            n_layer=int(n_layer),
+            n_head=int(n_head),
+            metadata=metadata,
+            shipped=shipped,
+            windowed=windowed_layers(file),
+        )
     except LazyError as error:
         return say_error(error)
     origin = "in the file" if PROFILE_KEY in metadata else "shipped profile" if shipped else "default, no profile"

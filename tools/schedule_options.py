@@ -7,7 +7,7 @@ knows nothing of what is done with a schedule.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional, Union
 
@@ -33,13 +33,17 @@ class Asking:
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What of a model a schedule must fit, the profile that ships for it, and whether a draft scores before layer 0."""
+    """What of a model a schedule must fit, the profile that ships for it, and whether a draft scores before layer 0.
+
+    ``windowed`` are the layers that see a window of the context only.
+    """
 
     n_layer: int
     n_head: int
     metadata: Mapping[str, Any]
     shipped: Optional[Mapping[str, Any]] = None
     has_draft: bool = False
+    windowed: Collection[int] = ()
 
 
 def add_schedule_arguments(group: Any, default: str) -> None:
@@ -107,6 +111,7 @@ def schedule_of(keep: str, asking: Asking, shape: ModelShape) -> Optional[KeepSc
         shipped=shape.shipped,
         max_revive=asking.max_revive,
         has_draft=shape.has_draft,
+        windowed=shape.windowed,
     )
     if schedule is not None and schedule.entry is not None and not shape.has_draft:
         raise ValueError(f'keep schedule "{keep}": il is -1, which needs scores from outside: name a draft with -md')

@@ -87,6 +87,18 @@ class NativeFile:
         """
         check(lib.lazy_file_check(self._handle))
 
+    def windows(self) -> tuple[int, ...]:
+        """By layer, how many positions up to its own a token sees; 0: all.
+
+        Raises:
+            ModelFileError, UnsupportedModelError: as ``check``.
+        """
+        n = ffi.new("int32_t *")
+        check(lib.lazy_file_windows(ffi.NULL, 0, n, self._handle))
+        out = ffi.new("int32_t[]", n[0])
+        check(lib.lazy_file_windows(out, n[0], n, self._handle))
+        return tuple(out)
+
     def check_vocab(self) -> None:
         """Checks the vocabulary alone, for a file without tensors.
 

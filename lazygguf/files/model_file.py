@@ -63,12 +63,14 @@ class ModelFile:
         metadata: its key-value pairs.
         size: of the model in it.
         fingerprint: see ``fingerprint``.
+        windowed: layers whose tokens see a window of the context only.
     """
 
     path: str
     metadata: dict[str, Any]
     size: ModelSize
     fingerprint: Optional[str]
+    windowed: frozenset[int] = frozenset()
 
     @property
     def shipped(self) -> Optional[dict[str, Any]]:
@@ -93,7 +95,13 @@ class ModelFile:
         """
         with NativeFile(path) as file:
             file.check()
-            return cls(os.fspath(path), file.metadata, ModelSize.of(file.tensors), fingerprint(path, file))
+            size, windowed = ModelSize.of(file.tensors), windowed_layers(file)
+            return cls(os.fspath(path), file.metadata, size, fingerprint(path, file), windowed)
+
+
+def windowed_layers(file: NativeFile) -> frozenset[int]:
+    """Layers whose tokens see a window of the context only: they cannot score what lies before it."""
+    return frozenset(il for il, n_window in enumerate(file.windows()) if n_window > 0)
 
 
 def fingerprint(path: Union[str, os.PathLike[str]], file: NativeFile) -> Optional[str]:

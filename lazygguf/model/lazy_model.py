@@ -138,7 +138,7 @@ class LazyModel:
     def as_draft(self, scoring: Union[str, ScoringProfile, None] = None) -> DraftModel:
         """This model as another one's draft: on these weights, with a context of its own."""
         file, weights = self._parts.file, self._parts.weights
-        profile = resolve_scoring(scoring, file.metadata, file.shipped_scoring)
+        profile = resolve_scoring(scoring, file.metadata, file.shipped_scoring, file.windowed)
         return DraftModel(weights, self._tokenizer, profile, file.size, self.n_ctx(), is_ours=False)
 
     # ---- tokens ----------------------------------------------------------------------------------

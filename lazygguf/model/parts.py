@@ -92,6 +92,7 @@ class ModelParts:
             shipped=file.shipped,
             max_revive=options.max_revive,
             has_draft=can_draft,
+            windowed=file.windowed,
         )
         self.placed_for = schedule
         weights = self.weights
@@ -228,6 +229,6 @@ def _open_draft(draft: Any, options: ModelOptions) -> DraftModel:
     if hasattr(draft, "as_draft"):
         return draft.as_draft(options.scoring)  # type: ignore[no-any-return]
     file = ModelFile.read(draft)
-    profile = resolve_scoring(options.scoring, file.metadata, file.shipped_scoring)
+    profile = resolve_scoring(options.scoring, file.metadata, file.shipped_scoring, file.windowed)
     weights = load_weights(file.path, draft_options(options), profile.n_layer)
     return DraftModel(weights, Tokenizer(file.path), profile, file.size)

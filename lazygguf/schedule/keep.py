@@ -5,7 +5,7 @@ Owns how the argument becomes a schedule that fits a model, and which profile ha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -25,6 +25,7 @@ def resolve_keep(
     shipped: Optional[Mapping[str, Any]] = None,
     max_revive: Optional[int] = None,
     has_draft: bool = False,
+    windowed: Collection[int] = (),
 ) -> Optional[KeepSchedule]:
     """Turns the ``keep`` argument into a schedule that fits the model.
 
@@ -39,6 +40,7 @@ def resolve_keep(
         max_revive: overrides the schedule's own; None keeps it, -1 is no limit. Without effect where nothing
             is pruned.
         has_draft: a draft model can score before layer 0.
+        windowed: layers that see a window only (``ModelFile.windowed``); the default does not prune by them.
 
     Returns:
         None when the model is to run dense.
@@ -55,7 +57,7 @@ def resolve_keep(
         if schedule is None and has_draft:
             schedule = KeepSchedule.drafted()
         elif schedule is None:
-            schedule = KeepSchedule.auto(n_layer) if shipped is None else KeepSchedule.from_dict(shipped)
+            schedule = KeepSchedule.auto(n_layer, windowed) if shipped is None else KeepSchedule.from_dict(shipped)
     else:
         schedule = _explicit(keep)
     if schedule is None:

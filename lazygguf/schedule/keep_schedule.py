@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional, Union
 
@@ -165,7 +165,7 @@ class KeepSchedule:
         return cls.parse(spelling, n_sink=0, min_prompt=0, max_revive=-1, revive_margin=0.0)
 
     @classmethod
-    def auto(cls, n_layer: int) -> Optional[KeepSchedule]:
+    def auto(cls, n_layer: int, windowed: Collection[int] = ()) -> Optional[KeepSchedule]:
         """The careful default for a model without a profile.
 
         The first 60% of the layers see every token. Half of the tokens go on to 80% of the layers and 30% to the end,
@@ -174,12 +174,19 @@ class KeepSchedule:
         dense work remains
         (``0.6 + 0.2 * 0.5 + 0.2 * 0.3``). A prompt without a question is read densely.
 
+        Args:
+            n_layer: layers of the model.
+            windowed: those that see a window only. A point that would fall on one is put after the next layer that
+                sees all.
+
         Returns:
             None for a model with too few layers to leave one after the first point (fewer than 3): it runs
             dense.
         """
         depths = ((6, 0.5), (8, 0.3))  # tenths of the layers, share kept
-        pairs = [(-(-n_layer * tenths // 10) - 1, keep) for tenths, keep in depths]
+        seeing = [il for il in range(n_layer) if il not in windowed]
+        wanted = [(-(-n_layer * tenths // 10) - 1, keep) for tenths, keep in depths]
+        pairs = [(next((il for il in seeing if il >= first), n_layer), keep) for first, keep in wanted]
         points = [
             PruningPoint(il, keep, n_query=QUESTION, pool=21, query_max=True)
             for il, keep in pairs

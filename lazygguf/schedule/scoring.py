@@ -5,7 +5,7 @@ Owns the profile's data, its checks, its JSON, and which profile has precedence.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -119,15 +119,23 @@ class ScoringProfile:
         return cls(**settings)
 
     @classmethod
-    def by_depth(cls, n_layer: int) -> ScoringProfile:
-        """For a draft that was not calibrated: layers from 50% to 80% of its depth, the rest as for SmolLM2."""
+    def by_depth(cls, n_layer: int, windowed: Collection[int] = ()) -> ScoringProfile:
+        """For a draft that was not calibrated: layers from 50% to 80% of its depth, the rest as for SmolLM2.
+
+        Layers that see a window only are left out; where no other is there, the last one that sees all scores.
+        """
         first = n_layer // 2
-        layers = tuple(range(first, max(first + 1, n_layer * 4 // 5)))
+        last = max(first + 1, n_layer * 4 // 5)
+        seeing = [il for il in range(n_layer) if il not in windowed] or [n_layer - 1]
+        layers = tuple(il for il in seeing if first <= il < last) or (seeing[-1],)
         return cls(layers, n_query=24, over_query=MAX, pool=(10, 5))
 
 
 def resolve_scoring(
-    given: Union[str, ScoringProfile, None], metadata: Mapping[str, Any], shipped: Optional[Mapping[str, Any]] = None
+    given: Union[str, ScoringProfile, None],
+    metadata: Mapping[str, Any],
+    shipped: Optional[Mapping[str, Any]] = None,
+    windowed: Collection[int] = (),
 ) -> ScoringProfile:
     """The profile of a draft model.
 
@@ -136,6 +144,7 @@ def resolve_scoring(
             ``ScoringProfile.by_depth``.
         metadata: of the draft's checked file.
         shipped: the profile that ships for this model (``ModelFile.shipped_scoring``), None where there is none.
+        windowed: layers that see a window only (``ModelFile.windowed``).
 
     Raises:
         ValueError: the profile is wrong or does not fit the draft.
@@ -152,7 +161,7 @@ def resolve_scoring(
             raise ModelFileError(f"metadata key {SCORING_KEY}: {error}") from error
         return profile
     if given is None:
-        given = ScoringProfile.by_depth(n_layer) if shipped is None else ScoringProfile.from_dict(shipped)
+        given = ScoringProfile.by_depth(n_layer, windowed) if shipped is None else ScoringProfile.from_dict(shipped)
     elif not isinstance(given, ScoringProfile):
         given = ScoringProfile.from_json(Path(given).read_text(encoding="utf-8"))
     given.validate(n_layer, n_head)

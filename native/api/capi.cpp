@@ -121,6 +121,15 @@ lazy_status lazy_file_check(const lazy_file * file) {
         check_vocab(file->file, hp.n_vocab);
     });
 }
+lazy_status lazy_file_windows(int32_t * out, int32_t n_max, int32_t * n, const lazy_file * file) {
+    return guarded([&] {
+        const hparams hp = read_hparams(file->file);
+        for (int32_t il = 0; il < std::min(n_max, hp.n_layer); ++il) {
+            out[il] = hp.layer(il).n_window;
+        }
+        *n = hp.n_layer;
+    });
+}
 lazy_status lazy_file_check_vocab(const lazy_file * file) {
     return guarded([&] {
         const int64_t i = file->file.find_array("tokenizer.ggml.tokens", GGUF_TYPE_STRING);

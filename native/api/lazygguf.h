@@ -78,6 +78,9 @@ void         lazy_file_free(lazy_file * file);
 // Checks the rest of what lazy_model_load checks, without reading weights: architecture, hyper-parameters, tensors
 // and vocabulary.
 lazy_status  lazy_file_check(const lazy_file * file);
+// By layer, how many positions up to its own a token sees; 0: all. out has room for n_max layers; *n is how many there
+// are.
+lazy_status  lazy_file_windows(int32_t * out, int32_t n_max, int32_t * n, const lazy_file * file);
 // Checks the vocabulary alone, for a file without tensors.
 lazy_status  lazy_file_check_vocab(const lazy_file * file);
 size_t       lazy_file_size(const lazy_file * file); // bytes

@@ -7,7 +7,7 @@
 namespace lazygguf {
 
 const std::vector<const architecture *> & architectures() {
-    static const std::vector<const architecture *> all = {&LLAMA, &QWEN2, &QWEN3};
+    static const std::vector<const architecture *> all = {&LLAMA, &QWEN2, &QWEN3, &GEMMA3, &GRANITE, &OLMO2, &SMOLLM3};
     return all;
 }
 

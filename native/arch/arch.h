@@ -5,8 +5,12 @@
 
 namespace lazygguf {
 
+extern const architecture GEMMA3;
+extern const architecture GRANITE;
 extern const architecture LLAMA;
+extern const architecture OLMO2;
 extern const architecture QWEN2;
 extern const architecture QWEN3;
+extern const architecture SMOLLM3;
 
 } // namespace lazygguf

@@ -44,9 +44,13 @@ hidden layer_builder::linear(const linear_weights & w, const hidden & x) {
     return map(x, [&](ggml_tensor * t) { return multiply(w, t); });
 }
 
-hidden layer_builder::heads(const linear_weights & w, const hidden & x) {
+hidden layer_builder::split(const hidden & x) const {
     const int64_t d = g_.mdl.hp.n_embd_head;
-    return map(linear(w, x), [&](ggml_tensor * t) { return ggml_reshape_3d(ctx(), t, d, t->ne[0] / d, t->ne[1]); });
+    return map(x, [&](ggml_tensor * t) { return ggml_reshape_3d(ctx(), t, d, t->ne[0] / d, t->ne[1]); });
+}
+
+hidden layer_builder::scale(const hidden & x, float factor) const {
+    return factor == 1.0F ? x : map(x, [&](ggml_tensor * t) { return ggml_scale(ctx(), t, factor); });
 }
 
 hidden layer_builder::rope(const hidden & x) const {
@@ -127,12 +131,12 @@ hidden layer_builder::add(const hidden & a, const hidden & b) const {
     return {wanted, wanted};
 }
 
-hidden layer_builder::swiglu(const hidden & x) {
+hidden layer_builder::gated(const hidden & x, ggml_glu_op activation) {
     const hidden gate = linear(weights_.ffn_gate, x);
     const hidden up = linear(weights_.ffn_up, x);
-    ggml_tensor * all = ggml_swiglu_split(ctx(), gate.all, up.all);
+    ggml_tensor * all = ggml_glu_split(ctx(), gate.all, up.all, activation);
     const bool same = x.wanted == x.all;
-    return linear(weights_.ffn_down, {all, same ? all : ggml_swiglu_split(ctx(), gate.wanted, up.wanted)});
+    return linear(weights_.ffn_down, {all, same ? all : ggml_glu_split(ctx(), gate.wanted, up.wanted, activation)});
 }
 
 } // namespace lazygguf

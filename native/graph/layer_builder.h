@@ -22,6 +22,7 @@ class layer_builder {
     layer_builder(graph_state & g, int il);
 
     const layer_weights & weights() const { return weights_; }
+    const layer_params & params() const { return params_; }
 
     // inp F32 [n_embd, n_rows], the layer's input
     hidden input(ggml_tensor * inp) const;
@@ -31,7 +32,11 @@ class layer_builder {
     // x F32 [n_in, n_rows] -> F32 [n_out, n_rows], with the bias where there is one
     hidden linear(const linear_weights & w, const hidden & x);
     // The same as F32 [n_embd_head, heads, n_rows]
-    hidden heads(const linear_weights & w, const hidden & x);
+    hidden heads(const linear_weights & w, const hidden & x) { return split(linear(w, x)); }
+    // x F32 [n_embd_head * heads, n_rows] -> F32 [n_embd_head, heads, n_rows]
+    hidden split(const hidden & x) const;
+    // x times a number
+    hidden scale(const hidden & x, float factor) const;
     // x F32 [n_embd_head, heads, n_rows], rotated by the original positions
     hidden rope(const hidden & x) const;
     // q F32 [n_embd_head, n_head, n_rows], k and v F32 [n_embd_head, n_head_kv, n_rows] -> F32 [n_embd_q, n_rows].
@@ -39,8 +44,9 @@ class layer_builder {
     hidden attend(const hidden & q, const hidden & k, const hidden & v);
     // a + b, over the wanted rows; if one has fewer, over its last ones
     hidden add(const hidden & a, const hidden & b) const;
-    // x F32 [n_embd, n_rows] -> F32 [n_embd, n_rows], by ffn_gate, ffn_up and ffn_down
-    hidden swiglu(const hidden & x);
+    // x F32 [n_embd, n_rows] -> F32 [n_embd, n_rows], by ffn_gate, ffn_up and ffn_down: SiLU, or GELU by its tanh form
+    hidden swiglu(const hidden & x) { return gated(x, GGML_GLU_OP_SWIGLU); }
+    hidden geglu(const hidden & x) { return gated(x, GGML_GLU_OP_GEGLU); }
 
   private:
     graph_state & g_;
@@ -53,6 +59,7 @@ class layer_builder {
 
     ggml_context * ctx() const { return g_.ctx.get(); }
     ggml_tensor * multiply(const linear_weights & w, ggml_tensor * x);
+    hidden gated(const hidden & x, ggml_glu_op activation);
     void write(ggml_tensor * k, ggml_tensor * v);
     ggml_tensor * read(ggml_tensor * q);
 };

@@ -41,8 +41,7 @@ void segment_graph::build_inputs() {
 void segment_graph::build() {
     const segment_tensors & seg = g_.seg;
     ggml_context * ctx = g_.ctx.get();
-    ggml_tensor * cur = seg.aux_in == nullptr ? ggml_get_rows(ctx, g_.mdl.weights.tok_embd, g_.tokens)
-                                              : ggml_get_rows(ctx, seg.aux_in, g_.pos);
+    ggml_tensor * cur = seg.aux_in == nullptr ? build_embeddings() : ggml_get_rows(ctx, seg.aux_in, g_.pos);
     g_.expand(cur, seg.aux_in_dev);
     const bool is_read = seg.aux_out != nullptr || g_.shape.want_logits; // what the last layer gives
     for (int il = seg.il_begin; il < seg.il_end; ++il) {
@@ -60,11 +59,25 @@ void segment_graph::build() {
     }
 }
 
+ggml_tensor * segment_graph::build_embeddings() const {
+    const float scale = g_.mdl.hp.embd_scale;
+    ggml_tensor * rows = ggml_get_rows(g_.ctx.get(), g_.mdl.weights.tok_embd, g_.tokens);
+    return scale == 1.0F ? rows : ggml_scale(g_.ctx.get(), rows, scale);
+}
+
 void segment_graph::build_logits(ggml_tensor * cur) {
     ggml_context * ctx = g_.ctx.get();
+    const hparams & hp = g_.mdl.hp;
     const model_weights & w = g_.mdl.weights;
-    cur = ggml_mul(ctx, ggml_rms_norm(ctx, cur, g_.mdl.hp.layers.back().rms_eps), w.output_norm);
+    cur = ggml_mul(ctx, ggml_rms_norm(ctx, cur, hp.layers.back().rms_eps), w.output_norm);
     g_.logits = g_.multiply(w.output, cur);
+    if (hp.logit_scale != 1.0F) {
+        g_.logits = ggml_scale(ctx, g_.logits, hp.logit_scale);
+    }
+    if (hp.logit_softcap > 0.0F) {
+        g_.logits = ggml_tanh(ctx, ggml_scale(ctx, g_.logits, 1.0F / hp.logit_softcap));
+        g_.logits = ggml_scale(ctx, g_.logits, hp.logit_softcap);
+    }
     ggml_set_name(g_.logits, "logits");
     ggml_set_output(g_.logits);
     g_.expand(g_.logits, g_.mdl.output_dev);

@@ -34,6 +34,7 @@ class segment_graph {
 
     void build_inputs();
     void build();
+    ggml_tensor * build_embeddings() const;
     void build_logits(ggml_tensor * cur);
 };
 

@@ -76,6 +76,14 @@ void read_rope_scaling(const gguf_file & file, const std::string & prefix, rope_
 
 } // namespace
 
+float read_scale(const gguf_file & file, const char * key, float fallback) {
+    const float scale = file.get_f32(prefix_of(file) + key, 0.0F);
+    if (scale != 0.0F) { // llama.cpp takes 0 as not given
+        check_range(file, key, scale, 1e-6, 1e6);
+    }
+    return scale != 0.0F ? scale : fallback;
+}
+
 void refuse_experts(const gguf_file & file) {
     if (const uint32_t n = file.get_u32(prefix_of(file) + "expert_count", 0); n > 0) {
         refuse(file, format("mixture of %u experts", n));
@@ -137,8 +145,7 @@ void read_rope(const gguf_file & file, hparams & hp, int mode) {
         fail(status::bad_file,
              format("%s: rope.dimension_count is %d, expected an even number", file.path().c_str(), rope.n_rot));
     }
-    rope.freq_base = file.get_f32(prefix + "freq_base", 10000.0F);
-    check_range(file, "rope.freq_base", rope.freq_base, 1.0, 1e12);
+    rope.freq_base = read_freq_base(file, "rope.freq_base", 10000.0F);
     const auto n_ctx_train = static_cast<uint32_t>(hp.n_ctx_train);
     rope.n_ctx_orig = static_cast<int>(file.get_u32(prefix + "scaling.original_context_length", n_ctx_train));
     check_range(file, "rope.scaling.original_context_length", rope.n_ctx_orig, 1, 1 << 30);
@@ -146,6 +153,50 @@ void read_rope(const gguf_file & file, hparams & hp, int mode) {
     for (layer_params & layer : hp.layers) {
         layer.rope = rope;
     }
+}
+
+namespace {
+
+// Which layers have a window: by layer in an array, else all but every n-th.
+std::vector<bool> windowed_layers(const gguf_file & file, size_t n_layer, uint32_t every) {
+    const std::string key = prefix_of(file) + "attention.sliding_window_pattern";
+    const int64_t i = file.find(key);
+    std::vector<bool> windowed(n_layer);
+    if (i >= 0 && gguf_get_kv_type(file.gguf(), i) == GGUF_TYPE_ARRAY) {
+        if (gguf_get_arr_n(file.gguf(), i) < n_layer) {
+            fail(status::bad_file, format("%s: key '%s' has %zu elements, expected one for each of %zu layers",
+                                          file.path().c_str(), key.c_str(), gguf_get_arr_n(file.gguf(), i), n_layer));
+        }
+        for (size_t il = 0; il < n_layer; ++il) {
+            windowed[il] = file.integer(i, static_cast<int64_t>(il)) != 0;
+        }
+        return windowed;
+    }
+    const uint32_t n = file.get_u32(key, every);
+    for (size_t il = 0; il < n_layer; ++il) {
+        windowed[il] = n == 0 || il % n < n - 1;
+    }
+    return windowed;
+}
+
+} // namespace
+
+void read_windows(const gguf_file & file, hparams & hp, uint32_t every) {
+    const uint32_t n_window = file.get_u32(prefix_of(file) + "attention.sliding_window", 0);
+    if (n_window == 0) {
+        return;
+    }
+    check_range(file, "attention.sliding_window", n_window, 1, 1 << 30);
+    const std::vector<bool> windowed = windowed_layers(file, hp.layers.size(), every);
+    for (size_t il = 0; il < hp.layers.size(); ++il) {
+        hp.layers[il].n_window = windowed[il] ? static_cast<int>(n_window) : 0;
+    }
+}
+
+float read_freq_base(const gguf_file & file, const char * key, float fallback) {
+    const float base = file.get_f32(prefix_of(file) + key, fallback);
+    check_range(file, key, base, 1.0, 1e12);
+    return base;
 }
 
 hparams read_hparams(const gguf_file & file) {

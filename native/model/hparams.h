@@ -32,9 +32,10 @@ struct rope_params {
 struct layer_params {
     rope_params rope;
     float rms_eps = 0.0F;
-    float attn_scale = 0.0F;   // of Q * K before softmax
-    float attn_softcap = 0.0F; // products go through cap * tanh(x / cap); 0: as they are
-    int n_window = 0;          // a row sees so many positions up to its own; 0: all
+    float attn_scale = 0.0F;     // of Q * K before softmax
+    float attn_softcap = 0.0F;   // products go through cap * tanh(x / cap); 0: as they are
+    int n_window = 0;            // a row sees so many positions up to its own; 0: all
+    float residual_scale = 1.0F; // of what attention and the feed-forward network add
 };
 
 struct hparams {
@@ -47,6 +48,9 @@ struct hparams {
     int n_head_kv = 0;
     int n_embd_head = 0;
     int n_ff = 0;
+    float embd_scale = 1.0F;          // of the embeddings
+    float logit_scale = 1.0F;         // of the logits
+    float logit_softcap = 0.0F;       // logits go through cap * tanh(x / cap); 0: as they are
     std::vector<layer_params> layers; // (n_layer)
 
     int n_embd_q() const { return n_embd_head * n_head; }
@@ -65,6 +69,13 @@ hparams read_hparams(const gguf_file & file);
 void read_shape(const gguf_file & file, hparams & hp);
 // The rotation, in one of ggml's two orders of pairs, with linear or yarn scaling. After read_shape.
 void read_rope(const gguf_file & file, hparams & hp, int mode);
+// The window of attention.sliding_window, where the file has one: on the layers that attention.sliding_window_pattern
+// names, by default on all but every `every`-th. After read_shape.
+void read_windows(const gguf_file & file, hparams & hp, uint32_t every);
+// The base of the rotation by another key, `fallback` where the file has none.
+float read_freq_base(const gguf_file & file, const char * key, float fallback);
+// A key's factor, `fallback` where the file has none or 0.
+float read_scale(const gguf_file & file, const char * key, float fallback);
 // Fails with unsupported where the file has what is no part of a dense model that sees its whole context.
 void refuse_experts(const gguf_file & file);
 void refuse_windows(const gguf_file & file);

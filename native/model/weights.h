@@ -20,12 +20,14 @@ struct layer_weights {
     linear_weights wk;                  // [n_embd, n_embd_kv]
     linear_weights wv;                  // [n_embd, n_embd_kv]
     linear_weights wo;                  // [n_embd_q, n_embd]
-    ggml_tensor * q_norm = nullptr;     // F32 [n_embd_head]
-    ggml_tensor * k_norm = nullptr;     // F32 [n_embd_head]
+    ggml_tensor * q_norm = nullptr;     // F32 [n_embd_head], or of all heads
+    ggml_tensor * k_norm = nullptr;     // F32 [n_embd_head], or of all heads
+    ggml_tensor * attn_post = nullptr;  // F32 [n_embd], the norm of what attention adds
     ggml_tensor * ffn_norm = nullptr;   // F32 [n_embd]
     linear_weights ffn_gate;            // [n_embd, n_ff]
     linear_weights ffn_up;              // [n_embd, n_ff]
     linear_weights ffn_down;            // [n_ff, n_embd]
+    ggml_tensor * ffn_post = nullptr;   // F32 [n_embd], the norm of what the feed-forward network adds
     ggml_tensor * rope_freqs = nullptr; // F32 [n_rot/2], divides the frequencies of rope; shared by the layers
 };
 

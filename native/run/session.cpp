@@ -31,6 +31,27 @@ bool are_one_device(const model & mdl, const cache_devices & devices) {
            std::none_of(devices.aux.begin(), devices.aux.end(), is_elsewhere);
 }
 
+// What lies before its window is nothing to a layer: by its scores all of that would be dropped.
+void check_windows(const keep_schedule & schedule, const hparams & hp, int n_ctx) {
+    const auto has_window = [&](int il) { return hp.layer(il).n_window > 0 && hp.layer(il).n_window < n_ctx; };
+    for (const pruning_point & p : schedule.points) {
+        for (const scored_layer & scored : p.scored) {
+            if (!has_window(scored.il)) {
+                continue;
+            }
+            std::string others;
+            for (int il = 0; il + 1 < hp.n_layer; ++il) {
+                others += has_window(il) ? "" : format(others.empty() ? "%d" : ", %d", il);
+            }
+            fail(
+                status::invalid_argument,
+                format("keep schedule: layer %d sees %d tokens at a time, so it cannot score the others; prune after a "
+                       "layer that sees all: %s",
+                       scored.il, hp.layer(scored.il).n_window, others.empty() ? "there is none" : others.c_str()));
+        }
+    }
+}
+
 } // namespace
 
 session::session(const model & mdl, const session_params & params, keep_schedule schedule)
@@ -46,6 +67,7 @@ session::session(const model & mdl, const session_params & params, keep_schedule
              format("n_layer is %d with a keep schedule, which needs all %d layers", params_.n_layer, mdl.hp.n_layer));
     }
     check_schedule(schedule_, mdl.hp.n_layer, mdl.hp.n_head);
+    check_windows(schedule_, mdl.hp, params_.n_ctx);
     const cache_devices devices = place_caches(mdl, params_.types, params_.n_ubatch);
     int il_begin = 0;
     for (const pruning_point & p : schedule_.points) {

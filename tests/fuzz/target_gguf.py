@@ -22,6 +22,10 @@ CONFIGS = [
     TinyConfig(**SMALL),
     TinyConfig(tokenizer="bpe", arch="qwen2", tied=True, **SMALL),
     TinyConfig(arch="qwen3", **SMALL),
+    TinyConfig(arch="gemma3", window=16, window_every=2, **SMALL),
+    TinyConfig(arch="granite", embd_scale=2.0, residual_scale=0.5, logit_scale=4.0, **SMALL),
+    TinyConfig(arch="olmo2", window=16, **SMALL),
+    TinyConfig(arch="smollm3", **SMALL),
     TinyConfig(weight_type="Q8_0", rope_scaling="yarn", rope_freqs=True, **SMALL),
 ]
 KEEP = KeepSchedule.parse("0:0.5,1:0.3", min_prompt=0, heads=(0, 1)).to_dict()

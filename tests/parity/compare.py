@@ -37,7 +37,10 @@ def logits_of(session: NativeSession) -> np.ndarray:
     return logits
 
 
-def assert_same_step(session: NativeSession, reference: Reference, ids: list[int], **kwargs: Any) -> None:
+def assert_same_step(
+    session: NativeSession, reference: Reference, ids: list[int], tolerance: float = EXACT, **kwargs: Any
+) -> None:
+    """The session does in an eval what the reference does; tolerance: NMSE of the logits."""
     expected = reference.eval(ids, **kwargs)
     sure = all(margin == 0.0 or margin > SURE for margin in reference.margins)  # 0: a tie, which has a rule
     assert sure, "the test's own scores are too close to tell"
@@ -47,4 +50,4 @@ def assert_same_step(session: NativeSession, reference: Reference, ids: list[int
         assert session.cached(s).tolist() == reference.cached[s]
     assert session.stats().n_computed == [len(rows) for rows in reference.computed]
     assert session.stats().n_revived == reference.n_revived
-    assert nmse(logits_of(session), expected) <= EXACT
+    assert nmse(logits_of(session), expected) <= tolerance

@@ -84,7 +84,7 @@ def model_facts(path: str, has_draft: bool = False) -> ModelFacts:
         n_params=n_params,
         n_vocab=len(file.metadata["tokenizer.ggml.tokens"]),
         n_ctx_train=file.hparam("context_length"),
-        shape=ModelShape(n_layer, n_head, file.metadata, file.shipped, has_draft),
+        shape=ModelShape(n_layer, n_head, file.metadata, file.shipped, has_draft, file.windowed),
     )
 
 

@@ -145,7 +145,8 @@ class Engine:
         self._options = options
         file, weights = self._parts.file, self._parts.weights
         self.fingerprint = file.fingerprint
-        self.shape = ModelShape(weights.n_layer, weights.n_head, file.metadata, file.shipped, options.draft is not None)
+        has_draft = options.draft is not None
+        self.shape = ModelShape(weights.n_layer, weights.n_head, file.metadata, file.shipped, has_draft, file.windowed)
         self.prompter = Prompter(self._parts.tokenizer, file.metadata)
         self.n_ctx = options.n_ctx or weights.n_ctx_train
         self.identity = _identity(Path(path))
