@@ -1,48 +1,28 @@
-"""What of a prompt is a template's markup and what is somebody's text, and token ids that keep both apart.
+"""Token ids of a prompt in which some texts of control tokens are markup and the others somebody's words.
 
-Owns the texts that a vocabulary has for its control tokens, and the marks that say where such a text was written by
-someone other than the template. The marks go through the template with the messages: a character that no text may hold
-(a noncharacter of Unicode) and that these messages do not hold, inside each text that must not become a control token.
-It comes out of a template as it went in, whether that trims, cuts or quotes; JSON and URLs escape it. What the template
-itself composes, such as ``'<|' + role + '|>'``, is its markup.
+Owns the texts that a vocabulary has for its control tokens. Who wrote which part of a prompt is said by the caller
+(``said_text.py``, ``prompt_text.py``).
 """
 
 from __future__ import annotations
 
 import ctypes
-import json
 import re
-from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, Optional
-from urllib.parse import quote
+from typing import Any, Optional
 
 import llama_cpp
 import numpy as np
 
-from .tokenizer import Tokenizer, encode_text
+from .tokenizer import Tokenizer
 
 Span = tuple[int, int]
 
-_MARKS = [chr(code) for code in range(0xFDD0, 0xFDF0)]  # noncharacters, three bytes each
-MAX_NESTING = 100  # of lists and objects in a message
 _N_BLOCK = 256  # tokens that are searched for control tokens at once
 _N_PREFIX = 3  # first bytes of a control token's text that are looked for before its whole text
-_WORD = re.compile(rb"\w*")
 _CONTROL = llama_cpp.LLAMA_TOKEN_ATTR_CONTROL | llama_cpp.LLAMA_TOKEN_ATTR_UNKNOWN
-
-
-class MarkedTurns(NamedTuple):
-    """Messages for a template.
-
-    Attributes:
-        turns: the messages, marked where one holds the text of a control token.
-        mark: what stands there; not in the messages otherwise.
-    """
-
-    turns: list[dict[str, Any]]
-    mark: str
 
 
 class Markup:
@@ -51,25 +31,17 @@ class Markup:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
 
-    def marked(self, turns: Sequence[Mapping[str, Any]]) -> MarkedTurns:
-        """Messages whose control-token texts are broken by a mark. Messages without such texts stay as they are."""
-        texts = [text for turn in turns for text in _texts(turn)]
-        mark = next((mark for mark in _MARKS if not any(form in text for form in _forms(mark) for text in texts)), "")
-        if not mark:
-            raise ValueError(f"messages hold all of U+{ord(_MARKS[0]):X} to U+{ord(_MARKS[-1]):X}, which are no text")
-        return MarkedTurns([self._marked(turn, mark) for turn in turns], mark)
-
-    def tokenize(self, text: bytes, breaks: Sequence[int] = ()) -> list[int]:
-        """Token ids; the texts of control tokens become those tokens, except where a break says otherwise.
+    def tokenize(self, text: bytes, said: Sequence[Span] = ()) -> list[int]:
+        """Token ids; the texts of control tokens become those tokens, except where somebody said a part of one.
 
         Args:
             text: the prompt.
-            breaks: ascending positions in it. What lies on both sides of one is not the same control token.
+            said: bytes [begin, end) of it that are somebody's, ascending, without overlaps.
         """
-        if not breaks:
+        if not said:
             return self._tokenizer.tokenize(text, add_bos=False, special=True)
         spans = self._spans(text)
-        return self._tokenize(text, spans, [_holds(breaks, begin, end) for begin, end in spans])
+        return self._tokenize(text, spans, [_overlaps(said, begin, end) for begin, end in spans])
 
     def tokenize_only(self, text: bytes, markup: Sequence[Span]) -> list[int]:
         """Token ids of a text in which the control tokens are known.
@@ -83,39 +55,6 @@ class Markup:
         if not any(said):
             return self._tokenizer.tokenize(text, add_bos=False, special=True)
         return self._tokenize(text, spans, said)
-
-    # ---- marks
-
-    def _marked(self, value: Any, mark: str) -> Any:
-        if isinstance(value, str):
-            return self._broken(value, mark)
-        if isinstance(value, Mapping):
-            return {self._marked(key, mark): self._marked(item, mark) for key, item in value.items()}
-        if isinstance(value, (list, tuple)):
-            return [self._marked(item, mark) for item in value]
-        return value
-
-    def _broken(self, text: str, mark: str) -> str:
-        data = text.encode("utf-8", "surrogatepass")
-        at = [begin + 1 for begin, _ in self._spans(data)]
-        at += self._part_breaks(data)
-        if not at:
-            return text
-        bounds = [0, *sorted(set(at)), len(data)]
-        parts = [data[begin:end] for begin, end in zip(bounds, bounds[1:])]
-        return mark.encode().join(parts).decode("utf-8", "surrogatepass")
-
-    def _part_breaks(self, data: bytes) -> list[int]:
-        """Where a text is to be broken that makes a control token's text together with what stands around it."""
-        begin, end = len(data) - len(data.lstrip()), len(data.rstrip())
-        most = min(end - begin, self._longest - 1)
-        at = [begin] if any(self._is_end(data[begin : begin + n]) for n in range(1, most + 1)) else []
-        at += [end] if any(self._is_begin(data[end - n : end]) for n in range(1, most + 1)) else []
-        inner = data[begin:end] if 0 < end - begin < self._longest else b""
-        if inner and not _WORD.fullmatch(inner) and any(inner in text for text in self._texts):
-            at += [begin, end]
-            at += [begin + 1] if inner[1:2] and inner[1] & 0xC0 != 0x80 and inner[0] < 0x80 else []
-        return at
 
     # ---- tokens
 
@@ -211,84 +150,15 @@ class Markup:
         return sorted({len(text) for text in self._texts}, reverse=True)
 
     @cached_property
-    def _longest(self) -> int:
-        return max(self._lengths, default=1)
-
-    @cached_property
     def _first(self) -> re.Pattern[bytes]:
         """How control tokens' texts begin."""
         return re.compile(b"|".join(re.escape(begin) for begin in sorted({text[:_N_PREFIX] for text in self._texts})))
 
-    def _is_begin(self, part: bytes) -> bool:
-        """Whether a control token's text begins so; a word alone is no sign of that."""
-        return part[:1] in self._first_bytes and part in self._begins and not _WORD.fullmatch(part)
 
-    def _is_end(self, part: bytes) -> bool:
-        return part[-1:] in self._last_bytes and part in self._ends and not _WORD.fullmatch(part)
-
-    @cached_property
-    def _first_bytes(self) -> set[bytes]:
-        return {text[:1] for text in self._texts}
-
-    @cached_property
-    def _last_bytes(self) -> set[bytes]:
-        return {text[-1:] for text in self._texts}
-
-    @cached_property
-    def _begins(self) -> set[bytes]:
-        return {text[:n] for text in self._texts for n in range(1, len(text))}
-
-    @cached_property
-    def _ends(self) -> set[bytes]:
-        return {text[n:] for text in self._texts for n in range(1, len(text))}
-
-
-def _texts(value: Any, depth: int = 0) -> Iterator[str]:
-    """Every text in a message."""
-    if depth > MAX_NESTING:
-        raise ValueError(f"messages nest deeper than {MAX_NESTING} levels")
-    if isinstance(value, Mapping):
-        value = [*value.keys(), *value.values()]
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from _texts(part, depth + 1)
-    elif value is not None and not isinstance(value, (bool, int, float)):
-        raise TypeError(
-            f"messages hold {repr(value)[:80]}, expected text, numbers, lists and dicts (an object's model_dump())"
-        )
-
-
-def _forms(mark: str) -> tuple[str, str, str]:
-    """How a mark comes out of a template: as it is, in JSON and in a URL."""
-    return mark, json.dumps(mark)[1:-1], quote(mark)
-
-
-def behind_last_mark(text: str, mark: str) -> str:
-    """What a template wrote behind the last mark; the whole text where there is none."""
-    return _split(text, mark)[-1]
-
-
-def _split(text: str, mark: str) -> list[str]:
-    return re.split("|".join(map(re.escape, _forms(mark))), text)
-
-
-def split_at_marks(text: str, mark: str) -> tuple[str, list[int]]:
-    """A rendered text without its marks, also those that became escapes in JSON or a URL, and where they stood.
-
-    Returns:
-        The text, and positions in its UTF-8 (``encode_text``), ascending.
-    """
-    parts = _split(text, mark)
-    n_bytes = np.cumsum([len(encode_text(part)) for part in parts[:-1]], dtype=np.int64)
-    return "".join(parts), [int(n) for n in n_bytes]
-
-
-def _holds(breaks: Sequence[int], begin: int, end: int) -> bool:
-    """Whether a position lies inside a span, not at its ends."""
-    i = bisect_right(breaks, begin)
-    return i < len(breaks) and breaks[i] < end
+def _overlaps(said: Sequence[Span], begin: int, end: int) -> bool:
+    """Whether a byte of [begin, end) is somebody's."""
+    i = bisect_left(said, (end, 0)) - 1  # the last one that begins before ``end``
+    return i >= 0 and said[i][1] > begin
 
 
 def _unwritten_tokens(vocab: Any, n_vocab: int) -> Iterator[int]:

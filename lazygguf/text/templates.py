@@ -1,8 +1,8 @@
 """From chat messages to a prompt, and where the question is in it.
 
 Owns the model's chat template (rendered by ``bounded_template``), the checks around it, and the token span of the
-last user turn's question, which asks at pruning points with ``n_query="question"``. Which of the prompt's control
-tokens are the template's own is ``markup.py``'s.
+last user turn's question, which asks at pruning points with ``n_query="question"``. Which
+characters of the prompt a message said is ``said_text.py``'s, and what becomes a control token ``markup.py``'s.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from llama_cpp.llama_chat_format import (
 from ..read.prompt import Prompt, QuerySpan
 from ..schedule.keep_schedule import MAX_QUERY
 from .bounded_template import BoundedTemplate
-from .markup import Markup, behind_last_mark, split_at_marks
+from .markup import Markup
 from .offsets import spans_of, tokens_over
+from .said_text import end_of_question, said_spans, said_turn
 from .tokenizer import Tokenizer, encode_text
 
 MAX_MARKUP = 12  # tokens that a template writes between two turns; a longer run is a text, such as a system prompt
@@ -98,34 +99,20 @@ class ChatTemplate:
         turns = [_check_message(message) for message in messages]
         if not turns:
             raise ValueError("messages is empty, expected at least one message")
-        marked, mark = self._markup.marked(turns)
-        text, breaks = split_at_marks(self._render(turns if parse_special else marked), mark)
-        ids = self._markup.tokenize(encode_text(text), breaks)
+        asked = max((i for i, turn in enumerate(turns) if turn["role"] == "user"), default=None)
+        text = self._render([said_turn(turn, asks=i == asked) for i, turn in enumerate(turns)])
+        ids = self._markup.tokenize(encode_text(text), () if parse_special else _said_bytes(text))
         bos = self._tokenizer.token_bos()
         if self._tokenizer.add_bos and ids[:1] != [bos]:
             ids.insert(0, bos)
         pieces = [self._tokenizer.piece(token, special=True) for token in ids]
-        span = self._query_span(turns, text, pieces, mark)
+        n_asked = end_of_question(text)
+        n_tail = len(encode_text(text[n_asked:])) if n_asked else 0
+        question = "" if asked is None else last_question(turns[asked]["content"] or "")
+        span = question_span(pieces, question, n_tail)
         said = [turn["content"] or "" for turn in turns]
         prompt = Prompt(ids, span, template_positions(pieces, said), recent_positions(pieces, said))
-        return ChatPrompt(text, prompt)
-
-    def _query_span(self, turns: list[dict[str, Any]], text: str, pieces: list[bytes], mark: str) -> QuerySpan:
-        """``mark`` stands for the question when the template is rendered a second time."""
-        asked = [i for i, turn in enumerate(turns) if turn["role"] == "user"]
-        if not asked:
-            return None
-        question = last_question(turns[asked[-1]]["content"] or "")
-        marked = [{**turn, "content": mark} if i == asked[-1] else turn for i, turn in enumerate(turns)]
-        tail = self._tail(marked, mark)
-        return question_span(pieces, question, n_tail=len(encode_text(tail)) if text.endswith(tail) else 0)
-
-    def _tail(self, marked: list[dict[str, Any]], mark: str) -> str:
-        """What the template writes after the last question; "" where that cannot be told."""
-        try:
-            return behind_last_mark(self._render(marked), mark)
-        except ValueError:  # a template that looks at the content: the plain search for the question remains
-            return ""
+        return ChatPrompt(str.__str__(text), prompt)
 
     def _render(self, turns: list[dict[str, Any]]) -> str:
         try:
@@ -252,6 +239,17 @@ def _said(pieces: Sequence[bytes], contents: Sequence[str]) -> Optional[list[tup
         end = begin + len(needle)
         said.append(tokens_over(spans, begin, end))
     return said
+
+
+def _said_bytes(text: str) -> list[tuple[int, int]]:
+    """Bytes [begin, end) of a rendered text that messages said."""
+    found, done, n_bytes = [], 0, 0
+    for begin, end in said_spans(text):
+        first = n_bytes + len(encode_text(text[done:begin]))
+        n_bytes = first + len(encode_text(text[begin:end]))
+        found.append((first, n_bytes))
+        done = end
+    return found
 
 
 def _runs(positions: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:

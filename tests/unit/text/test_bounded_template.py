@@ -13,8 +13,10 @@ import jinja2
 import pytest
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
-from lazygguf.text import bounded_template
-from lazygguf.text.bounded_template import BoundedTemplate, TemplateLimitError
+from lazygguf.text import template_limits
+from lazygguf.text.bounded_template import BoundedTemplate
+from lazygguf.text.said_text import said, said_turn
+from lazygguf.text.template_limits import TemplateLimitError
 
 TOOLS = [
     {
@@ -168,6 +170,8 @@ def test_a_template_writes_what_it_writes_without_limits(family: str) -> None:
         for tools in (None, TOOLS):
             expected = outcome(lambda m=messages, t=tools: plain(messages=m, tools=t).prompt)
             assert outcome(lambda m=messages, t=tools: bounded.render(values(m, t))) == expected
+            marked = values([said_turn(message) for message in messages], said(tools))
+            assert outcome(lambda v=marked: bounded.render(v)) == expected
             texts.append(expected)
     assert not any(text.startswith("Template") for text in texts), "a template of this test has a mistake"
     assert sum("Error" not in text for text in texts) >= 4
@@ -220,6 +224,7 @@ REFUSED = {
         LISTS.replace("[", "(").replace("]", ")").replace("(1)", "(1, 1)") + "{{ {n.v: 1} }}",
         "value of more than",
     ),
+    "namespace in itself": ("{% set n = namespace() %}{% set n.v = [n] %}{{ n.v }}", "namespace that holds itself"),
     "written namespace": (LISTS + "{{ n }}", "value of more than"),
     "join": ("{{ range(90) | join('x' * 90) | length }}", "value of more than"),
     "join of a text": ("{{ ('x' * 60).join('y' * 60) | length }}", "value of more than"),
@@ -253,13 +258,13 @@ def test_a_template_that_takes_too_much_is_refused(case: str, monkeypatch: pytes
     template, said = REFUSED[case]
     Jinja2ChatFormatter(template, eos_token="", bos_token="")(messages=[])  # harmless, and a template
     for name, limit in LIMITS.items():
-        monkeypatch.setattr(bounded_template, name, limit)
+        monkeypatch.setattr(template_limits, name, limit)
     with pytest.raises(TemplateLimitError, match=said):
         BoundedTemplate(template).render(values([]))
 
 
 def test_the_clock_ends_a_template(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounded_template, "MAX_SECONDS", 0.0)
+    monkeypatch.setattr(template_limits, "MAX_SECONDS", 0.0)
     with pytest.raises(TemplateLimitError, match="more than 0 seconds"):
         BoundedTemplate(LOOP + NOTHING).render(values([]))
 
@@ -270,12 +275,22 @@ def test_the_limits_as_shipped_end_a_template_within_seconds() -> None:
         BoundedTemplate("{% for a in range(1500) %}{% for b in range(1500) %}" + NOTHING).render({"messages": [""]})
     with pytest.raises(TemplateLimitError, match="value of more than"):
         BoundedTemplate("{{ 'the ' * 1500000 }}").render(values([]))
-    assert time.thread_time() - begin < bounded_template.MAX_SECONDS
+    assert time.thread_time() - begin < template_limits.MAX_SECONDS
 
 
 def test_a_filter_that_no_chat_template_needs_is_refused_by_name() -> None:
     with pytest.raises(jinja2.TemplateError, match="urlize"):
         BoundedTemplate("{{ 'x' | urlize }}")
+
+
+def test_a_namespace_that_stands_twice_in_a_value_is_no_loop() -> None:
+    source = "{% set n = namespace(v=1) %}{% set m = namespace(a=n, b=[n, n]) %}{{ [m, n, m] | length }}{{ m == n }}"
+    assert BoundedTemplate(source).render(values([])) == "3False"
+
+
+def test_escaping_for_html_is_refused() -> None:
+    with pytest.raises(TemplateLimitError, match="autoescape"):
+        BoundedTemplate("{% autoescape true %}{{ messages }}{% endautoescape %}")
 
 
 def test_two_threads_render_one_template() -> None:
