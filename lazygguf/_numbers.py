@@ -1,4 +1,4 @@
-"""Numbers that users give: Python's own and NumPy's scalars, but no truth values and no text.
+"""Numbers and switches that users give: Python's own and NumPy's scalars, but no text and no arrays.
 
 Owns the checks and the words in which a wrong number is refused.
 """
@@ -28,6 +28,18 @@ def as_number(value: Any) -> Optional[float]:
         return float(value)
     except OverflowError:
         return None
+
+
+def flag(name: str, value: Any) -> bool:
+    """The value as ``bool``: True, False, 1 or 0 of any type, or None for False.
+
+    Raises:
+        TypeError: anything else, which would count as true though it may say the opposite.
+    """
+    is_numpys = getattr(getattr(value, "dtype", None), "kind", "") == "b" and getattr(value, "ndim", 1) == 0
+    if value is not None and not (isinstance(value, bool) or is_numpys or as_integer(value) in (0, 1)):
+        raise TypeError(f"{name} is {repr(value)[:60]}, expected True or False")
+    return bool(value)
 
 
 def integer(name: str, value: Any, least: int, most: int, also: str = "") -> int:

@@ -51,7 +51,7 @@ def split_endpoint(endpoint: str) -> tuple[str, int]:
     host, colon, port = endpoint.partition(":")
     if not colon or not host or not (port.isascii() and port.isdigit()) or not 0 < int(port) < 65536:
         raise ValueError(
-            f"RPC server {endpoint!r}, expected HOST:PORT with a host name or IPv4 address, such as 127.0.0.1:50052"
+            f"rpc_servers has {endpoint!r}, expected HOST:PORT with a name or IPv4 address, such as 127.0.0.1:50052"
         )
     return host, int(port)
 

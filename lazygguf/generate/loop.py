@@ -302,7 +302,13 @@ def _process(request: Request, ids: HookIds, logits: Logits) -> Logits:
     read = ids.array()
     scores: Logits = logits.copy()
     for process in request.logits_processors:
-        scores = np.asarray(process(read, scores), np.float32)
+        given = process(read, scores)
+        try:
+            scores = np.asarray(given, np.float32)
+        except (TypeError, ValueError):
+            scores = np.empty(0, np.float32)
+        if scores.shape != logits.shape:
+            raise ValueError(f"logits_processor gave {repr(given)[:60]}, expected logits of the shape {logits.shape}")
     return scores
 
 

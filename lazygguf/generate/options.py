@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Optional, TypedDict, Union
 
-from .._names import refuse_unknown
-from .._numbers import as_integer, integer
+from .._names import is_same, refuse_unknown
+from .._numbers import as_integer, as_number, flag, integer
 from ..read.prompt import Prompt
 from ..text.grammar import GrammarLike, grammar_of_response_format
 from ..text.stream import check_stops
@@ -153,18 +153,19 @@ class CompletionOptions:
         n_logprobs = options.get("logprobs")
         if n_logprobs is not None:
             n_logprobs = integer("logprobs", n_logprobs, 0, MAX_LOGPROBS)
-        if options.get("echo") and n_logprobs is not None:
+        echo = flag("echo", options.get("echo"))
+        if echo and n_logprobs is not None:
             raise ValueError("echo together with logprobs is refused: a lazy read computes no logits of prompt tokens")
-        return cls(n_logprobs=n_logprobs, echo=bool(options.get("echo")), **_shared(options))
+        return cls(n_logprobs=n_logprobs, echo=echo, **_shared(options))
 
     @classmethod
     def of_chat(cls, given: Mapping[str, Any]) -> CompletionOptions:
         """Options of ``create_chat_completion``; errors as ``of_text``."""
         options = _known({"temperature": 0.2, **given}, CHAT_OPTIONS)
-        top = options.get("top_logprobs")
-        if top is not None and not options.get("logprobs"):
+        top, is_asked = options.get("top_logprobs"), flag("logprobs", options.get("logprobs"))
+        if top is not None and not is_asked:
             raise ValueError("top_logprobs needs logprobs=True")
-        n_logprobs = integer("top_logprobs", top or 0, 0, MAX_LOGPROBS) if options.get("logprobs") else None
+        n_logprobs = integer("top_logprobs", 0 if top is None else top, 0, MAX_LOGPROBS) if is_asked else None
         return cls(n_logprobs=n_logprobs, **_shared(options))
 
     def request(self, prompt: Prompt, started: float) -> Request:
@@ -185,9 +186,9 @@ class CompletionOptions:
 def _known(given: Mapping[str, Any], known: tuple[str, ...]) -> dict[str, Any]:
     """The options without those that say nothing; unknown and unsupported ones are refused."""
     for name, reason in _REFUSED.items():
-        if given.get(name) is not None and given[name] not in _CALLS_NOTHING.get(name, ()):
+        if given.get(name) is not None and not any(is_same(given[name], v) for v in _CALLS_NOTHING.get(name, ())):
             raise ValueError(f"{name} is not supported: {reason}")
-    if given.get("tfs_z", 1.0) != 1.0:
+    if as_number(given.get("tfs_z", 1.0)) != 1.0:
         raise ValueError(f"tfs_z is {given['tfs_z']!r}, expected 1.0 (llama.cpp has removed this sampler)")
     options = {name: value for name, value in given.items() if name not in _REFUSED}
     refuse_unknown(options, known, "completion option")
@@ -204,12 +205,15 @@ def _shared(options: Mapping[str, Any]) -> dict[str, Any]:
     parse_special = options.get("parse_special", False)
     if not isinstance(parse_special, bool):
         raise TypeError(f"parse_special is {parse_special!r}, expected True or False")
+    model = options.get("model")
+    if model is not None and not isinstance(model, str):
+        raise TypeError(f"model is {repr(model)[:60]}, expected the name that results carry, or None")
     return {
         "parse_special": parse_special,
         "sampling": SamplingParams(**sampling),
         "max_tokens": _max_tokens(options.get("max_tokens")),
         "stops": check_stops(options.get("stop")),
-        "model": options.get("model"),
+        "model": model,
         "grammar": grammar,
         "logits_processors": _callables("logits_processor", options.get("logits_processor")),
         "stopping_criteria": _callables("stopping_criteria", options.get("stopping_criteria")),

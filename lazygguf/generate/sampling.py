@@ -256,7 +256,7 @@ def _check_bias(logit_bias: Optional[Mapping[Any, Any]]) -> dict[int, float]:
     for token, bias in (logit_bias or {}).items():
         try:
             checked[int(token)] = float(bias)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(f"logit_bias has {token!r}: {bias!r}, expected a token id and a number") from None
         if math.isnan(checked[int(token)]) or checked[int(token)] == math.inf:
             raise ValueError(f"logit_bias of token {token} is {bias!r}, expected a number below infinity")

@@ -52,7 +52,7 @@ def device_names(device: Union[str, Sequence[str], None]) -> Optional[str]:
 def check_request(n_gpu_layers: int, device: Optional[str], rpc_servers: Sequence[str]) -> None:
     """Raises ValueError where devices are named and no layer is to go there."""
     if n_gpu_layers == 0 and (rpc_servers or device not in (None, NO_DEVICE)):
-        named = f"rpc_servers {','.join(rpc_servers)}" if rpc_servers else f"device {device}"
+        named = f"rpc_servers {','.join(rpc_servers)}" if rpc_servers else f"device {device!r}"
         raise ValueError(
             f"{named} is given, but n_gpu_layers is 0: no layer would run there; say how many (-1 or 'all': all)"
         )

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .._ffi import ProgressCallback
-from .._names import refuse_unknown
-from .._numbers import as_integer
+from .._names import path_text, refuse_unknown
+from .._numbers import as_integer, flag
 from ..draft.draft import DraftModel
 from ..generate.loop import Request, generate, sample_tokens
 from ..generate.openai import (
@@ -44,7 +44,7 @@ from ..text.grammar import GrammarLike
 from ..text.llama_log import show_llama_log
 from ..text.templates import ChatTemplate, template_source
 from ..text.tokenizer import TokenIds, encode_text
-from .options import ModelOptions, refuse_other
+from .options import ModelOptions, checked_callback, refuse_other
 from .parts import ModelParts
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class LazyModel:
         chosen = ModelOptions(**{option.name: given[option.name] for option in fields(ModelOptions)})
         self._context: Optional[TokenContext] = None
         self._options = chosen
-        self.model_path = _path_text(model_path)
+        self.model_path = path_text("model_path", model_path)
         if chosen.verbose:
             show_llama_log()
         self._parts = parts = ModelParts(self.model_path, chosen)
@@ -145,7 +145,7 @@ class LazyModel:
 
     def tokenize(self, text: bytes, add_bos: bool = True, special: bool = False) -> list[int]:
         """Token ids of UTF-8 text; see ``Tokenizer.tokenize``."""
-        return self._tokenizer.tokenize(text, add_bos, special)
+        return self._tokenizer.tokenize(text, flag("add_bos", add_bos), flag("special", special))
 
     def detokenize(self, tokens: TokenIds, prev_tokens: Optional[TokenIds] = None, special: bool = False) -> bytes:
         """The bytes of token ids.
@@ -155,7 +155,7 @@ class LazyModel:
             prev_tokens: as in ``llama_cpp``, where GGUF vocabularies do not need it either.
             special: write control tokens as text; else they are nothing.
         """
-        return self._tokenizer.detokenize(tokens, special)
+        return self._tokenizer.detokenize(tokens, flag("special", special))
 
     def token_bos(self) -> int:
         """The id of the beginning-of-text token, -1 where there is none."""
@@ -231,7 +231,7 @@ class LazyModel:
 
     @progress_callback.setter
     def progress_callback(self, callback: Optional[ProgressCallback]) -> None:
-        self._ready().progress = callback
+        self._ready().progress = checked_callback("progress_callback", callback)
 
     @property
     def skim_callback(self) -> Optional[ProgressCallback]:
@@ -240,7 +240,7 @@ class LazyModel:
 
     @skim_callback.setter
     def skim_callback(self, callback: Optional[ProgressCallback]) -> None:
-        self._ready().draft_progress = callback
+        self._ready().draft_progress = checked_callback("skim_callback", callback)
 
     def reset(self) -> None:
         """Forgets every token."""
@@ -285,7 +285,7 @@ class LazyModel:
             ContextFullError: the prompt leaves no room for an answer.
         """
         started = time.perf_counter()
-        context, chosen = self._ready(), CompletionOptions.of_text(options)
+        context, chosen, in_chunks = self._ready(), CompletionOptions.of_text(options), flag("stream", stream)
         ids = self._prompt_ids(prompt, chosen.parse_special)
         self._check_scored()
         context.check_room(len(ids))
@@ -297,7 +297,7 @@ class LazyModel:
             offset=len(text),
         )
         pieces = generate(context, self._tokenizer, self._seeded(chosen).request(Prompt(ids), started))
-        return text_chunks(envelope, pieces) if stream else text_result(envelope, pieces)
+        return text_chunks(envelope, pieces) if in_chunks else text_result(envelope, pieces)
 
     __call__ = create_completion
 
@@ -336,14 +336,14 @@ class LazyModel:
             ContextFullError: the chat leaves no room for an answer.
         """
         started = time.perf_counter()
-        context, chosen = self._ready(), CompletionOptions.of_chat(options)
+        context, chosen, in_chunks = self._ready(), CompletionOptions.of_chat(options), flag("stream", stream)
         self._check_scored()
         chat = self.chat_template.render(messages, chosen.parse_special)
         n_prompt = len(chat.prompt.ids)
         context.check_room(n_prompt)
         envelope = Envelope(model=chosen.model or self.model_path, n_prompt=n_prompt, offset=len(chat.text))
         pieces = generate(context, self._tokenizer, self._seeded(chosen).request(chat.prompt, started))
-        return chat_chunks(envelope, pieces) if stream else chat_result(envelope, pieces)
+        return chat_chunks(envelope, pieces) if in_chunks else chat_result(envelope, pieces)
 
     def generate(
         self,
@@ -366,7 +366,7 @@ class LazyModel:
         given: dict[str, Any] = {"temperature": temp, **sampling}
         params = self._with_seed(SamplingParams(**given))
         self._check_scored()
-        ids = self._prompt_ids(tokens)
+        ids = self._prompt_ids(tokens, name="tokens")
         context.check_room(len(ids))
         return self._generate_ids(context, Request(Prompt(ids), sampling=params, grammar=grammar))
 
@@ -409,11 +409,11 @@ class LazyModel:
                 "draft=, give scores to eval(scores=...), or leave the point out"
             )
 
-    def _prompt_ids(self, prompt: PromptLike, parse_special: bool = True) -> list[int]:
+    def _prompt_ids(self, prompt: PromptLike, parse_special: bool = True, name: str = "prompt") -> list[int]:
         if isinstance(prompt, (bytes, bytearray)):
-            raise TypeError("prompt is bytes, expected text or token ids")
+            raise TypeError(f"{name} is bytes, expected text or token ids")
         if not isinstance(prompt, (str, Iterable)):
-            raise TypeError(f"prompt is {prompt!r}, expected text or token ids")
+            raise TypeError(f"{name} is {prompt!r}, expected text or token ids")
         if not isinstance(prompt, str):
             ids = [int(token) for token in self._tokenizer.check_ids(prompt)]
         else:
@@ -421,7 +421,7 @@ class LazyModel:
             if not ids and self.token_bos() >= 0:
                 ids = [self.token_bos()]
         if not ids:
-            raise ValueError("prompt is empty, expected at least one token (the model has no BOS token to begin from)")
+            raise ValueError(f"{name} is empty, expected at least one token (the model has no BOS token to begin from)")
         return ids
 
     def _seeded(self, options: CompletionOptions) -> CompletionOptions:
@@ -432,17 +432,6 @@ class LazyModel:
         if self._seeds is None or params.seed not in (None, -1):
             return params
         return replace(params, seed=int(self._seeds.integers(SEED_MAX)))
-
-
-def _path_text(given: Any) -> str:
-    path = given.__fspath__() if isinstance(given, os.PathLike) else given
-    if not isinstance(path, str):
-        raise TypeError(
-            f"model_path is {given!r}, expected text or a pathlib.Path; os.fsdecode() makes text of a path in bytes"
-        )
-    if "\0" in path:
-        raise ValueError(f"model_path is {path!r}, expected a path without NUL characters")
-    return path
 
 
 def _span(given: Any, n_tokens: int) -> tuple[int, int]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 
 from .._ffi import ProgressCallback
 from .._ffi.rpc import parse_servers
-from .._names import refuse_unknown
-from .._numbers import as_integer, as_number, integer
+from .._names import is_same, path_text, refuse_unknown
+from .._numbers import as_integer, as_number, flag, integer
 from ..generate.sampling import SEED_MAX
 from ..schedule.keep import KeepArgument
 from ..schedule.scoring import ScoringProfile
@@ -43,7 +43,7 @@ _FIXED: dict[str, tuple[Any, ...]] = {
     "flash_attn": (False, True),  # which kernels compute attention here does not depend on it
     "kv_overrides": (None, {}),
     "last_n_tokens_size": (64,),
-    "logits_all": (False,),
+    "logits_all": (False, True),  # log-probabilities of an answer need it in llama_cpp; of a prompt there are none here
     "lora_base": (None,),
     "lora_path": (None,),
     "lora_scale": (1.0,),
@@ -157,27 +157,22 @@ class ModelOptions:
         for name in ("type_k", "type_v"):
             self._set(name, _cache_type(name, getattr(self, name)))
         for name in ("use_mmap", "verbose"):
-            self._set(name, bool(getattr(self, name)))
-        if self.weights not in ("fast", "as-is"):
+            self._set(name, flag(name, getattr(self, name)))
+        if not isinstance(self.weights, str) or self.weights not in ("fast", "as-is"):
             raise ValueError(f'weights is {self.weights!r}, expected "fast" or "as-is"')
-        if self.placement not in PLACEMENTS:
+        if not isinstance(self.placement, str) or self.placement not in PLACEMENTS:
             raise ValueError(f"placement is {self.placement!r}, expected one of {', '.join(PLACEMENTS)}")
         check_request(layer_count(self.n_gpu_layers), device_names(self.device), parse_servers(self.rpc_servers))
         self._check_draft()
-        if self.progress_callback is not None and not callable(self.progress_callback):
-            raise TypeError("progress_callback cannot be called")
+        checked_callback("progress_callback", self.progress_callback)
 
     def _set(self, name: str, value: Any) -> None:
         """Puts a checked value in the place of what was given, such as a NumPy number."""
         object.__setattr__(self, name, value)
 
     def _check_draft(self) -> None:
-        if (
-            self.draft is not None
-            and not isinstance(self.draft, (str, os.PathLike))
-            and not hasattr(self.draft, "as_draft")
-        ):
-            raise TypeError(f"draft is {type(self.draft).__name__}, expected a path or a LazyModel")
+        if self.draft is not None and not hasattr(self.draft, "as_draft"):
+            path_text("draft", self.draft, " or a LazyModel")
         if self.n_gpu_layers_draft is not None:
             layer_count(self.n_gpu_layers_draft, "n_gpu_layers_draft")
             if not isinstance(self.draft, (str, os.PathLike)):
@@ -192,7 +187,7 @@ class ModelOptions:
 def refuse_other(given: Mapping[str, Any]) -> None:
     """Raises ValueError for an argument that ``LazyModel`` does not have, or for what it does not do."""
     for name, values in _FIXED.items():
-        if name in given and not any(_is_same(given[name], value) for value in values):
+        if name in given and not any(is_same(given[name], value) for value in values):
             raise ValueError(
                 f"{name} is {given[name]!r}, expected {' or '.join(map(repr, values))}: lazygguf does nothing else"
             )
@@ -200,15 +195,17 @@ def refuse_other(given: Mapping[str, Any]) -> None:
     refuse_unknown(other, [f.name for f in fields(ModelOptions)], "LazyModel argument")
 
 
-def _is_same(given: Any, value: Any) -> bool:
-    """Equal, and no array, whose comparison would be one too."""
-    return given is value or (isinstance(given, (bool, int, float, str, dict)) and bool(given == value))
+def checked_callback(name: str, callback: Any) -> Any:
+    """The callback, or None. Raises TypeError for what cannot be called."""
+    if callback is not None and not callable(callback):
+        raise TypeError(f"{name} is {repr(callback)[:60]}, expected a function, or None")
+    return callback
 
 
 def _cache_type(name: str, value: Any) -> str:
     """A cache type's name; llama_cpp's numbers and None stand for names too."""
     number = as_integer(value)
     named = "f16" if value is None else value if number is None else _CACHE_TYPES.get(number)
-    if named not in _CACHE_TYPES.values():
+    if not isinstance(named, str) or named not in _CACHE_TYPES.values():
         raise ValueError(f"{name} is {value!r}, expected one of f16, f32, q8_0, or ggml's number of one (1, 0, 8)")
-    return str(named)
+    return named

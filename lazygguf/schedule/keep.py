@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional, Union
 
+from .._names import path_text
 from ..errors import ModelFileError
 from .keep_schedule import INT32_MAX, PROFILE_KEY, KeepSchedule, is_integer
 
@@ -52,7 +53,7 @@ def resolve_keep(
     """
     if max_revive is not None and not is_integer(max_revive, -1, INT32_MAX):
         raise ValueError(f"max_revive is {max_revive!r}, expected an integer >= -1 (-1 is no limit)")
-    if keep == "auto":
+    if isinstance(keep, str) and keep == "auto":
         schedule = _of_file(metadata, n_layer, n_head)
         if schedule is None and has_draft:
             schedule = KeepSchedule.drafted()
@@ -87,9 +88,9 @@ def _explicit(keep: KeepArgument) -> Optional[KeepSchedule]:
     if isinstance(keep, KeepSchedule):
         return keep
     if not isinstance(keep, str):
-        raise TypeError(f'keep is {type(keep).__name__}, expected "auto", "off", a spelling or a KeepSchedule')
+        raise TypeError(f'keep is {repr(keep)[:60]}, expected "auto", "off", a spelling or a KeepSchedule')
     if keep == "off":
         return None
     if keep.endswith(".json"):
-        return KeepSchedule.from_json(Path(keep).read_text(encoding="utf-8"))
+        return KeepSchedule.from_json(Path(path_text("keep", keep)).read_text(encoding="utf-8"))
     return KeepSchedule.parse(keep)

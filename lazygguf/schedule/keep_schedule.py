@@ -13,7 +13,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Optional, Union
 
-from .._names import refuse_unknown
+from .._names import is_same, refuse_unknown
+from .._numbers import integer
+from ..errors import one_line
 from .profile_json import parse_json
 
 QUESTION = "question"
@@ -77,7 +79,7 @@ class PruningPoint:
     def __post_init__(self) -> None:
         problem = _point_problem(self)
         if problem:
-            raise ValueError(f'keep schedule "{self.il}:{_spell_keep(self.keep)}": {problem}')
+            raise ValueError(f'keep schedule "{_plain(f"{self.il}:{_spell_keep(self.keep)}")}": {problem}')
         if self.heads is not None:
             object.__setattr__(self, "heads", _heads(self))
         for name in ("keep", "mass", "keep_min"):
@@ -127,7 +129,12 @@ class KeepSchedule:
     dense_unasked: bool = False
 
     def __post_init__(self) -> None:
+        if not isinstance(self.points, Iterable) or isinstance(self.points, str):
+            raise TypeError(f"points is {repr(self.points)[:60]}, expected a list of PruningPoint")
         object.__setattr__(self, "points", tuple(self.points))
+        for point in self.points:
+            if not isinstance(point, PruningPoint):
+                raise TypeError(f"points has {repr(point)[:60]}, expected a list of PruningPoint")
         problem = _schedule_problem(self)
         if problem:
             raise ValueError(f'keep schedule "{self}": {problem}')
@@ -149,6 +156,8 @@ class KeepSchedule:
         Raises:
             ValueError: the spelling or a setting is wrong; the message holds the value and what was expected.
         """
+        if not isinstance(spelling, str):
+            raise TypeError(f'spelling is {repr(spelling)[:60]}, expected text such as "10:0.3,13:0.08"')
         refuse_unknown(settings, _POINT_KEYS[2:] + _SCHEDULE_KEYS, "keep schedule setting")
         asking = {key: settings.pop(key) for key in _POINT_KEYS[2:] if key in settings}
         pairs = [_parse_pair(spelling, pair) for pair in spelling.split(",")]
@@ -183,6 +192,7 @@ class KeepSchedule:
             None for a model with too few layers to leave one after the first point (fewer than 3): it runs
             dense.
         """
+        n_layer = integer("n_layer", n_layer, 0, INT32_MAX)
         depths = ((6, 0.5), (8, 0.3))  # tenths of the layers, share kept
         seeing = [il for il in range(n_layer) if il not in windowed]
         wanted = [(-(-n_layer * tenths // 10) - 1, keep) for tenths, keep in depths]
@@ -211,6 +221,7 @@ class KeepSchedule:
         Raises:
             ValueError: a point lies after the last usable layer or names a head the model does not have.
         """
+        n_layer, n_head = integer("n_layer", n_layer, 0, INT32_MAX), integer("n_head", n_head, 0, INT32_MAX)
         for point in self.points:
             if point.il > n_layer - 2:
                 raise ValueError(
@@ -270,7 +281,8 @@ def _parse_pair(spelling: str, pair: str) -> tuple[int, float]:
         return int(il), float(keep)
     except ValueError:
         hint = 'expected pairs "il:keep" such as "10:0.3,13:0.08", "auto" or "off"'
-        raise ValueError(f'keep schedule "{spelling}": cannot read "{pair.strip()}", {hint}') from None
+        said = f'keep schedule "{_plain(spelling)}": cannot read "{_plain(pair.strip())}"'
+        raise ValueError(f"{said}, {hint}") from None
 
 
 def _point_from_dict(point: Any) -> PruningPoint:
@@ -288,7 +300,7 @@ def _point_problem(point: PruningPoint) -> Optional[str]:
         return f"il is {point.il!r}, expected an integer >= 0, or -1 (before layer 0)"
     if not _is_number(point.keep, 1) or point.keep == 0:
         return f"keep is {_spell_keep(point.keep)}, expected a value in (0, 1]"
-    if point.n_query != QUESTION and not is_integer(point.n_query, 1, MAX_QUERY):
+    if not is_same(point.n_query, QUESTION) and not is_integer(point.n_query, 1, MAX_QUERY):
         return f'n_query is {point.n_query!r}, expected an integer in [1, {MAX_QUERY}] or "{QUESTION}"'
     if not is_integer(point.pool, 1, MAX_POOL) or point.pool % 2 == 0:
         return f"pool is {point.pool!r}, expected an odd integer in [1, {MAX_POOL}]"
@@ -326,9 +338,6 @@ def _schedule_problem(schedule: KeepSchedule) -> Optional[str]:
     points = schedule.points
     if not 1 <= len(points) <= MAX_POINTS:
         return f'{len(points)} pruning points, expected 1 to {MAX_POINTS} (keep="off" prunes nothing)'
-    for point in points:
-        if not isinstance(point, PruningPoint):
-            return f"a point is {type(point).__name__}, expected PruningPoint"
     for before, after in zip(points, points[1:]):
         if after.il <= before.il:
             return f"il is {after.il} after {before.il}, expected ascending layers"
@@ -360,6 +369,11 @@ def is_integer(value: Any, least: int, most: float = math.inf) -> bool:
 
 def _is_number(value: Any, most: float) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most
+
+
+def _plain(text: str) -> str:
+    """A spelling for a message, whatever stands in it."""
+    return one_line(text.encode("utf-8", "backslashreplace").decode())
 
 
 def _spell_keep(keep: Any) -> str:

@@ -14,8 +14,11 @@ def parse_json(text: str, what: str) -> Any:
         what: it is, for the message.
 
     Raises:
+        TypeError: it is not text.
         ValueError: it is not JSON.
     """
+    if not isinstance(text, str):
+        raise TypeError(f"{what} is {repr(text)[:60]}, expected JSON as text")
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -5,12 +5,12 @@ Owns the profile's data, its checks, its JSON, and which profile has precedence.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from .._names import refuse_unknown
+from .._names import is_same, path_text, refuse_unknown
 from ..errors import ModelFileError
 from .keep_schedule import MAX_POOL, MAX_QUERY, QUESTION, is_integer
 from .profile_json import parse_json
@@ -44,6 +44,10 @@ class ScoringProfile:
     pool: Union[int, tuple[int, int]] = 1
 
     def __post_init__(self) -> None:
+        if not isinstance(self.layers, Iterable):
+            raise ValueError(
+                f"scoring profile: layers are {self.layers!r}, expected different integers >= 0, ascending"
+            )
         object.__setattr__(self, "layers", tuple(self.layers))
         if isinstance(self.pool, list):
             object.__setattr__(self, "pool", tuple(self.pool))
@@ -55,12 +59,14 @@ class ScoringProfile:
         layers = self.layers
         if not layers or not all(is_integer(il, 0) for il in layers) or list(layers) != sorted(set(layers)):
             return f"layers are {list(layers)}, expected different integers >= 0, ascending"
+        if self.heads is not None and not isinstance(self.heads, Mapping):
+            return f"heads are {self.heads!r}, expected lists of heads by layer, or None"
         for il, heads in (self.heads or {}).items():
             if il not in layers or not heads or not all(is_integer(head, 0) for head in heads):
                 return f"heads of layer {il!r} are {heads!r}, expected integers >= 0 for one of the layers"
-        if self.n_query != QUESTION and not is_integer(self.n_query, 1, MAX_QUERY):
+        if not is_same(self.n_query, QUESTION) and not is_integer(self.n_query, 1, MAX_QUERY):
             return f'n_query is {self.n_query!r}, expected an integer in [1, {MAX_QUERY}] or "{QUESTION}"'
-        if self.over_query not in (MEAN, MAX):
+        if not any(is_same(self.over_query, over) for over in (MEAN, MAX)):
             return f'over_query is {self.over_query!r}, expected "{MEAN}" or "{MAX}"'
         if isinstance(self.pool, tuple):
             fits = len(self.pool) == 2 and all(is_integer(n, 0, MAX_POOL) for n in self.pool)
@@ -163,7 +169,8 @@ def resolve_scoring(
     if given is None:
         given = ScoringProfile.by_depth(n_layer, windowed) if shipped is None else ScoringProfile.from_dict(shipped)
     elif not isinstance(given, ScoringProfile):
-        given = ScoringProfile.from_json(Path(given).read_text(encoding="utf-8"))
+        path = path_text("scoring", given, " with a profile, or a ScoringProfile")
+        given = ScoringProfile.from_json(Path(path).read_text(encoding="utf-8"))
     given.validate(n_layer, n_head)
     return given
 

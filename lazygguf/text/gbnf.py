@@ -29,6 +29,8 @@ MAX_NESTING = 256
 
 _LITERALS = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#[^\n]*')
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 GbnfLike = Union[str, LlamaGrammar]
 
 
@@ -86,7 +88,9 @@ def _gbnf(grammar: GbnfLike) -> str:
         raise ValueError(f"grammar has {len(text)} characters, expected 1 to {MAX_GRAMMAR_BYTES}")
     if "\0" in text:
         raise ValueError("grammar holds a NUL character")
-    if _nesting(text) > MAX_NESTING:  # llama.cpp's parser recurses and would overflow the stack
+    if _SURROGATE.search(text):
+        raise ValueError("grammar holds a lone surrogate (half of a character), expected text")
+    if _nesting(text) > MAX_NESTING:
         raise ValueError(f"grammar nests {_nesting(text)} parentheses, expected at most {MAX_NESTING}")
     return text
 

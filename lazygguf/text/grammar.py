@@ -77,6 +77,8 @@ def grammar_of_response_format(response_format: Any) -> Optional[JsonSchema]:
     if not isinstance(response_format, dict):
         raise ValueError(f'response_format is {response_format!r}, expected a dict such as {{"type": "json_object"}}')
     kind = response_format.get("type")
+    if not isinstance(kind, str):
+        kind = repr(kind)[:60]
     if kind == "text":
         _check_keys("response_format", response_format, ("type",))
         return None

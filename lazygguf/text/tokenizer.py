@@ -1,7 +1,7 @@
 """Text to token ids and back, by llama.cpp's own vocabulary code.
 
 Owns a ``vocab_only`` llama.cpp model (no weights) and the checks in front of it. The file must have passed
-the native core's vocabulary checks before: llama.cpp ends the process on some malformed vocabularies.
+the native core's vocabulary checks before: llama.cpp counts on what they check.
 
 Unclean text is read as follows: NUL bytes are ordinary bytes, invalid UTF-8 becomes U+FFFD inside
 llama.cpp's pre-tokenizers, and lone surrogates of a ``str`` become U+FFFD in ``encode_text``.
@@ -61,9 +61,9 @@ class Tokenizer:
             ValueError: ``text`` is longer than 2 GiB.
         """
         if isinstance(text, str):
-            raise TypeError('tokenize takes bytes, not str: pass text.encode("utf-8")')
+            raise TypeError('text is str, expected bytes: pass text.encode("utf-8")')
         if not isinstance(text, (bytes, bytearray, memoryview)):
-            raise TypeError(f"tokenize takes bytes, not {type(text).__name__}")
+            raise TypeError(f"text is {repr(text)[:60]}, expected bytes")
         text = bytes(text)
         if len(text) > MAX_TEXT_BYTES:
             raise ValueError(f"text has {len(text)} bytes, expected at most {MAX_TEXT_BYTES}")

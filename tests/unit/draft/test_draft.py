@@ -263,7 +263,7 @@ def test_both_parts_tell_their_progress_and_can_be_stopped(drafted: LazyModel) -
 def test_a_wrong_draft_is_refused_in_one_line(target: str, small: str, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         LazyModel(target, draft=tmp_path / "none.gguf")
-    with pytest.raises(TypeError, match="draft is int, expected a path or a LazyModel"):
+    with pytest.raises(TypeError, match=r"draft is 3, expected text or a pathlib\.Path or a LazyModel"):
         LazyModel(target, draft=3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="scoring profile: layer is 9, expected at most 3"):
         LazyModel(target, draft=small, scoring=ScoringProfile((9,)))

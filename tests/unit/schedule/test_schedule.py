@@ -251,5 +251,5 @@ def test_max_revive_overrides_the_schedules_own() -> None:
 
 
 def test_a_keep_of_another_type_is_refused() -> None:
-    with pytest.raises(TypeError, match="keep is float"):
+    with pytest.raises(TypeError, match=r"keep is 0\.5"):
         resolve_keep(0.5, **MODEL)  # type: ignore[arg-type]
