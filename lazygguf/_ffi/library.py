@@ -6,6 +6,7 @@ Owns the only import of ``lazygguf._native``.
 from __future__ import annotations
 
 import os
+import stat
 from typing import Any, Union
 
 import llama_cpp  # noqa: F401  loads the ggml libraries that the extension shares with llama.cpp
@@ -26,6 +27,14 @@ _EXCEPTIONS = {
     lib.LAZY_STATUS_BUSY: RuntimeError,
     lib.LAZY_STATUS_FAILED: LazyError,
 }
+
+
+_KINDS = (
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 def text(pointer: Any) -> str:
@@ -56,7 +65,14 @@ def ggml_version() -> str:
 
 
 def path_bytes(path: Union[str, os.PathLike[str]]) -> bytes:
-    """The path for C, after Python has said in its own exceptions what is wrong with it."""
+    """The path for C, after Python has said in its own exceptions what is wrong with it.
+
+    What is no file is not opened: a pipe that nobody writes to would block for ever.
+    """
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        kind = next((kind for is_kind, kind in _KINDS if is_kind(mode)), "no file")
+        raise ModelFileError(f"{os.fspath(path)}: this is {kind}, expected a file: its weights are read at any place")
     with open(path, "rb"):
         return os.fsencode(path)
 

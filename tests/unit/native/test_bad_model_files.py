@@ -59,6 +59,13 @@ def test_a_missing_path_a_folder_and_an_unreadable_file_are_pythons_own_errors(
         assert_refused(worker.ask(locked), "file", "PermissionError", str(locked))
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_and_a_device_are_refused_without_waiting(worker: LoadWorker, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.gguf")
+    for path, kind in ((tmp_path / "pipe.gguf", "a pipe"), (Path(os.devnull), "a device")):
+        assert_refused(worker.ask(path), "file", "ModelFileError", f"{path}: this is {kind}, expected a file")
+
+
 # ---- 2: another kind of file
 
 HEADS = {
