@@ -22,7 +22,7 @@ import llguidance
 from .json_strings import FORMATS, rust_pattern, with_encoding, with_format
 
 MAX_SCHEMA_CHARS = 1 << 20
-MAX_DEPTH = 64  # of schemas and references in each other: llguidance recurses, and threads may have 512 KiB of stack
+MAX_DEPTH = 64  # of schemas and references in each other
 # llguidance takes a level of its stack, or time that grows faster than the schema, for each of these
 MAX_NAMES = 500  # of one object
 MAX_PATTERNS = 50  # of names of one object

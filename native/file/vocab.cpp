@@ -1,84 +1,45 @@
-// vocab.cpp: the checks of the tokenizer.ggml.* keys.
+// vocab.cpp: reads the tokenizer.ggml.* keys.
 
 #include "file/vocab.h"
 
 #include <string>
-#include <unordered_set>
 
 #include "base/error.h"
+#include "file/vocab_rules.h"
 
 namespace lazygguf {
 namespace {
 
-// llama.cpp's default ids of BOS and EOS are 1, 2 or 11; where they are not in the vocabulary, it ends the process.
-constexpr size_t MIN_TOKENS = 12;
+constexpr const char * TOKENS = "tokenizer.ggml.tokens";
 
-// Returns the tokens' texts.
-std::unordered_set<std::string> check_tokens(const gguf_file & file, int n_vocab) {
-    const int64_t i = file.find_array("tokenizer.ggml.tokens", GGUF_TYPE_STRING);
+std::vector<std::string> read_tokens(const gguf_file & file) {
+    const int64_t i = file.find_array(TOKENS, GGUF_TYPE_STRING);
     if (i < 0) {
-        fail(status::bad_file, format("%s: key 'tokenizer.ggml.tokens' is missing", file.path().c_str()));
+        fail(status::bad_file, format("%s: key '%s' is missing", file.path().c_str(), TOKENS));
     }
-    const size_t n = gguf_get_arr_n(file.gguf(), i);
-    if (n != static_cast<size_t>(n_vocab)) {
-        fail(status::bad_file, format("%s: the vocabulary has %zu tokens, but token_embd.weight has %d rows",
-                                      file.path().c_str(), n, n_vocab));
+    std::vector<std::string> tokens(gguf_get_arr_n(file.gguf(), i));
+    for (size_t j = 0; j < tokens.size(); ++j) {
+        tokens[j] = gguf_get_arr_str(file.gguf(), i, j);
     }
-    if (n < MIN_TOKENS) {
-        fail(status::bad_file,
-             format("%s: the vocabulary has %zu tokens, expected at least %zu", file.path().c_str(), n, MIN_TOKENS));
-    }
-    std::unordered_set<std::string> seen;
-    seen.reserve(n);
-    for (size_t j = 0; j < n; ++j) {
-        std::string token = gguf_get_arr_str(file.gguf(), i, j);
-        if (token.empty()) {
-            token = "[EMPTY_" + std::to_string(j) + "]"; // as llama.cpp names it
-        }
-        if (!seen.insert(token).second) {
-            fail(status::bad_file, format("%s: token %zu ('%.64s') stands twice in the vocabulary", file.path().c_str(),
-                                          j, token.c_str()));
-        }
-    }
-    return seen;
+    return tokens;
 }
 
-// SentencePiece falls back to bytes: text of a byte that has no token would be an exception in llama.cpp, which
-// ends the process.
-void check_bytes(const gguf_file & file, const std::unordered_set<std::string> & tokens) {
-    for (int byte = 0; byte < 256; ++byte) {
-        if (tokens.count(format("<0x%02X>", byte)) == 0 && tokens.count(std::string(1, static_cast<char>(byte))) == 0) {
-            fail(
-                status::bad_file,
-                format("%s: the vocabulary has no token '<0x%02X>', expected one for each byte, since its tokenizer is "
-                       "'llama'; convert the model again",
-                       file.path().c_str(), byte));
-        }
+vocab_values read_values(const gguf_file & file, const std::string & model) {
+    vocab_values vocab;
+    vocab.model = model;
+    vocab.tokens = read_tokens(file);
+    const int64_t i_scores = file.find_array("tokenizer.ggml.scores", GGUF_TYPE_FLOAT32);
+    if (i_scores >= 0) {
+        vocab.n_scores = gguf_get_arr_n(file.gguf(), i_scores);
     }
-}
-
-// The byte of a token of type BYTE is read from its text, "<0x41>".
-void check_byte_tokens(const gguf_file & file) {
-    constexpr int32_t TYPE_BYTE = 6;
-    const int64_t i = file.find("tokenizer.ggml.token_type");
-    const int64_t i_tokens = file.find("tokenizer.ggml.tokens");
-    const size_t n = i < 0 ? 0 : gguf_get_arr_n(file.gguf(), i);
-    for (size_t j = 0; j < n; ++j) {
-        const std::string token = gguf_get_arr_str(file.gguf(), i_tokens, j);
-        const bool is_byte = token.size() == 6 && token.compare(0, 3, "<0x") == 0 && token[5] == '>';
-        if (file.integer(i, static_cast<int64_t>(j)) == TYPE_BYTE && !is_byte) {
-            fail(status::bad_file, format("%s: token %zu ('%.64s') is of type byte, expected a text like '<0x41>'",
-                                          file.path().c_str(), j, token.c_str()));
-        }
+    const int64_t i_types = file.find_array("tokenizer.ggml.token_type", GGUF_TYPE_INT32);
+    if (i_types >= 0) {
+        const auto * types = static_cast<const int32_t *>(gguf_get_arr_data(file.gguf(), i_types));
+        vocab.types.emplace(types, types + gguf_get_arr_n(file.gguf(), i_types));
     }
-}
-
-void check_length(const gguf_file & file, const char * key, gguf_type element, int n_vocab) {
-    const int64_t i = file.find_array(key, element);
-    if (i >= 0 && gguf_get_arr_n(file.gguf(), i) != static_cast<size_t>(n_vocab)) {
-        fail(status::bad_file, format("%s: key '%s' has %zu elements, expected one for each of %d tokens",
-                                      file.path().c_str(), key, gguf_get_arr_n(file.gguf(), i), n_vocab));
-    }
+    vocab.has_merges = model != "llama" && file.find_array("tokenizer.ggml.merges", GGUF_TYPE_STRING) >= 0;
+    vocab.pre = file.get_str("tokenizer.ggml.pre", "");
+    return vocab;
 }
 
 void check_type(const gguf_file & file, const char * key, gguf_type expected) {
@@ -93,30 +54,14 @@ void check_type(const gguf_file & file, const char * key, gguf_type expected) {
 
 void check_vocab(const gguf_file & file, int n_vocab) {
     const std::string model = file.get_str("tokenizer.ggml.model");
-    if (model != "llama" && model != "gpt2") {
-        fail(status::unsupported,
-             format("%s: tokenizer '%s'; supported are 'llama' (SentencePiece) and 'gpt2' (byte-level BPE)",
-                    file.path().c_str(), model.c_str()));
-    }
-    const std::unordered_set<std::string> tokens = check_tokens(file, n_vocab);
-    check_length(file, "tokenizer.ggml.scores", GGUF_TYPE_FLOAT32, n_vocab);
-    check_length(file, "tokenizer.ggml.token_type", GGUF_TYPE_INT32, n_vocab);
-    check_byte_tokens(file);
-    if (model == "llama") {
-        check_bytes(file, tokens);
-    } else if (file.find_array("tokenizer.ggml.merges", GGUF_TYPE_STRING) < 0) {
-        fail(status::bad_file, format("%s: key 'tokenizer.ggml.merges' is missing, which a '%s' tokenizer needs",
-                                      file.path().c_str(), model.c_str()));
-    }
+    check_tokenizer(file.path(), model);
+    check_vocab_values(file.path(), read_values(file, model), n_vocab);
     // types only: llama.cpp itself drops an id that is out of range, but reads no other type
     for (const char * name : {"bos", "eos", "eot", "unknown", "padding"}) {
         check_type(file, format("tokenizer.ggml.%s_token_id", name).c_str(), GGUF_TYPE_UINT32);
     }
     for (const char * name : {"add_bos_token", "add_eos_token", "add_space_prefix"}) {
         check_type(file, format("tokenizer.ggml.%s", name).c_str(), GGUF_TYPE_BOOL);
-    }
-    if (file.get_str("tokenizer.ggml.pre", "") == "whitespace") { // llama.cpp ends the process at the first space
-        fail(status::unsupported, format("%s: pre-tokenizer 'whitespace' is not supported", file.path().c_str()));
     }
 }
 

@@ -1,7 +1,7 @@
 // vocab.h: checks the tokenizer's part of a GGUF file.
 //
-// Tokenizing itself is llama.cpp's; it ends the process on some broken vocabularies (two equal tokens, for one), so
-// they are refused here first.
+// Tokenizing itself is llama.cpp's, which counts on what it is given: a vocabulary is checked here first. The rules
+// stand in vocab_rules.h, and are tested there without files.
 #pragma once
 
 #include "file/gguf_file.h"

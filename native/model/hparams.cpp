@@ -8,13 +8,6 @@
 namespace lazygguf {
 namespace {
 
-void check_range(const gguf_file & file, const char * what, double value, double low, double high) {
-    if (!(value >= low && value <= high)) {
-        fail(status::bad_file,
-             format("%s: %s is %g, expected a value in [%g, %g]", file.path().c_str(), what, value, low, high));
-    }
-}
-
 void refuse(const gguf_file & file, const std::string & what) {
     fail(status::unsupported,
          format("%s: %s; %s", file.path().c_str(), what.c_str(), supported_architectures().c_str()));
@@ -47,7 +40,7 @@ int read_head_count(const gguf_file & file, const std::string & key, int fallbac
         }
     }
     const int64_t value = n > 0 ? file.integer(i, 0) : 0;
-    check_range(file, key.c_str(), static_cast<double>(value), 1, 65536);
+    check_range(file.path(), key, static_cast<double>(value), 1, 65536);
     return static_cast<int>(value);
 }
 
@@ -59,15 +52,15 @@ void read_rope_scaling(const gguf_file & file, const std::string & prefix, rope_
         factor = file.get_f32(prefix + "scale_linear", 0.0F); // the name in old files
     }
     factor = factor == 0.0F ? 1.0F : factor;
-    check_range(file, "rope.scaling.factor", factor, 1e-3, 1e6);
+    check_range(file.path(), "rope.scaling.factor", factor, 1e-3, 1e6);
     rope.attn_factor = file.get_f32(prefix + "scaling.attn_factor", 1.0F);
-    check_range(file, "rope.scaling.attn_factor", rope.attn_factor, 1e-3, 1e3);
+    check_range(file.path(), "rope.scaling.attn_factor", rope.attn_factor, 1e-3, 1e3);
     if (type == "yarn") {
         rope.ext_factor = 1.0F;
         rope.beta_fast = file.get_f32(prefix + "scaling.yarn_beta_fast", 32.0F);
         rope.beta_slow = file.get_f32(prefix + "scaling.yarn_beta_slow", 1.0F);
-        check_range(file, "rope.scaling.yarn_beta_fast", rope.beta_fast, 1e-3, 1e6);
-        check_range(file, "rope.scaling.yarn_beta_slow", rope.beta_slow, 1e-3, 1e6);
+        check_range(file.path(), "rope.scaling.yarn_beta_fast", rope.beta_fast, 1e-3, 1e6);
+        check_range(file.path(), "rope.scaling.yarn_beta_slow", rope.beta_slow, 1e-3, 1e6);
     } else if (type != "none" && type != "linear") {
         refuse(file, format("rope scaling '%s'", type.c_str()));
     }
@@ -79,15 +72,13 @@ void read_rope_scaling(const gguf_file & file, const std::string & prefix, rope_
 float read_scale(const gguf_file & file, const char * key, float fallback) {
     const float scale = file.get_f32(prefix_of(file) + key, 0.0F);
     if (scale != 0.0F) { // llama.cpp takes 0 as not given
-        check_range(file, key, scale, 1e-6, 1e6);
+        check_range(file.path(), key, scale, 1e-6, 1e6);
     }
     return scale != 0.0F ? scale : fallback;
 }
 
 void refuse_experts(const gguf_file & file) {
-    if (const uint32_t n = file.get_u32(prefix_of(file) + "expert_count", 0); n > 0) {
-        refuse(file, format("mixture of %u experts", n));
-    }
+    check_experts(file.path(), file.get_u32(prefix_of(file) + "expert_count", 0), supported_architectures());
 }
 
 void refuse_windows(const gguf_file & file) {
@@ -107,30 +98,16 @@ void read_shape(const gguf_file & file, hparams & hp) {
     hp.n_ff = static_cast<int>(file.get_u32(a + "feed_forward_length"));
     hp.n_head = read_head_count(file, a + "attention.head_count", -1);
     hp.n_head_kv = read_head_count(file, a + "attention.head_count_kv", hp.n_head);
-    check_range(file, "context_length", hp.n_ctx_train, 1, 1 << 30);
-    check_range(file, "embedding_length", hp.n_embd, 1, 1 << 20);
-    check_range(file, "block_count", hp.n_layer, 1, MAX_LAYERS);
-    check_range(file, "feed_forward_length", hp.n_ff, 1, 1 << 24);
-    check_range(file, "attention.head_count", hp.n_head, 1, 4096);
-    check_range(file, "attention.head_count_kv", hp.n_head_kv, 1, hp.n_head);
-    if (hp.n_head % hp.n_head_kv != 0) {
-        fail(status::bad_file, format("%s: attention.head_count is %d, expected a multiple of head_count_kv %d",
-                                      file.path().c_str(), hp.n_head, hp.n_head_kv));
-    }
     const uint32_t key_length = file.get_u32(a + "attention.key_length", 0);
     const uint32_t value_length = file.get_u32(a + "attention.value_length", key_length);
+    layer_params layer;
+    layer.rms_eps = file.get_f32(a + "attention.layer_norm_rms_epsilon");
+    check_shape(file.path(),
+                {hp.n_ctx_train, hp.n_embd, hp.n_layer, hp.n_ff, hp.n_head, hp.n_head_kv, key_length, layer.rms_eps});
     if (key_length != value_length) {
         refuse(file, format("attention.key_length %u differs from value_length %u", key_length, value_length));
     }
-    if (key_length == 0 && hp.n_embd % hp.n_head != 0) {
-        fail(status::bad_file, format("%s: embedding_length is %d, expected a multiple of attention.head_count %d",
-                                      file.path().c_str(), hp.n_embd, hp.n_head));
-    }
     hp.n_embd_head = key_length > 0 ? static_cast<int>(key_length) : hp.n_embd / hp.n_head;
-    check_range(file, "attention.key_length", hp.n_embd_head, 1, 4096);
-    layer_params layer;
-    layer.rms_eps = file.get_f32(a + "attention.layer_norm_rms_epsilon");
-    check_range(file, "attention.layer_norm_rms_epsilon", layer.rms_eps, 1e-12, 1.0);
     layer.attn_scale = hp.head_scale();
     hp.layers.assign(static_cast<size_t>(hp.n_layer), layer);
 }
@@ -140,7 +117,7 @@ void read_rope(const gguf_file & file, hparams & hp, int mode) {
     rope_params rope;
     rope.mode = mode;
     rope.n_rot = static_cast<int>(file.get_u32(prefix + "dimension_count", static_cast<uint32_t>(hp.n_embd_head)));
-    check_range(file, "rope.dimension_count", rope.n_rot, 2, hp.n_embd_head);
+    check_range(file.path(), "rope.dimension_count", rope.n_rot, 2, hp.n_embd_head);
     if (rope.n_rot % 2 != 0) {
         fail(status::bad_file,
              format("%s: rope.dimension_count is %d, expected an even number", file.path().c_str(), rope.n_rot));
@@ -148,7 +125,7 @@ void read_rope(const gguf_file & file, hparams & hp, int mode) {
     rope.freq_base = read_freq_base(file, "rope.freq_base", 10000.0F);
     const auto n_ctx_train = static_cast<uint32_t>(hp.n_ctx_train);
     rope.n_ctx_orig = static_cast<int>(file.get_u32(prefix + "scaling.original_context_length", n_ctx_train));
-    check_range(file, "rope.scaling.original_context_length", rope.n_ctx_orig, 1, 1 << 30);
+    check_range(file.path(), "rope.scaling.original_context_length", rope.n_ctx_orig, 1, 1 << 30);
     read_rope_scaling(file, prefix, rope);
     for (layer_params & layer : hp.layers) {
         layer.rope = rope;
@@ -186,7 +163,7 @@ void read_windows(const gguf_file & file, hparams & hp, uint32_t every) {
     if (n_window == 0) {
         return;
     }
-    check_range(file, "attention.sliding_window", n_window, 1, 1 << 30);
+    check_range(file.path(), "attention.sliding_window", n_window, 1, 1 << 30);
     const std::vector<bool> windowed = windowed_layers(file, hp.layers.size(), every);
     for (size_t il = 0; il < hp.layers.size(); ++il) {
         hp.layers[il].n_window = windowed[il] ? static_cast<int>(n_window) : 0;
@@ -195,7 +172,7 @@ void read_windows(const gguf_file & file, hparams & hp, uint32_t every) {
 
 float read_freq_base(const gguf_file & file, const char * key, float fallback) {
     const float base = file.get_f32(prefix_of(file) + key, fallback);
-    check_range(file, key, base, 1.0, 1e12);
+    check_range(file.path(), key, base, 1.0, 1e12);
     return base;
 }
 
@@ -214,7 +191,7 @@ hparams read_hparams(const gguf_file & file) {
         fail(status::bad_file, format("%s: tensor 'token_embd.weight' is missing", file.path().c_str()));
     }
     const int64_t n_vocab = gguf_get_tensor_ne(file.gguf(), i)[1];
-    check_range(file, "rows of token_embd.weight", static_cast<double>(n_vocab), 1, 1 << 24);
+    check_range(file.path(), "rows of token_embd.weight", static_cast<double>(n_vocab), 1, 1 << 24);
     hp.n_vocab = static_cast<int>(n_vocab);
     return hp;
 }

@@ -9,12 +9,11 @@
 #include <vector>
 
 #include "file/gguf_file.h"
+#include "model/file_rules.h"
 
 namespace lazygguf {
 
 struct architecture; // model/architecture.h
-
-constexpr int MAX_LAYERS = 1024; // no file with more is accepted
 
 struct rope_params {
     int n_rot = 0; // rotated dimensions of a head; 0: the layer does not rotate

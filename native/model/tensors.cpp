@@ -2,10 +2,12 @@
 
 #include "model/tensors.h"
 
+#include <algorithm>
 #include <unordered_set>
 
 #include "base/error.h"
 #include "model/architecture.h"
+#include "model/file_rules.h"
 
 namespace lazygguf {
 namespace {
@@ -20,25 +22,14 @@ bool has_kernels(ggml_type type) {
 }
 
 void check_tensor(const gguf_file & file, const tensor_spec & spec, int64_t i) {
+    tensor_numbers tensor;
+    tensor.name = spec.name;
     const int64_t * ne = gguf_get_tensor_ne(file.gguf(), i);
-    const auto n0 = static_cast<long long>(ne[0]);
-    const auto n1 = static_cast<long long>(ne[1]);
-    if (ne[0] != spec.ne0 || ne[1] != spec.ne1 || ne[2] != 1 || ne[3] != 1) {
-        fail(status::bad_file,
-             format("%s: tensor '%s' has shape [%lld, %lld, %lld, %lld], expected [%lld, %lld, 1, 1]",
-                    file.path().c_str(), spec.name.c_str(), n0, n1, static_cast<long long>(ne[2]),
-                    static_cast<long long>(ne[3]), static_cast<long long>(spec.ne0), static_cast<long long>(spec.ne1)));
-    }
+    std::copy(ne, ne + GGML_MAX_DIMS, tensor.ne);
     const ggml_type type = gguf_get_tensor_type(file.gguf(), i);
-    if (spec.use == tensor_use::vector && type != GGML_TYPE_F32) {
-        fail(status::bad_file, format("%s: tensor '%s' is of type %s, expected f32", file.path().c_str(),
-                                      spec.name.c_str(), ggml_type_name(type)));
-    }
-    if (!has_kernels(type)) {
-        fail(status::unsupported,
-             format("%s: tensor '%s' is of type %s, which ggml has no kernel for; quantize the model to another type",
-                    file.path().c_str(), spec.name.c_str(), ggml_type_name(type)));
-    }
+    tensor.type = ggml_type_name(type);
+    tensor.has_kernels = has_kernels(type);
+    check_tensor(file.path(), tensor, spec.ne0, spec.ne1, spec.use == tensor_use::vector);
 }
 
 // A tensor that no layer multiplies with was part of the model when it was trained: without it the logits are others.

@@ -25,6 +25,8 @@ inline std::vector<int32_t> positions(std::vector<int32_t> list) { return list; 
 template <typename T> std::string shown(const T & value) {
     if constexpr (std::is_arithmetic_v<T>) {
         return std::to_string(value);
+    } else if constexpr (std::is_convertible_v<T, std::string>) {
+        return '"' + std::string(value) + '"';
     } else {
         std::string text;
         for (const auto & element : value) {

@@ -1,6 +1,8 @@
 """Model files whose tensors, weights or vocabulary do not fit the model they say they are.
 
-Every file is opened in a worker process (``load_probe``), as in ``test_bad_model_files``.
+Every file is opened in a worker process (``load_probe``), as in ``test_bad_model_files``. No file here may end a
+program that opens it with llama.cpp: what llama.cpp does not check is refused by functions of plain values, and tested
+there (``tests/native/vocabulary.cpp``, ``tests/native/model_numbers.cpp``).
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ NAMES = [(config, name) for config in (LLAMA, QWEN2) for name in WEIGHTS[config.
 
 
 @pytest.mark.parametrize(("config", "name"), NAMES, ids=[f"{config.arch} {name}" for config, name in NAMES])
-def test_a_tensor_that_is_missing_misshapen_or_of_the_wrong_type_is_refused_by_name(
+def test_a_tensor_that_is_missing_or_misshapen_is_refused_by_name(
     worker: LoadWorker, path: Path, config: TinyConfig, name: str
 ) -> None:
     values = WEIGHTS[config.arch][name]
@@ -57,16 +59,6 @@ def test_a_tensor_that_is_missing_misshapen_or_of_the_wrong_type_is_refused_by_n
             continue
         said = f"tensor '{name}' has shape [{found}], expected [{shape}]"
         assert_refused(worker.ask(path), "check", "ModelFileError", str(path), said)
-
-    if values.ndim == 1:
-        for other_type in ("F16", "BF16", "Q8_0"):
-            if other_type == "Q8_0" and values.size % 32:
-                continue
-            write_changed(
-                path, config, tensors={name: Tensor.of(values[None], other_type)._replace(shape=values.shape)}
-            )
-            said = f"tensor '{name}' is of type {other_type.lower()}, expected f32"
-            assert_refused(worker.ask(path), "check", "ModelFileError", str(path), said)
 
 
 @pytest.mark.parametrize("name", ["blk.0.attn_q.bias", "blk.1.attn_output.bias", "rope_freqs.weight"])
@@ -142,11 +134,10 @@ def test_weights_that_are_not_finite_are_an_error_of_eval(
 # ---- 13: the vocabulary
 
 TOKENS = tiny_kv(LLAMA)["tokenizer.ggml.tokens"].value
-BPE_TOKENS = tiny_kv(BPE)["tokenizer.ggml.tokens"].value
 
 
-def tokens_with(changes: dict[int, Any], tokens: list[str] = TOKENS) -> Kv:
-    return array([changes.get(i, token) for i, token in enumerate(tokens)])
+def tokens_with(changes: dict[int, Any]) -> Kv:
+    return array([changes.get(i, token) for i, token in enumerate(TOKENS)])
 
 
 def types_with(changes: dict[int, int]) -> Kv:
@@ -158,19 +149,8 @@ T = "tokenizer.ggml."
 VOCABULARIES: dict[str, tuple[dict[str, Any], str]] = {
     "no model": ({T + "model": None}, "key 'tokenizer.ggml.model' is missing"),
     "no tokens": ({T + "tokens": None}, "key 'tokenizer.ggml.tokens' is missing"),
-    "no token in the list": ({T + "tokens": array([])}, "has 0 tokens, but token_embd.weight has 270 rows"),
     "a token too few": ({T + "tokens": array(TOKENS[:-1])}, "has 269 tokens, but token_embd.weight has 270 rows"),
     "a token too many": ({T + "tokens": array([*TOKENS, "x"])}, "has 271 tokens, but token_embd.weight has 270 rows"),
-    "a token twice": ({T + "tokens": tokens_with({269: "a"})}, "('a') stands twice in the vocabulary"),
-    "a token twice up to a NUL": ({T + "tokens": tokens_with({268: "x\0y", 269: "x\0z"})}, "token 269 ('x') stands"),
-    "the name of an empty token": (
-        {T + "tokens": tokens_with({268: "", 269: "[EMPTY_268]"})},
-        "('[EMPTY_268]') stands",
-    ),
-    "the newline is no byte": (
-        {T + "tokens": tokens_with({13: "<newline>"}), T + "token_type": types_with({13: 1})},
-        "no token '<0x0A>', expected one for each byte",
-    ),
     "a byte of another name": ({T + "token_type": types_with({269: 6})}, "is of type byte, expected a text like"),
     "scores too short": ({T + "scores": array([0.0] * 269, GGUFValueType.FLOAT32)}, "scores' has 269 elements"),
     "scores too long": ({T + "scores": array([0.0] * 271, GGUFValueType.FLOAT32)}, "scores' has 271 elements"),
@@ -190,17 +170,13 @@ def test_a_vocabulary_that_cannot_be_is_refused(worker: LoadWorker, path: Path, 
     assert_refused(answer, "check", "ModelFileError", str(path), said)
 
 
-def test_a_byte_level_vocabulary_needs_its_merges_and_may_not_hold_a_token_twice(
-    worker: LoadWorker, path: Path
-) -> None:
+def test_a_byte_level_vocabulary_needs_its_merges(worker: LoadWorker, path: Path) -> None:
     write_changed(path, BPE, {T + "merges": None})
     said = "key 'tokenizer.ggml.merges' is missing, which a 'gpt2' tokenizer needs"
     assert_refused(worker.ask(path), "check", "ModelFileError", said)
-    write_changed(path, BPE, {T + "tokens": tokens_with({7: BPE_TOKENS[6]}, BPE_TOKENS)})
-    assert_refused(worker.ask(path), "check", "ModelFileError", "token 7", "stands twice")
 
 
-@pytest.mark.parametrize("model", ["none", "no_vocab", "bert", "t5", "rwkv", "plamo2", "gemma4", "hybriddna", "x", ""])
+@pytest.mark.parametrize("model", ["t5", "plamo2", "gemma4", "hybriddna", "x", ""])
 @pytest.mark.parametrize("config", [LLAMA, BPE], ids=["spm", "bpe"])
 def test_another_tokenizer_is_refused_with_the_supported_ones(
     worker: LoadWorker, path: Path, config: TinyConfig, model: str
@@ -210,21 +186,7 @@ def test_another_tokenizer_is_refused_with_the_supported_ones(
     assert_refused(worker.ask(path), "check", "UnsupportedModelError", str(path), *said)
 
 
-@pytest.mark.parametrize("n_tokens", [1, 5, 11])
-@pytest.mark.parametrize("config", [LLAMA, BPE], ids=["spm", "bpe"])
-def test_a_vocabulary_without_the_default_ids_is_refused(
-    worker: LoadWorker, path: Path, config: TinyConfig, n_tokens: int
-) -> None:
-    tokens, weights = array([f"a{i}" for i in range(n_tokens)]), Tensor.of(np.zeros((n_tokens, 32)))
-    kv = {T + "tokens": tokens, T + "scores": None, T + "token_type": None, T + "bos_token_id": None}
-    write_changed(path, config, kv, tensors={"token_embd.weight": weights, "output.weight": weights})
-    said = f"the vocabulary has {n_tokens} tokens, expected at least 12"
-    assert_refused(worker.ask(path), "check", "ModelFileError", said)
-
-
-def test_a_pre_tokenizer_that_llama_cpp_does_not_know_or_dies_of_is_refused(worker: LoadWorker, path: Path) -> None:
-    write_changed(path, BPE, {T + "pre": text("whitespace")})
-    assert_refused(worker.ask(path), "check", "UnsupportedModelError", "pre-tokenizer 'whitespace'")
+def test_a_pre_tokenizer_that_llama_cpp_does_not_know_is_refused(worker: LoadWorker, path: Path) -> None:
     write_changed(path, BPE, {T + "pre": text("zork")})
     assert_refused(worker.ask(path), "lazy", "ModelFileError", str(path), "unknown pre-tokenizer type: 'zork'")
 

@@ -1,4 +1,6 @@
-"""What a step decides, as C++ tests of pure functions: ``tests/native`` is compiled with them, without ggml.
+"""What a step decides, and what of a file is refused in which words, as C++ tests of pure functions.
+
+``tests/native`` is compiled with them, without ggml, and needs no file.
 
 Each case of ``tests/native`` is a test here, by its sentence.
 """
@@ -17,7 +19,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
 CASES = sorted((ROOT / "tests" / "native").glob("*.cpp"))
-SOURCES = [*CASES, *sorted((ROOT / "native" / "prune").glob("*.cpp")), ROOT / "native" / "run" / "progress.cpp"]
+TESTED = [ROOT / "native" / path for path in ("run/progress.cpp", "file/vocab_rules.cpp", "model/file_rules.cpp")]
+SOURCES = [*CASES, *sorted((ROOT / "native" / "prune").glob("*.cpp")), *TESTED]
 # An index outside of a vector ends the program, where the C++ library is GCC's.
 FLAGS = ["-std=c++17", "-Wall", "-Wextra", "-D_GLIBCXX_ASSERTIONS", f"-I{ROOT / 'native'}"]
 _CASE = re.compile(r'^CASE\("([^"]*)"\)', re.MULTILINE)
