@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Optional, TypeVar, Union
@@ -30,6 +31,8 @@ from .devices import ALL_LAYERS, device_names, layer_count, no_gpu_asked
 from .options import ModelOptions
 
 logger = logging.getLogger("lazygguf")
+
+_SPECIAL_PREFIX = "tokenizer.ggml."
 
 MIN_RATIO = 3.0  # times that a model must be larger than its draft, in parameters
 
@@ -98,10 +101,7 @@ class ModelParts:
         weights = self.weights
         if options.keep == "auto" and not can_draft and not has_profile(file.metadata, file.shipped):
             logger.warning("no keep profile for this model, a careful default is used; lazygguf calibrate makes one")
-        for name in ("bos", "eos"):
-            token = file.metadata.get(f"tokenizer.ggml.{name}_token_id", 0)
-            if not 0 <= token < weights.n_vocab:
-                logger.warning("the file's %s_token_id is %d, outside the vocabulary: ignored", name, token)
+        _warn_of_ids(file.metadata, weights.n_vocab)
         if options.n_ctx > weights.n_ctx_train:
             logger.warning("n_ctx is %d, above the %d the model was trained with", options.n_ctx, weights.n_ctx_train)
         context = self.context(schedule, can_draft)
@@ -232,3 +232,12 @@ def _open_draft(draft: Any, options: ModelOptions) -> DraftModel:
     profile = resolve_scoring(options.scoring, file.metadata, file.shipped_scoring, file.windowed)
     weights = load_weights(file.path, draft_options(options), profile.n_layer)
     return DraftModel(weights, Tokenizer(file.path), profile, file.size)
+
+
+def _warn_of_ids(metadata: Mapping[str, Any], n_vocab: int) -> None:
+    """Says which special tokens the model will be without: llama.cpp drops an id that is none of the vocabulary."""
+    for key, token in metadata.items():
+        name = key[len(_SPECIAL_PREFIX) :]
+        is_id = key.startswith(_SPECIAL_PREFIX) and name.endswith("_token_id") and isinstance(token, int)
+        if is_id and not 0 <= token < n_vocab:
+            logger.warning("the file's %s is %d, outside the vocabulary of %d tokens: ignored", name, token, n_vocab)
