@@ -104,10 +104,12 @@ def _read_asked(args: argparse.Namespace) -> Asked:
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    given = [name for name in ("grammar", "grammar_file", "json_schema") if getattr(args, name) is not None]
+    names = ("grammar", "grammar_file", "json_schema", "json_schema_file")
+    given = [name for name in names if getattr(args, name) is not None]
     if len(given) > 1:
         raise UsageError(f"--{given[0].replace('_', '-')} and --{given[1].replace('_', '-')} exclude each other")
-    grammar = read_text(args.grammar_file) if args.grammar_file else args.grammar
+    grammar = args.grammar if args.grammar_file is None else read_text(args.grammar_file)
+    schema = args.json_schema if args.json_schema_file is None else read_text(args.json_schema_file)
     return make_settings(
         temperature=args.temp,
         top_k=args.top_k,
@@ -117,7 +119,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
         seed=args.seed,
         max_tokens=args.n_predict,
         grammar=grammar,
-        json_schema=args.json_schema,
+        json_schema=schema,
     )
 
 
@@ -196,6 +198,7 @@ def _add_sampling_arguments(group: Any) -> None:
     group.add_argument("--grammar", metavar="GBNF", help="what the answer must match")
     group.add_argument("--grammar-file", metavar="FILE", help="the same, from a file")
     group.add_argument("-j", "--json-schema", metavar="JSON", help="answer JSON of this schema ({}: any)")
+    group.add_argument("-jf", "--json-schema-file", metavar="FILE", help="the same, from a file")
 
 
 def _add_output_arguments(group: Any) -> None:

@@ -189,7 +189,10 @@ class Repl:
         self._session.regenerate()
 
     def _stats(self, rest: str) -> None:
-        self._screen.table((name, str(value)) for name, value in self._session.stats.to_dict().items())
+        stats = self._session.stats
+        if not stats.n_prompt:
+            raise ValueError("nothing was answered yet")
+        self._screen.table((name, str(value)) for name, value in stats.to_dict().items())
 
     def _clear(self, rest: str) -> None:
         self._session.clear()

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import errno
 import io
 import os
 import sys
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 _REPLACE = "lazygguf-replace"
 _ESCAPED_BYTES = range(0xDC80, 0xDD00)  # lone surrogates that stand for bytes of a file's name
+
+_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
 
 _first_replaced: Optional[str] = None
 _said = False
@@ -40,10 +43,46 @@ def prepare_streams() -> bool:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is sys.__stderr__ and os.name != "nt":
+        _let_stderr_fill()
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors in ("strict", "surrogateescape"):
         codecs.register_error(_REPLACE, _replace)
         sys.stdout.reconfigure(errors=_REPLACE)
     return stdout_closed
+
+
+class _Beside(io.RawIOBase):
+    """A descriptor that may be full: what does not fit is lost."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def isatty(self) -> bool:
+        return os.isatty(self._fd)
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        n_done = 0
+        try:
+            while n_done < len(data):
+                n_done += os.write(self._fd, data[n_done:])
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+        return len(data)
+
+
+def _let_stderr_fill() -> None:
+    """A stderr that is full is no error: the answer goes to stdout, and it is good without what stands beside it."""
+    old = sys.stderr
+    # without a buffer: what cannot be written is not tried again when Python ends, which would be exit code 120
+    raw: Any = _Beside(old.fileno())
+    sys.stderr = io.TextIOWrapper(raw, encoding=old.encoding, errors=old.errors, write_through=True)
 
 
 def stdout_is_unicode() -> bool:

@@ -11,6 +11,7 @@ import pytest
 from fake_chat import FakeModel, asked, chat, typed
 
 import lazygguf.cli.chat
+from lazygguf import Stats
 from lazygguf.errors import ContextFullError
 
 
@@ -101,6 +102,23 @@ def test_a_command_says_what_is_wrong_and_the_conversation_goes_on(
     assert chat() == 0
     assert said in capsys.readouterr().err
     assert asked()[-1]["content"] == "one"
+
+
+def test_stats_before_any_answer_are_none(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    class Fresh(FakeModel):
+        @property
+        def stats(self) -> Stats:
+            return Stats()
+
+        @stats.setter
+        def stats(self, stats: Stats) -> None:
+            pass
+
+    monkeypatch.setattr(lazygguf.cli.chat, "LazyModel", Fresh)
+    typed(monkeypatch, "/stats")
+    assert chat() == 0
+    said = capsys.readouterr().err
+    assert "nothing was answered yet" in said and "token_share" not in said
 
 
 def test_an_interrupted_answer_stays_a_turn_and_the_conversation_goes_on(

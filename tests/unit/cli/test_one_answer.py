@@ -119,6 +119,15 @@ def test_a_json_schema_and_a_grammar_file_become_a_grammar(tmp_path: Path) -> No
     (tmp_path / "g").write_text('root ::= "x"', encoding="utf-8")
     chat("-p", "q", "--grammar-file", str(tmp_path / "g"))
     assert FakeModel.made[-1].settings[-1]["grammar"] == 'root ::= "x"'
+    (tmp_path / "s").write_text('{"type": "boolean"}', encoding="utf-8")
+    for option in ("-jf", "--json-schema-file"):
+        chat("-p", "q", option, str(tmp_path / "s"))
+        assert FakeModel.made[-1].settings[-1]["grammar"] == grammar_of_schema({"type": "boolean"})
+
+
+def test_a_schema_and_a_file_with_one_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    assert chat("-p", "q", "-j", "{}", "-jf", "s") == 2
+    assert "--json-schema and --json-schema-file exclude each other" in capsys.readouterr().err
 
 
 def test_json_is_one_object_on_stdout_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:

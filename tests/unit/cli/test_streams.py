@@ -64,6 +64,15 @@ def test_a_full_stdout_is_one_line() -> None:
     assert done.stderr.splitlines() == [b"closed", b"lazygguf: error: stdout: No space left on device"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("args", ["-p q", "-p q --json", "-p q --color on -v"])
+def test_with_a_full_stderr_the_answer_is_good(args: str) -> None:
+    done = chat(args, "2>/dev/full")
+    assert done.returncode == 0 and b"It is 42." in done.stdout
+    failed = chat("", "2>/dev/full </dev/null")
+    assert (failed.returncode, failed.stdout) == (2, b"")
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_what_stdout_cannot_hold_is_replaced_and_said_once(encoding: str) -> None:
     told = {"pieces": ["caf\u00e9 for ", "3 \u20ac or ", "4 \u20ac"]}
