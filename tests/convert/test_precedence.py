@@ -171,6 +171,24 @@ def test_a_stand_in_for_eos_is_noted(folder: Path, convert: Convert, capsys: pyt
     assert "no file names an EOS token: 400 ('[PAD400]') stands for it" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize(
+    ("said", "shown"), [({"id": 2}, "{'id': 2}"), ("2", "'2'"), (2.0, "2.0"), ([2, [3]], "[2, [3]]")]
+)
+def test_an_eos_that_is_no_id_is_noted(
+    name: str, said: Any, shown: str, folder: Path, convert: Convert, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_fast(folder)
+    set_config(folder, eos_token_id=None)
+    if name == "config.json":
+        set_config(folder, eos_token_id=said)
+    else:
+        write_json(folder / name, {"eos_token_id": said})
+    converted(convert, folder)
+    note = f"note: {name}: eos_token_id is {shown}, expected a token id: left out"
+    assert capsys.readouterr().err.count(note) == 1
+
+
 def test_ids_past_the_embedding_are_noted(folder: Path, convert: Convert, capsys: pytest.CaptureFixture[str]) -> None:
     write_fast(folder)
     set_config(folder, pad_token_id=ROWS)

@@ -78,13 +78,15 @@ def run(args: argparse.Namespace) -> int:
         return 0
     with atomic_output(target, args.force) as scratch:
         if kind is None:
-            _write(plan, scratch, outtype, metadata)
+            is_finite = _write(plan, scratch, outtype, metadata)
         else:
             with scratch_file(target.with_name(f"{target.name}.{outtype}")) as unquantized:
-                _write(plan, unquantized, outtype, metadata)
+                is_finite = _write(plan, unquantized, outtype, metadata)
                 _quantize(unquantized, scratch, kind)
     print(f"wrote {target} ({shown_bytes(target.stat().st_size)})", file=sys.stderr)
-    if not args.vocab_only:
+    if not is_finite:
+        say("note: no line that runs it: with such weights it cannot answer; get the checkpoint again")
+    elif not args.vocab_only:
         if not plan.vocab.chat_template:
             say("note: the folder has no chat template: chat needs one, by --chat-template")
         print(f"lazygguf chat -m {shlex.quote(str(target))}")
@@ -174,7 +176,8 @@ def _describe(plan: ModelPlan, target: Path, outtype: str, kind: Optional[QuantT
     print("\n".join(lines), file=sys.stderr)
 
 
-def _write(plan: ModelPlan, path: Path, outtype: str, metadata: gguf.Metadata) -> None:
+def _write(plan: ModelPlan, path: Path, outtype: str, metadata: gguf.Metadata) -> bool:
+    """Writes the file and says which tensors hold values that are no numbers; whether none does."""
     with byte_bar("converting", data_bytes(plan, outtype)) as progress:
         not_finite = write_gguf(plan, path, outtype, metadata, progress)
     for name, count in not_finite.items():
@@ -182,6 +185,7 @@ def _write(plan: ModelPlan, path: Path, outtype: str, metadata: gguf.Metadata) -
             f"note: {name} holds {count:,} values that are NaN or infinite: what the model answers is not to be trusted"
         )
     check_against_plan(path, plan, outtype)
+    return not not_finite
 
 
 def _quantize(source: Path, target: Path, kind: QuantType) -> None:

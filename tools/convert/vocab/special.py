@@ -51,7 +51,7 @@ def read_specials(
     ids = _named_ids(folder, config, positions, notes)
     for kind, i in _config_ids(folder, len(tokens), notes).items():
         ids.setdefault(kind, i)
-    _add_other_ends(ids, _ends(folder, len(tokens)), tokens, notes)
+    _add_other_ends(ids, _ends(folder, len(tokens), notes), tokens, notes)
     if tokenizer is None:
         return Specials(ids, _said_flags(folder / "tokenizer_config.json", config))
     around = _around(folder / "tokenizer.json", tokenizer.get("post_processor"))
@@ -97,28 +97,34 @@ def _named_ids(
 
 def _config_ids(folder: Path, n_vocab: int, notes: list[str]) -> dict[str, int]:
     """The ids of config.json; negative ones and null mean none, of a list the first counts."""
-    config = optional_json(folder / "config.json")
-    ids = {}
-    for kind in KINDS:
-        found = _ids(config.get(f"{kind}_token_id"))
-        if found and found[0] >= n_vocab:
-            notes.append(f"config.json: {kind}_token_id is {found[0]}, the embedding has {n_vocab} rows: left out")
-        elif found:
-            ids[kind] = found[0]
+    found = {kind: _ids(folder, "config.json", kind, n_vocab, notes) for kind in KINDS}
+    return {kind: ids[0] for kind, ids in found.items() if ids}
+
+
+def _ids(folder: Path, name: str, kind: str, n_vocab: int, notes: list[str]) -> list[int]:
+    """The ids that a file names for a kind of token: one, or a list of them."""
+    value = optional_json(folder / name).get(f"{kind}_token_id")
+    ids = []
+    for i in value if isinstance(value, list) else [value]:
+        if i is None or (_is_int(i) and i < 0):
+            continue
+        if not _is_int(i):
+            notes.append(f"{name}: {kind}_token_id is {shown(value)}, expected a token id: left out")
+        elif i >= n_vocab:
+            notes.append(f"{name}: {kind}_token_id is {i}, the embedding has {n_vocab} rows: left out")
+        else:
+            ids.append(i)
     return ids
 
 
-def _ids(value: Any) -> list[int]:
-    values = value if isinstance(value, list) else [value]
-    return [i for i in values if isinstance(i, int) and not isinstance(i, bool) and i >= 0]
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _ends(folder: Path, n_vocab: int) -> list[int]:
-    """Every id that ends an answer, by config.json and generation_config.json."""
-    ends: list[int] = []
-    for name in ("config.json", "generation_config.json"):
-        ends += _ids(optional_json(folder / name).get("eos_token_id"))
-    return [i for i in dict.fromkeys(ends) if i < n_vocab]
+def _ends(folder: Path, n_vocab: int, notes: list[str]) -> list[int]:
+    """Every id that ends an answer, by config.json, of which ``_config_ids`` notes, and generation_config.json."""
+    ends = _ids(folder, "config.json", "eos", n_vocab, [])
+    return list(dict.fromkeys(ends + _ids(folder, "generation_config.json", "eos", n_vocab, notes)))
 
 
 def _add_other_ends(ids: dict[str, int], ends: list[int], tokens: Sequence[bytes], notes: list[str]) -> None:
@@ -231,7 +237,7 @@ def looks_special(token: str) -> bool:
 
 
 def refuse_duplicates(path: Path, tokens: Sequence[bytes]) -> None:
-    """Raises when two ids have one text: llama.cpp ends the process on such a file."""
+    """Raises when two ids have one text: a text has one id."""
     seen: dict[bytes, int] = {}
     for i, token in enumerate(tokens):
         if token in seen:
