@@ -14,7 +14,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .errors import Cancelled, ContextFullError, LazyError, ModelFileError, UnsupportedModelError
+from .errors import (
+    Cancelled,
+    ContextFullError,
+    LazyError,
+    ModelFileError,
+    SessionFileError,
+    UnsupportedModelError,
+)
 from .read.stats import Stats
 from .schedule.keep_schedule import KeepSchedule, PruningPoint
 
@@ -31,6 +38,7 @@ __all__ = [
     "LazyModel",
     "ModelFileError",
     "PruningPoint",
+    "SessionFileError",
     "Stats",
     "UnsupportedModelError",
     "__version__",

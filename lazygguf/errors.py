@@ -36,6 +36,10 @@ class UnsupportedModelError(LazyError):
     """The file is a well-formed model of a kind that lazygguf does not run."""
 
 
+class SessionFileError(LazyError):
+    """The file is not a whole saved session, or one of another model or with other options."""
+
+
 class ContextFullError(LazyError, ValueError):
     """The tokens do not fit into the context. Also a ``ValueError``, what ``llama_cpp`` raises here."""
 

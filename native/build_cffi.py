@@ -11,6 +11,8 @@ import cffi
 
 CALLBACKS = """
 extern "Python" bool lazy_on_progress(void * user_data, int32_t n_done, int32_t n_total);
+extern "Python" bool lazy_on_write(void * user_data, const void * data, size_t n);
+extern "Python" bool lazy_on_read(void * user_data, void * out, size_t n);
 """
 CONSTANTS = """
 #define LAZY_VERSION ...

@@ -98,6 +98,20 @@ class ScriptedSession:
     def reset(self) -> None:
         self.trim(0)
 
+    def tokens(self) -> np.ndarray:
+        return np.asarray(self.ids, np.int32)
+
+    def saved_bytes(self) -> int:
+        return 4 * len(self.ids)
+
+    def save(self, write: Callable[[memoryview], Any]) -> None:
+        write(memoryview(self.tokens().tobytes()))
+
+    def load(self, n_bytes: int, read_into: Callable[[memoryview], Any]) -> None:
+        data = bytearray(n_bytes)
+        read_into(memoryview(data))
+        self.ids = np.frombuffer(bytes(data), np.int32).tolist()
+
     def cancel(self) -> None:
         pass
 

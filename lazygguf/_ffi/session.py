@@ -8,6 +8,7 @@ from typing import Any, Callable, NamedTuple, Optional
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import ContextFullError, ModelFileError, SessionFileError
 from ..schedule.keep_schedule import KeepSchedule
 from . import forked
 from .library import KV_DTYPES, check, choice, ffi, lib, text
@@ -74,6 +75,33 @@ def _on_progress_error(exception: Any, error: BaseException, traceback: Any) -> 
 @ffi.def_extern(error=False, onerror=_on_progress_error)  # type: ignore[untyped-decorator]
 def lazy_on_progress(user_data: Any, n_done: int, n_total: int) -> bool:
     return bool(ffi.from_handle(user_data)(n_done, n_total))
+
+
+class _Bytes:
+    """Carries a Python function that takes or gives bytes, and the exception it raises, through C."""
+
+    def __init__(self, move: Callable[[memoryview], Any]) -> None:
+        self.move = move
+        self.error: Optional[BaseException] = None
+
+    def __call__(self, data: Any, n: int) -> bool:
+        self.move(memoryview(ffi.buffer(data, n)))
+        return True
+
+    def check(self, status: int) -> None:
+        if self.error is not None:
+            raise self.error
+        check(status)
+
+
+@ffi.def_extern(error=False, onerror=_on_progress_error)  # type: ignore[untyped-decorator]
+def lazy_on_write(user_data: Any, data: Any, n: int) -> bool:
+    return bool(ffi.from_handle(user_data)(data, n))
+
+
+@ffi.def_extern(error=False, onerror=_on_progress_error)  # type: ignore[untyped-decorator]
+def lazy_on_read(user_data: Any, out: Any, n: int) -> bool:
+    return bool(ffi.from_handle(user_data)(out, n))
 
 
 class NativeSession:
@@ -242,6 +270,51 @@ class NativeSession:
         """
         given = np.ascontiguousarray(positions, dtype=np.int32)
         check(lib.lazy_session_forget(self._handle, ffi.cast("const int32_t *", ffi.from_buffer(given)), given.size))
+
+    def tokens(self) -> npt.NDArray[np.int32]:
+        """The ids of the tokens in the context, (n_tokens,) int32."""
+        out = np.empty(self.n_tokens, dtype=np.int32)
+        lib.lazy_session_tokens(self._handle, ffi.cast("int32_t *", ffi.from_buffer(out)))
+        return out
+
+    def saved_bytes(self) -> int:
+        """How many bytes ``save`` gives now."""
+        out = ffi.new("int64_t *")
+        check(lib.lazy_session_saved_bytes(out, self._handle))
+        return int(out[0])
+
+    def save(self, write: Callable[[memoryview], Any]) -> None:
+        """Gives the whole session as bytes, for ``load`` of a session on the same weights with the same options.
+
+        Args:
+            write: called with the bytes, piece by piece, each valid during the call; what it raises is raised here.
+        """
+        carrier = _Bytes(write)
+        handle = ffi.new_handle(carrier)
+        carrier.check(lib.lazy_session_save(self._handle, lib.lazy_on_write, handle))
+
+    def load(self, n_bytes: int, read_into: Callable[[memoryview], Any]) -> None:
+        """Puts what ``save`` gave in the place of what the session holds. On any failure it is as it was.
+
+        Args:
+            n_bytes: how many there are.
+            read_into: called to fill a buffer with the next bytes; what it raises is raised here.
+
+        Raises:
+            SessionFileError: the bytes are damaged, or of another model, schedule or cache type.
+            ContextFullError: the tokens do not fit.
+            MemoryError: there is no room for the rows beside those that the session holds now.
+        """
+        carrier = _Bytes(read_into)
+        handle = ffi.new_handle(carrier)
+        try:
+            carrier.check(lib.lazy_session_load(self._handle, n_bytes, lib.lazy_on_read, handle))
+        except ContextFullError:
+            raise
+        except (ModelFileError, ValueError) as error:
+            if error is carrier.error:
+                raise
+            raise SessionFileError(error) from None
 
     def cancel(self) -> None:
         """Stops the eval that runs in another thread; that eval raises ``Cancelled``."""

@@ -17,9 +17,10 @@ from typing import Optional
 import numpy as np
 
 from .._ffi import NativeModel, ProgressCallback
-from ..files.model_file import ModelSize
+from ..files.model_file import ModelFile, ModelSize
 from ..read.attention import AttentionReader
 from ..read.scores import Scores, pooled
+from ..read.session import DraftCache
 from ..schedule.keep_schedule import DEFAULT_QUERY
 from ..schedule.scoring import MAX, ScoringProfile
 from ..text.markup import Markup
@@ -38,7 +39,7 @@ class DraftModel:
     Attributes:
         weights, tokenizer: of the model.
         profile: how it scores.
-        size: how large it is.
+        file: the one that it was opened from.
         n_ctx: most tokens of a reading; 0 is the length it was trained with.
         is_ours: closing it frees the weights; else they belong to a ``LazyModel``.
     """
@@ -46,7 +47,7 @@ class DraftModel:
     weights: NativeModel
     tokenizer: Tokenizer
     profile: ScoringProfile
-    size: ModelSize
+    file: ModelFile
     n_ctx: int = 0
     is_ours: bool = True
 
@@ -127,7 +128,12 @@ class Draft:
 
     def cost(self, n_read: int, target: ModelSize) -> float:
         """Its work of reading ``n_read`` tokens, in tokens that all layers of the large model read."""
-        return n_read * self._model.size.work(self._profile.n_layer) / target.work()
+        return n_read * self._model.file.size.work(self._profile.n_layer) / target.work()
+
+    def cache(self) -> DraftCache:
+        """What it has read, and what another draft must have in common with it to go on from there."""
+        origin = {"weights_id": self._model.file.weights_id, "n_layer": self._reader.n_layer}
+        return DraftCache(origin, self._reader)
 
     def cancel(self) -> None:
         """Stops the reading under way, from any thread; it raises Cancelled."""

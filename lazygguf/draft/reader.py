@@ -18,7 +18,7 @@ import numpy.typing as npt
 from ..files.model_file import ModelSize
 from ..read.prompt import Reading
 from ..read.scores import Scores
-from ..read.session import Progress, Session
+from ..read.session import DraftCache, Progress, Session
 from ..read.stats import Stats, stats_of_steps
 from ..schedule.keep_schedule import DEFAULT_QUERY, PruningPoint
 from .draft import Draft, DraftScores
@@ -86,6 +86,10 @@ class DraftReader:
         stats.draft_share = self._draft.cost(found.n_read, self._rules.size) / len(reading.new)
         stats.skim_share = 1.0 - len(session.live(0)) / reading.n_tokens
         return stats
+
+    def cache(self) -> DraftCache:
+        """What the draft has read."""
+        return self._draft.cache()
 
     def cancel(self) -> None:
         """Stops the draft, from any thread."""

@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -22,6 +23,8 @@ from .._ffi import NativeFile, TensorInfo
 FOLDER = Path(__file__).resolve().parent.parent / "profiles"
 # This tensor is F32 in every quantization and differs between models; AWQ changes other norms but not this one.
 _HASHED = "output_norm.weight"
+_SAMPLE_BYTES = 256
+_SAMPLED = (0.0, 0.37, 0.71)  # where in a tensor, as shares of it
 _LAYER = re.compile(r"blk\.(\d+)\.")
 
 
@@ -64,6 +67,8 @@ class ModelFile:
         size: of the model in it.
         fingerprint: see ``fingerprint``.
         windowed: layers whose tokens see a window of the context only.
+        tensors: what it says about each tensor.
+        absolute: the path from the root.
     """
 
     path: str
@@ -71,6 +76,26 @@ class ModelFile:
     size: ModelSize
     fingerprint: Optional[str]
     windowed: frozenset[int] = frozenset()
+    tensors: tuple[TensorInfo, ...] = ()
+    absolute: str = ""
+
+    @cached_property
+    def weights_id(self) -> str:
+        """What identifies the weights, this quantization of them: 32 hex digits.
+
+        It is made from the hyper-parameters, what the file says about each tensor, and some bytes of each: another
+        model or another quantization has other ones. Reading all bytes would take as long as opening the model.
+        """
+        arch = str(self.metadata.get("general.architecture"))
+        known = {key: value for key, value in self.metadata.items() if key.startswith(f"{arch}.")}
+        digest = hashlib.sha256(json.dumps([arch, known], sort_keys=True, default=str).encode())
+        with open(self.absolute, "rb", buffering=0) as data:
+            for tensor in self.tensors:
+                digest.update(repr((tensor.name, tensor.type_name, tuple(tensor.ne), tensor.n_bytes)).encode())
+                for share in _SAMPLED:
+                    data.seek(tensor.offset + int(share * max(tensor.n_bytes - _SAMPLE_BYTES, 0)))
+                    digest.update(data.read(min(_SAMPLE_BYTES, tensor.n_bytes)))
+        return digest.hexdigest()[:32]
 
     @property
     def shipped(self) -> Optional[dict[str, Any]]:
@@ -95,8 +120,9 @@ class ModelFile:
         """
         with NativeFile(path) as file:
             file.check()
-            size, windowed = ModelSize.of(file.tensors), windowed_layers(file)
-            return cls(os.fspath(path), file.metadata, size, fingerprint(path, file), windowed)
+            tensors = tuple(file.tensors)
+            size, windowed, absolute = ModelSize.of(tensors), windowed_layers(file), os.path.abspath(path)
+            return cls(os.fspath(path), file.metadata, size, fingerprint(path, file), windowed, tensors, absolute)
 
 
 def windowed_layers(file: NativeFile) -> frozenset[int]:

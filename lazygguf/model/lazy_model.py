@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Optional, Union, overl
 
 import numpy as np
 import numpy.typing as npt
+from llama_cpp.llama import LlamaState
 
 from .._ffi import ProgressCallback
 from .._names import path_text, refuse_unknown
 from .._numbers import as_integer, flag
 from ..draft.draft import DraftModel
-from ..generate.loop import Request, generate, sample_tokens
+from ..generate.loop import Piece, Request, generate, sample_tokens
 from ..generate.openai import (
     ChatChunks,
     ChatCompletion,
@@ -46,6 +47,7 @@ from ..text.templates import ChatTemplate, template_source
 from ..text.tokenizer import TokenIds, encode_text
 from .options import ModelOptions, checked_callback, refuse_other
 from .parts import ModelParts
+from .sessions import SavedSessions, StateCache
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack  # known to every type checker; nothing imports it when the program runs
@@ -64,6 +66,7 @@ class LazyModel:
         metadata: the file's key-value pairs; arrays are lists.
         schedule: the keep schedule that ``keep`` came to; None runs dense.
         chat_template: renders chats.
+        cache: see ``set_cache``.
     """
 
     def __init__(
@@ -118,6 +121,7 @@ class LazyModel:
         chat_template = template_source(chat_template, refused.get("chat_format"))
         chosen = ModelOptions(**{option.name: given[option.name] for option in fields(ModelOptions)})
         self._context: Optional[TokenContext] = None
+        self.cache: Optional[StateCache] = None
         self._options = chosen
         self.model_path = path_text("model_path", model_path)
         if chosen.verbose:
@@ -139,7 +143,7 @@ class LazyModel:
         """This model as another one's draft: on these weights, with a context of its own."""
         file, weights = self._parts.file, self._parts.weights
         profile = resolve_scoring(scoring, file.metadata, file.shipped_scoring, file.windowed)
-        return DraftModel(weights, self._tokenizer, profile, file.size, self.n_ctx(), is_ours=False)
+        return DraftModel(weights, self._tokenizer, profile, file, self.n_ctx(), is_ours=False)
 
     # ---- tokens ----------------------------------------------------------------------------------
 
@@ -246,6 +250,61 @@ class LazyModel:
         """Forgets every token."""
         self._ready().reset()
 
+    # ---- keeping sessions ------------------------------------------------------------------------
+
+    def save_session(self, path: Union[str, os.PathLike[str]], *, extra: Any = None) -> None:
+        """Saves all that the model has read, so that ``load_session`` goes on from there, also in another process.
+
+        An existing session is replaced when the new one is on the disk, and stays whole whatever happens before. The
+        file holds the text that was read; only its owner can read it.
+
+        Args:
+            path: the file.
+            extra: JSON values to keep beside it, such as the messages of a chat; ``load_session`` gives them back.
+
+        Raises:
+            OSError: it cannot be written, or another kind of file has this name.
+            TypeError, ValueError: ``extra`` is not JSON.
+        """
+        self._saved().save(path, extra)
+
+    def load_session(self, path: Union[str, os.PathLike[str]]) -> Any:
+        """Puts a saved session in the place of what the model has read.
+
+        It must have been saved with the same model file, keep schedule, ``type_k`` and ``type_v``. On the CPU of one
+        machine the next answer is then the same, bit for bit, as without a restart. On any failure the model is as it
+        was.
+
+        Args:
+            path: the file.
+
+        Returns:
+            The ``extra`` that was given to ``save_session``.
+
+        Raises:
+            OSError: it cannot be read.
+            SessionFileError: it is no whole session, or of another model or other options; the message says which.
+            ContextFullError: it does not fit into ``n_ctx``.
+            MemoryError: there is no room for it beside what the model holds.
+        """
+        return self._saved().load(path)
+
+    def save_state(self) -> LlamaState:
+        """The same as a ``llama_cpp.LlamaState``, in memory. Its ``scores`` are the newest token's logits."""
+        return self._saved().state()
+
+    def load_state(self, state: LlamaState) -> None:
+        """Takes what ``save_state`` gave; errors as ``load_session``."""
+        self._saved().restore(state)
+
+    def set_cache(self, cache: Optional[StateCache]) -> None:
+        """Has completions begin from the nearest state in a cache and put theirs into it, as in ``llama_cpp``.
+
+        Args:
+            cache: ``llama_cpp.LlamaRAMCache`` or ``LlamaDiskCache``; None is none.
+        """
+        self.cache = cache
+
     def cancel(self) -> None:
         """Stops the read or generation under way, from any thread; that one raises ``Cancelled``."""
         if self._context is not None:
@@ -296,7 +355,7 @@ class LazyModel:
             prompt=text if chosen.echo else "",
             offset=len(text),
         )
-        pieces = generate(context, self._tokenizer, self._seeded(chosen).request(Prompt(ids), started))
+        pieces = self._pieces(self._seeded(chosen).request(Prompt(ids), started))
         return text_chunks(envelope, pieces) if in_chunks else text_result(envelope, pieces)
 
     __call__ = create_completion
@@ -342,7 +401,7 @@ class LazyModel:
         n_prompt = len(chat.prompt.ids)
         context.check_room(n_prompt)
         envelope = Envelope(model=chosen.model or self.model_path, n_prompt=n_prompt, offset=len(chat.text))
-        pieces = generate(context, self._tokenizer, self._seeded(chosen).request(chat.prompt, started))
+        pieces = self._pieces(self._seeded(chosen).request(chat.prompt, started))
         return chat_chunks(envelope, pieces) if in_chunks else chat_result(envelope, pieces)
 
     def generate(
@@ -401,6 +460,17 @@ class LazyModel:
         if self._context is None:
             raise RuntimeError("the model is closed")
         return self._context
+
+    def _saved(self) -> SavedSessions:
+        return SavedSessions(self._parts, self._ready(), self.schedule, self._seeds)
+
+    def _pieces(self, request: Request) -> Generator[Piece, None, None]:
+        """Runs a request, from the cache's nearest state and into it where there is a cache."""
+        pieces = generate(self._ready(), self._tokenizer, request)
+        if self.cache is None:
+            return pieces
+        saved, ids = self._saved(), list(request.prompt.ids)
+        return saved.through(self.cache, ids, pieces)
 
     def _check_scored(self) -> None:
         if self._options.draft is None and self.schedule is not None and self.schedule.entry is not None:

@@ -231,7 +231,7 @@ def _open_draft(draft: Any, options: ModelOptions) -> DraftModel:
     file = ModelFile.read(draft)
     profile = resolve_scoring(options.scoring, file.metadata, file.shipped_scoring, file.windowed)
     weights = load_weights(file.path, draft_options(options), profile.n_layer)
-    return DraftModel(weights, Tokenizer(file.path), profile, file.size)
+    return DraftModel(weights, Tokenizer(file.path), profile, file)
 
 
 def _warn_of_ids(metadata: Mapping[str, Any], n_vocab: int) -> None:

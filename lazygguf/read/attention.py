@@ -8,7 +8,7 @@ read from where it differs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 import numpy.typing as npt
@@ -115,6 +115,20 @@ class AttentionReader:
         """The tokens held, a copy."""
         self._open()
         return self._tokens.ids
+
+    def saved_bytes(self) -> int:
+        """How many bytes ``save`` gives now."""
+        return self._open().saved_bytes()
+
+    def save(self, write: Callable[[memoryview], Any]) -> None:
+        """Gives what was read as bytes; see ``_ffi.NativeSession.save``."""
+        self._open().save(write)
+
+    def load(self, n_bytes: int, read_into: Callable[[memoryview], Any]) -> None:
+        """Takes what ``save`` gave; see ``_ffi.NativeSession.load``."""
+        session = self._open()
+        self._tokens.unknown()
+        session.load(n_bytes, read_into)
 
     def reset(self) -> None:
         """Forgets all tokens and gives their memory back."""

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from .._ffi import ProgressCallback
 from ..errors import Cancelled, ContextFullError
 from .prompt import Prompt, Reading
 from .scores import Scores
-from .session import Progress, PromptReader, Session
+from .session import DraftCache, Progress, PromptReader, Session
 from .stats import Stats, stats_of_steps
 from .tokens import SessionTokens
 
@@ -68,6 +68,41 @@ class TokenContext:
         """The token ids after the first ``n``, a copy."""
         self._open()
         return self._tokens.ids_from(n)
+
+    @property
+    def marked(self) -> Optional[Prompt]:
+        """The prompt that comes back as it was, whatever was generated since; None where there is none."""
+        return self._marked
+
+    def draft_cache(self) -> Optional[DraftCache]:
+        """What the draft has read, where one reads here."""
+        return None if self.reader is None else self.reader.cache()
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[Session]:
+        """The session, for a use that leaves it as it is."""
+        with self._step() as session:
+            yield session
+
+    def take(self, fill: Callable[[Session], Any], marked: Callable[[list[int]], Optional[Prompt]]) -> None:
+        """Has the session hold other tokens, such as saved ones; generations under way are over then.
+
+        Args:
+            fill: changes the session, or leaves it as it was and raises.
+            marked: from the new ids, the prompt that the session's mark holds.
+        """
+        with self._step() as session:
+            before, self._marked = self._marked, None
+            self._tokens.unknown()
+            try:
+                fill(session)
+            except Exception:
+                self._marked = before
+                raise
+            self._generation += 1
+            self._cancelled = False
+            self._marked = marked(self._tokens.ids)
+            self.stats = _all_reused(session.n_tokens, session)
 
     def logits(self) -> Optional[npt.NDArray[np.float32]]:
         """Logits after the newest token, (n_vocab,); None where nothing was read since the last reset."""

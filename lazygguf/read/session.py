@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, Optional, Protocol
+from typing import Any, Callable, NamedTuple, Optional, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +44,10 @@ class Session(Protocol):
     def forget(self, positions: npt.ArrayLike) -> None: ...
     def cancel(self) -> None: ...
     def stats(self) -> Any: ...
+    def tokens(self) -> npt.NDArray[np.int32]: ...
+    def saved_bytes(self) -> int: ...
+    def save(self, write: Callable[[memoryview], Any]) -> None: ...
+    def load(self, n_bytes: int, read_into: Callable[[memoryview], Any]) -> None: ...
     def close(self) -> None: ...
 
 
@@ -62,11 +66,29 @@ class Progress:
     check: Callable[[], None]
 
 
+class SavedCache(Protocol):
+    """What can be saved of a reader (``attention.AttentionReader``)."""
+
+    def saved_bytes(self) -> int: ...
+    def save(self, write: Callable[[memoryview], Any]) -> None: ...
+    def load(self, n_bytes: int, read_into: Callable[[memoryview], Any]) -> None: ...
+
+
+class DraftCache(NamedTuple):
+    """What a draft has read, and what that depends on, as JSON values."""
+
+    origin: dict[str, Any]
+    reader: SavedCache
+
+
 class PromptReader(Protocol):
     """Decides what of a prompt a session reads (``draft.reader.DraftReader``)."""
 
     def read(self, session: Session, reading: Reading, progress: Progress) -> Stats:
         """Reads; on any failure the session holds the tokens of before, some of which may wait unread again."""
+
+    def cache(self) -> Optional[DraftCache]:
+        """What it has read, to be saved with a session; None where that cannot be."""
 
     def cancel(self) -> None:
         """Stops the reading under way, from any thread."""

@@ -19,18 +19,22 @@ class SessionTokens:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._ids: list[int] = []
+        self._is_known = True
 
     @property
     def ids(self) -> list[int]:
         """The ids, a copy."""
+        self._ask()
         return self._ids[: self._session.n_tokens]
 
     def ids_from(self, n: int) -> list[int]:
         """The ids after the first ``n``, a copy."""
+        self._ask()
         return self._ids[n : self._session.n_tokens]
 
     def settle(self) -> int:
         """Makes list and session agree after a step that may have been interrupted; how many tokens there are."""
+        self._ask()
         n_tokens = self._session.n_tokens
         del self._ids[n_tokens:]
         if len(self._ids) < n_tokens:  # interrupted between trimming both
@@ -41,6 +45,15 @@ class SessionTokens:
         """Notes tokens that are about to be read; all ids then."""
         self._ids.extend(ids)
         return self._ids
+
+    def unknown(self) -> None:
+        """The session is about to hold other tokens: it is asked for them when they are needed next."""
+        self._is_known = False
+
+    def _ask(self) -> None:
+        if not self._is_known:
+            self._ids = self._session.tokens().tolist()
+            self._is_known = True
 
     def n_common(self, ids: Sequence[int]) -> int:
         """How many tokens at the begin of a prompt the session holds already."""

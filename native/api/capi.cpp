@@ -7,6 +7,7 @@
 #include "api/boundary.h"
 #include "api/capi_params.h"
 #include "api/lazygguf.h"
+#include "base/error.h"
 #include "file/vocab.h"
 #include "kernels/isa.h"
 #include "kernels/kernel_speed.h"
@@ -69,6 +70,12 @@ lazy_device_info info_of(ggml_backend_dev_t dev) {
 int32_t copy_positions(const std::vector<int32_t> & positions, int32_t * out) {
     std::copy(positions.begin(), positions.end(), out);
     return static_cast<int32_t>(positions.size());
+}
+
+void go_on_if(bool goes_on) {
+    if (!goes_on) {
+        fail(status::cancelled, "cancelled by the callback");
+    }
 }
 
 // The report of a segment in the last eval, or null.
@@ -286,6 +293,23 @@ lazy_status lazy_session_mark(lazy_session * session) {
 }
 lazy_status lazy_session_forget(lazy_session * session, const int32_t * positions, int32_t n) {
     return exclusive(session, [&] { session->sess.forget(positions, n); });
+}
+lazy_status lazy_session_save(lazy_session * session, lazy_write write, void * user_data) {
+    return exclusive(session, [&] {
+        session->sess.save([&](const void * data, size_t n) { go_on_if(write(user_data, data, n)); });
+    });
+}
+lazy_status lazy_session_saved_bytes(int64_t * out, lazy_session * session) {
+    return exclusive(session, [&] { *out = static_cast<int64_t>(session->sess.saved_bytes()); });
+}
+lazy_status lazy_session_load(lazy_session * session, int64_t n_bytes, lazy_read read, void * user_data) {
+    return exclusive(session, [&] {
+        const auto n = static_cast<uint64_t>(std::max<int64_t>(n_bytes, 0));
+        session->sess.load([&](void * out, size_t size) { go_on_if(read(user_data, out, size)); }, n);
+    });
+}
+int32_t lazy_session_tokens(const lazy_session * session, int32_t * out) {
+    return copy_positions(session->sess.tokens(), out);
 }
 void lazy_session_cancel(lazy_session * session) { session->sess.cancel(); }
 

@@ -315,6 +315,17 @@ lazy_status   lazy_session_mark(lazy_session * session);
 // Gives the K/V rows of n positions back, the newest token's not: they wait unread, as if they had not gone on before
 // layer 0. Only with a pruning point there (il -1).
 lazy_status   lazy_session_forget(lazy_session * session, const int32_t * positions, int32_t n);
+// Takes n bytes of a saved session, or gives the next n. false ends the call with LAZY_STATUS_CANCELLED.
+typedef bool (*lazy_write)(void * user_data, const void * data, size_t n);
+typedef bool (*lazy_read)(void * user_data, void * out, size_t n);
+// The whole session as bytes, for a session of the same weights, types and schedule, in any process: it goes on as this
+// one would. The bytes have no checksum and no sign of the weights; files that do are read/saved.py's.
+lazy_status   lazy_session_save(lazy_session * session, lazy_write write, void * user_data);
+lazy_status   lazy_session_saved_bytes(int64_t * out, lazy_session * session); // what a save gives now
+// Puts n_bytes that a save gave in the place of what the session holds. Whatever they are, lengths and values are
+// checked before anything of the session is touched. On any failure it is as it was.
+lazy_status   lazy_session_load(lazy_session * session, int64_t n_bytes, lazy_read read, void * user_data);
+int32_t       lazy_session_tokens(const lazy_session * session, int32_t * out); // ids by position; returns how many
 void          lazy_session_cancel(lazy_session * session);                 // from any thread or a signal handler
 void          lazy_session_stats(const lazy_session * session, lazy_stats * out);
 // Positions live in a segment during the last eval, ascending; out has room for n_tokens. Returns how many.

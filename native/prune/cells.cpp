@@ -2,7 +2,23 @@
 
 #include "prune/cells.h"
 
+#include <algorithm>
+
 namespace lazygguf {
+
+cell_map::cell_map(std::vector<int32_t> cells) : cells_(std::move(cells)) {
+    const auto last = std::max_element(cells_.begin(), cells_.end());
+    rows_.assign(last == cells_.end() ? 0 : static_cast<size_t>(*last) + 1, -1);
+    for (int32_t row = 0; row < n_rows(); ++row) {
+        const int32_t pos = pos_of(row);
+        if (pos < 0) {
+            free_.insert(free_.end(), row);
+        } else {
+            rows_[static_cast<size_t>(pos)] = row;
+            ++n_used_;
+        }
+    }
+}
 
 int32_t cell_map::add(int32_t pos) {
     int32_t row = n_rows();
@@ -51,6 +67,17 @@ std::vector<int32_t> cell_map::positions() const {
     for (size_t pos = 0; pos < rows_.size(); ++pos) {
         if (rows_[pos] >= 0) {
             out.push_back(static_cast<int32_t>(pos));
+        }
+    }
+    return out;
+}
+
+std::vector<int32_t> cell_map::used_rows() const {
+    std::vector<int32_t> out;
+    out.reserve(static_cast<size_t>(n_used_));
+    for (int32_t row = 0; row < n_rows(); ++row) {
+        if (pos_of(row) >= 0) {
+            out.push_back(row);
         }
     }
     return out;

@@ -12,6 +12,10 @@ namespace lazygguf {
 
 class cell_map {
   public:
+    cell_map() = default;
+    // From the position of each row, -1 where it is free. Each position stands once, and the last row is not free.
+    explicit cell_map(std::vector<int32_t> cells);
+
     bool has(int32_t pos) const { return row_of(pos) >= 0; }
     // -1: the position has no row.
     int32_t row_of(int32_t pos) const {
@@ -30,6 +34,10 @@ class cell_map {
     void trim(int32_t n_tokens);
     // Positions with a row, ascending.
     std::vector<int32_t> positions() const;
+    // Rows that are not free, ascending.
+    std::vector<int32_t> used_rows() const;
+    // By row, its position, -1 where it is free.
+    const std::vector<int32_t> & by_row() const { return cells_; }
 
   private:
     std::vector<int32_t> cells_; // row -> position

@@ -10,11 +10,15 @@
 
 namespace lazygguf {
 
-void score_window::add(int32_t pos, std::vector<std::vector<float>> by_head) {
+void score_window::add(int32_t pos, attention_rows by_head) {
+    add(pos, std::make_shared<const attention_rows>(std::move(by_head)));
+}
+
+void score_window::add(int32_t pos, std::shared_ptr<const attention_rows> by_head) {
     if (contains(partial_.asking, pos)) {
         partial_ = {};
     }
-    rows_[pos] = std::make_shared<const std::vector<std::vector<float>>>(std::move(by_head));
+    rows_[pos] = std::move(by_head);
 }
 
 void score_window::keep_only(const std::vector<int32_t> & positions) {

@@ -11,6 +11,9 @@
 
 namespace lazygguf {
 
+// What one token looked at: (n_head) rows by position, each as long as the positions up to its own.
+using attention_rows = std::vector<std::vector<float>>;
+
 class score_window {
   public:
     // n_head: attention rows of each asking token, 1 for a layer whose mean over all heads counts.
@@ -19,11 +22,17 @@ class score_window {
 
     bool has(int32_t pos) const { return rows_.count(pos) > 0; }
     // Remembers what the token at `pos` looked at: (n_head) rows by position, 0 where a position was not live.
-    void add(int32_t pos, std::vector<std::vector<float>> by_head);
+    void add(int32_t pos, attention_rows by_head);
+    // The same, of rows that another window has too.
+    void add(int32_t pos, std::shared_ptr<const attention_rows> by_head);
     // Forgets every asking token that is not among these (ascending).
     void keep_only(const std::vector<int32_t> & positions);
     // Forgets the positions >= n_tokens.
     void trim(int32_t n_tokens);
+
+    int n_head() const { return n_head_; }
+    // By asking token.
+    const std::map<int32_t, std::shared_ptr<const attention_rows>> & rows() const { return rows_; }
 
     // The score of each position below n_tokens: the mean (or maximum) over these asking tokens, head by head, and the
     // best head's.
@@ -33,7 +42,7 @@ class score_window {
     int n_head_;
     bool query_max_;
     // shared: a copy of the window is a note of which rows it has
-    std::map<int32_t, std::shared_ptr<const std::vector<std::vector<float>>>> rows_;
+    std::map<int32_t, std::shared_ptr<const attention_rows>> rows_;
 
     // The sums, or maxima, of all askers of the last combine() but its last one. While decoding, a question goes on to
     // ask and only the newest token is another one: its row is added, not all rows again.

@@ -11,11 +11,36 @@ namespace {
 
 constexpr int64_t ROW_PAD = 256; // llama.cpp pads n_kv alike
 
+constexpr size_t STAGED_BYTES = size_t{4} << 20; // that go to or from a device at once
+
 int64_t pad_rows(int64_t n) { return (n + ROW_PAD - 1) / ROW_PAD * ROW_PAD; }
 
 // Growing copies, so a little is taken ahead; never more than the context can fill.
 int64_t with_slack(int64_t n_rows, int64_t n_max) {
     return std::min(pad_rows(n_rows + n_rows / 16), pad_rows(std::max(n_rows, n_max)));
+}
+
+// Calls visit(first, n) for each run of rows that follow one another.
+template <typename F> void for_runs(const std::vector<int32_t> & rows, F && visit) {
+    for (size_t begin = 0; begin < rows.size();) {
+        size_t end = begin + 1;
+        while (end < rows.size() && rows[end] == rows[end - 1] + 1) {
+            ++end;
+        }
+        visit(rows[begin], static_cast<int64_t>(end - begin));
+        begin = end;
+    }
+}
+
+// Calls visit(offset, n) for the bytes of each run of a tensor's rows, in pieces of at most n_most bytes.
+template <typename F> void for_bytes(const std::vector<int32_t> & rows, size_t row_bytes, size_t n_most, F && visit) {
+    for_runs(rows, [&](int32_t first, int64_t n_rows) {
+        const size_t begin = static_cast<size_t>(first) * row_bytes;
+        const size_t end = begin + static_cast<size_t>(n_rows) * row_bytes;
+        for (size_t at = begin; at < end; at += n_most) {
+            visit(at, std::min(n_most, end - at));
+        }
+    });
 }
 
 } // namespace
@@ -66,6 +91,34 @@ void growing_tensor::zero_rows(int64_t begin, int64_t end) {
     }
 }
 
+void growing_tensor::save_rows(const std::vector<int32_t> & rows, const byte_sink & sink) const {
+    const bool is_here = !rows.empty() && ggml_backend_buffer_is_host(buffer_.get());
+    std::vector<char> staged;
+    for_bytes(rows, row_bytes(), STAGED_BYTES, [&](size_t at, size_t n) {
+        if (is_here) {
+            sink(static_cast<const char *>(tensor_->data) + at, n);
+            return;
+        }
+        staged.resize(n);
+        ggml_backend_tensor_get(tensor_, staged.data(), at, n);
+        sink(staged.data(), n);
+    });
+}
+
+void growing_tensor::load_rows(const std::vector<int32_t> & rows, const byte_source & source) {
+    const bool is_here = !rows.empty() && ggml_backend_buffer_is_host(buffer_.get());
+    std::vector<char> staged;
+    for_bytes(rows, row_bytes(), STAGED_BYTES, [&](size_t at, size_t n) {
+        if (is_here) {
+            source(static_cast<char *>(tensor_->data) + at, n);
+            return;
+        }
+        staged.resize(n);
+        source(staged.data(), n);
+        ggml_backend_tensor_set(tensor_, staged.data(), at, n);
+    });
+}
+
 // Aux rows lie with the layer that makes them: what is pruned does not cross to the next one's device.
 segment_cache::segment_cache(const model & mdl, int il_begin, int il_end, cache_types types,
                              const cache_devices & devices)
@@ -106,17 +159,12 @@ void segment_cache::erase(const std::vector<int32_t> & positions) {
         }
     }
     std::sort(rows.begin(), rows.end());
-    for (size_t begin = 0; begin < rows.size();) { // a run of rows at once: devices are slow to be asked
-        size_t end = begin + 1;
-        while (end < rows.size() && rows[end] == rows[end - 1] + 1) {
-            ++end;
-        }
+    for_runs(rows, [&](int32_t first, int64_t n) { // at once: devices are slow to be asked
         for (size_t i = 0; i < k_.size(); ++i) {
-            k_[i].zero_rows(rows[begin], rows[end - 1] + 1);
-            v_[i].zero_rows(rows[begin], rows[end - 1] + 1);
+            k_[i].zero_rows(first, first + n);
+            v_[i].zero_rows(first, first + n);
         }
-        begin = end;
-    }
+    });
 }
 
 segment_tensors segment_cache::tensors(const segment_cache * next) const {
@@ -146,6 +194,49 @@ segment_tensors segment_cache::blank_tensors(const segment_cache * next, int64_t
 }
 
 int32_t segment_cache::n_kv_padded() const { return static_cast<int32_t>(pad_rows(cells.n_rows())); }
+
+segment_cache segment_cache::emptied() const {
+    segment_cache out(il_begin_, aux_.emptied());
+    for (size_t i = 0; i < k_.size(); ++i) {
+        out.k_.push_back(k_[i].emptied());
+        out.v_.push_back(v_[i].emptied());
+    }
+    return out;
+}
+
+uint64_t segment_cache::saved_bytes(size_t n_rows, size_t n_waiting) const {
+    uint64_t n = n_waiting * aux_.row_bytes();
+    for (size_t i = 0; i < k_.size(); ++i) {
+        n += n_rows * (k_[i].row_bytes() + v_[i].row_bytes());
+    }
+    return n;
+}
+
+void segment_cache::save_rows(const std::vector<int32_t> & waiting, const byte_sink & sink) const {
+    const std::vector<int32_t> rows = cells.used_rows();
+    for (size_t i = 0; i < k_.size(); ++i) {
+        k_[i].save_rows(rows, sink);
+        v_[i].save_rows(rows, sink);
+    }
+    aux_.save_rows(waiting, sink);
+}
+
+void segment_cache::load_rows(cell_map held, const std::vector<int32_t> & waiting, const byte_source & source,
+                              int64_t n_tokens, int64_t n_max) {
+    cells = std::move(held);
+    const std::vector<int32_t> rows = cells.used_rows();
+    if (!rows.empty()) {
+        reserve_rows(cells.n_rows(), n_max);
+    }
+    for (size_t i = 0; i < k_.size(); ++i) {
+        k_[i].load_rows(rows, source);
+        v_[i].load_rows(rows, source);
+    }
+    if (starts_from_aux() && n_tokens > 0) {
+        reserve_aux(n_tokens, n_max);
+    }
+    aux_.load_rows(waiting, source);
+}
 
 size_t segment_cache::kv_bytes() const {
     size_t n = 0;

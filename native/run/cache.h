@@ -10,6 +10,7 @@
 #include "graph/segment_graph.h"
 #include "model/support.h"
 #include "prune/cells.h"
+#include "run/bytes.h"
 
 namespace lazygguf {
 
@@ -29,6 +30,12 @@ class growing_tensor {
     void grow(int64_t n_rows);
     void zero_rows(int64_t begin, int64_t end); // those it has
     void clear();                               // frees the memory
+
+    growing_tensor emptied() const { return {dev_, type_, ne0_, name_}; } // the same without rows
+    size_t row_bytes() const { return ggml_row_size(type_, ne0_); }
+    // The content of these rows, which ascend and which it has, out to the sink or in from the source.
+    void save_rows(const std::vector<int32_t> & rows, const byte_sink & sink) const;
+    void load_rows(const std::vector<int32_t> & rows, const byte_source & source);
 
   private:
     ggml_backend_dev_t dev_;
@@ -68,6 +75,16 @@ class segment_cache {
     // Changes whenever a tensor moved, so that graphs over the old ones are dropped.
     uint64_t generation() const { return generation_; }
 
+    // The same layers on the same devices, holding nothing.
+    segment_cache emptied() const;
+    // The K/V rows that are held, layer by layer, then the aux rows of `waiting`, positions that ascend.
+    uint64_t saved_bytes(size_t n_rows, size_t n_waiting) const;
+    void save_rows(const std::vector<int32_t> & waiting, const byte_sink & sink) const;
+    // Fills an empty cache: the cell map, and rows from what save_rows gave. The context holds n_tokens, and has room
+    // for n_max.
+    void load_rows(cell_map held, const std::vector<int32_t> & waiting, const byte_source & source, int64_t n_tokens,
+                   int64_t n_max);
+
     size_t kv_bytes() const;
     size_t aux_bytes() const { return aux_.n_bytes(); }
     void clear();
@@ -78,6 +95,8 @@ class segment_cache {
     std::vector<growing_tensor> v_;
     growing_tensor aux_; // F32 [n_embd, n_pos]
     uint64_t generation_ = 0;
+
+    segment_cache(int il_begin, growing_tensor aux) : il_begin_(il_begin), aux_(std::move(aux)) {}
 };
 
 } // namespace lazygguf

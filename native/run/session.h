@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "prune/policy.h"
+#include "run/bytes.h"
 #include "run/cache.h"
 #include "run/compute.h"
 #include "run/eval_params.h"
@@ -52,6 +53,9 @@ struct session_mark {
     step_result result;
 };
 
+struct saved_state; // saved_state.h
+struct state_shape;
+
 class session {
   public:
     session(const model & mdl, const session_params & params, keep_schedule schedule);
@@ -67,7 +71,14 @@ class session {
     void forget(const int32_t * positions, int32_t n);
     void cancel() { cancel_.store(true); }
 
+    // The whole session as bytes, saved_bytes() of them: one of the same model, types and schedule that loads them goes
+    // on as this one would. Of a load that fails, also by what the source throws, the session is as it was.
+    uint64_t saved_bytes() const;
+    void save(const byte_sink & sink) const;
+    void load(const byte_source & source, uint64_t n_bytes);
+
     int32_t n_tokens() const { return n_tokens_; }
+    const std::vector<int32_t> & tokens() const { return tokens_; } // ids, by position
     int32_t n_ctx() const { return params_.n_ctx; }
     int n_segments() const { return static_cast<int>(segments_.size()); }
     const segment_cache & segment(int s) const { return segments_[static_cast<size_t>(s)]; }
@@ -113,6 +124,11 @@ class session {
     void commit(step & st);
     void go_back();
     void roll_back(const step & st);
+
+    // The parts of save() and load().
+    state_shape shape() const;
+    saved_state state() const;
+    std::vector<segment_cache> load_segments(saved_state & state, const byte_source & source) const;
 
     // The parts of the two run functions.
     void reserve(const step & st, size_t s);
