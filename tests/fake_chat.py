@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Optional
 
 from lazygguf import Stats
 from lazygguf.cli.main import main
+from lazygguf.files.block_file import MAGIC
 
 if TYPE_CHECKING:
     import pytest
@@ -28,6 +31,7 @@ class FakeModel:
         self.settings: list[dict[str, Any]] = []
         self.progress_callback: Any = None
         self.n_resets = 0
+        self.saved: list[str] = []
         self.stats = Stats(n_prompt=1200, n_reused=200, ttft_s=1.5, n_decoded=3, decode_tps=20.0, token_share=0.5)
         FakeModel.made.append(self)
 
@@ -60,6 +64,13 @@ class FakeModel:
 
     def cancel(self) -> None:
         pass
+
+    def save_session(self, path: str, *, extra: Any = None) -> None:
+        Path(path).write_bytes(MAGIC + json.dumps(extra).encode())
+        self.saved.append(path)
+
+    def load_session(self, path: str) -> Any:
+        return json.loads(Path(path).read_bytes()[len(MAGIC) :])
 
 
 class Stdin:

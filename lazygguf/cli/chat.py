@@ -62,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
         session = ChatSession(
             stack.enter_context(LazyModel(model_path, **options)), screen, asked.system, settings, quiet=args.json
         )
+        stack.enter_context(session.kept_in(args.session))
         if once:
             answer = session.ask(asked.prompt)
             if args.json:
@@ -159,6 +160,9 @@ def _add_prompt_arguments(group: Any) -> None:
     group.add_argument("-f", "--file", action="append", metavar="FILE", help="a document, - for stdin; repeatable")
     group.add_argument("-sys", "--system-prompt", metavar="TEXT", help="how the model is to behave")
     group.add_argument("-sysf", "--system-prompt-file", metavar="FILE", help="the same, from a file")
+    group.add_argument(
+        "--session", metavar="FILE", help="go on with the conversation in this file, if it is there; save it at the end"
+    )
     group.add_argument("-st", "--single-turn", action="store_true", help="answer once and end")
 
 

@@ -79,7 +79,7 @@ def command_of(text: str, known: Collection[str]) -> Optional[CommandLine]:
 
 
 def path_of(rest: str) -> str:
-    """The file that stands behind ``/read``: as it is, in quotes, or with backslashes as a shell writes them.
+    """The file that stands behind a command: as it is, in quotes, or with backslashes as a shell writes them.
 
     A path with spaces needs no quotes. What exists as it is typed is taken so.
     """

@@ -30,6 +30,8 @@ _HELP = (
     ("/system TEXT", "set the system prompt; without TEXT remove it"),
     ("/set NAME VALUE", f"set {', '.join(SETTINGS)}; alone it shows them"),
     ("/set SWITCH", "history, nohistory, wordwrap, nowordwrap, markdown, nomarkdown"),
+    ("/save FILE", "keep the conversation and what was read in a file"),
+    ("/load FILE", "go on with a conversation from a file, without reading again"),
     ("/regen", "answer the last question anew"),
     ("/stats", "counts, times and sizes of the last answer"),
     ("/clear", "begin a new conversation"),
@@ -66,6 +68,8 @@ class Repl:
             "read": self._read,
             "system": self._system,
             "set": self._set,
+            "save": self._save,
+            "load": self._load,
             "regen": self._regen,
             "stats": self._stats,
             "clear": self._clear,
@@ -86,7 +90,7 @@ class Repl:
         self._history = History(history_path(), self._complaints.append, history)
         words: dict[str, Sequence[str]] = {name: () for name in self._commands if name != "?"}
         words["set"] = (*SETTINGS, *_SWITCHES)
-        self._read_typed = LineEditor(words, ("read",), self._history, typing_on).read
+        self._read_typed = LineEditor(words, ("read", "save", "load"), self._history, typing_on).read
 
     def run(self, document: str = "", question: str = "") -> int:
         """Asks the question if there is one, then what the person types; returns the exit code.
@@ -156,6 +160,20 @@ class Repl:
             raise ValueError("/read needs a file")
         self._document = join_prompt(self._document, read_text(path_of(rest)))
         self._screen.note(f"{len(self._document):,} characters stand before the next question")
+
+    def _save(self, rest: str) -> None:
+        if not rest:
+            raise ValueError("/save needs the name of a file")
+        self._session.save(path_of(rest))
+        self._screen.note("saved")
+
+    def _load(self, rest: str) -> None:
+        if not rest:
+            raise ValueError("/load needs a file")
+        self._session.load(path_of(rest))
+        self._document = ""
+        n_turns = len(self._session.messages)
+        self._screen.note(f"the conversation goes on after {n_turns} message{'s' * (n_turns != 1)}")
 
     def _system(self, text: str) -> None:
         self._session.system = text or None

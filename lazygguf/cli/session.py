@@ -7,11 +7,16 @@ Owns the message list and what happens to it when an answer is stopped or fails.
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Optional, Protocol
 
 from ..errors import Cancelled
+from ..files.atomic_file import check_replaceable
+from ..files.block_file import MAGIC
 from ..generate.openai import ChatChunks
 from ..generate.options import ChatArguments, CompletionOptions
 from ..read.stats import Stats
@@ -22,6 +27,8 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 Message = dict[str, Any]
+
+_CHAT = "chat"  # under which name a saved session has the conversation
 
 # what /set may change: its name there, the completion's option, the type
 SETTINGS = {
@@ -49,6 +56,8 @@ class ChatModel(Protocol):
     ) -> ChatChunks: ...
     def cancel(self) -> None: ...
     def reset(self) -> None: ...
+    def save_session(self, path: str, *, extra: Any = None) -> None: ...
+    def load_session(self, path: str) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,19 @@ def make_settings(*, json_schema: Optional[str] = None, **options: Any) -> dict[
     settings = {name: value for name, value in options.items() if value is not None}
     CompletionOptions.of_chat(settings)
     return settings
+
+
+def _chat_of(extra: Any, path: str) -> dict[str, Any]:
+    """The conversation that was saved beside a session, checked."""
+    said = extra.get(_CHAT) if isinstance(extra, dict) else None
+    system, messages = (said.get("system"), said.get("messages")) if isinstance(said, dict) else (None, None)
+    is_right = isinstance(messages, list) and (system is None or isinstance(system, str))
+    for message in messages if is_right and isinstance(messages, list) else ():
+        is_right = is_right and isinstance(message, dict) and message.keys() == {"role", "content"}
+        is_right = is_right and all(isinstance(text, str) for text in message.values())
+    if not is_right:
+        raise ValueError(f"{path}: the session was not saved by a chat: it holds no messages")
+    return {"system": system, "messages": messages}
 
 
 class ChatSession:
@@ -147,6 +169,51 @@ class ChatSession:
         self.messages.clear()
         self._model.reset()
 
+    def save(self, path: str) -> None:
+        """Saves the conversation and what the model has read of it.
+
+        Raises:
+            OSError: it cannot be written; what was there stays.
+        """
+        self._model.save_session(path, extra={_CHAT: self._said()})
+
+    def load(self, path: str) -> None:
+        """Goes on with a saved conversation; its system prompt comes back too.
+
+        Raises:
+            OSError, LazyError: it cannot be read, or is of another model or other options; nothing changed.
+            ValueError: it holds no conversation; this one goes on.
+        """
+        said = _chat_of(self._model.load_session(path), path)
+        self.system, self.messages = said["system"], said["messages"]
+
+    @contextlib.contextmanager
+    def kept_in(self, path: Optional[str]) -> Iterator[None]:
+        """Goes on with the conversation in a file, if it is there, and saves it at the end, whatever ends it.
+
+        Args:
+            path: None keeps nothing.
+
+        Raises:
+            OSError: nothing can be saved under this name; said before anything is asked.
+        """
+        if path is None:
+            yield
+            return
+        check_replaceable(path, MAGIC)
+        system, before = self.system, None
+        if os.path.exists(path):
+            self.load(path)
+            before = copy.deepcopy(self._said())
+            self.system = self.system if system is None else system
+            n_turns = len(self.messages)
+            self._screen.note(f"{path}: the conversation goes on after {n_turns} message{'s' * (n_turns != 1)}")
+        try:
+            yield
+        finally:
+            if self.messages and self._said() != before:
+                self.save(path)
+
     def set(self, name: str, value: str) -> None:
         """Changes one setting from its text.
 
@@ -159,6 +226,9 @@ class ChatSession:
         except ValueError:
             raise ValueError(f"{name} is {value!r}, expected {'a number' if kind is float else 'an integer'}") from None
         self.settings = make_settings(**changed)
+
+    def _said(self) -> dict[str, Any]:
+        return {"system": self.system, "messages": self.messages}
 
     def _answer(self, before: list[Message]) -> Answer:
         said: list[str] = []

@@ -34,7 +34,7 @@ def replaced_file(path: str, magic: bytes) -> Iterator[BinaryIO]:
         OSError: it cannot be written; nothing was left there.
     """
     path = os.path.realpath(path)
-    _check_replaceable(path, magic)
+    check_replaceable(path, magic)
     folder, name = os.path.split(path)
     _remove_leftovers(folder, name)
     file, scratch = _new_file(folder, name)
@@ -43,7 +43,7 @@ def replaced_file(path: str, magic: bytes) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-            _check_replaceable(path, magic)  # it may have come into being meanwhile
+            check_replaceable(path, magic)  # it may have come into being meanwhile
             os.replace(scratch, path)
         _sync_folder(folder)
     except BaseException as error:
@@ -55,7 +55,13 @@ def replaced_file(path: str, magic: bytes) -> Iterator[BinaryIO]:
         raise
 
 
-def _check_replaceable(path: str, magic: bytes) -> None:
+def check_replaceable(path: str, magic: bytes) -> None:
+    """Raises OSError where ``replaced_file`` cannot make a file of this name; arguments as there."""
+    folder = os.path.dirname(os.path.realpath(path))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(errno.ENOENT, "the folder of the file does not exist", folder)
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(errno.EACCES, "no right to write into the folder of the file", folder)
     try:
         mode = os.stat(path).st_mode
     except FileNotFoundError:

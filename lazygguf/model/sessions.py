@@ -10,6 +10,7 @@ import contextlib
 import io
 import os
 from collections.abc import Generator
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Optional, Protocol, TypeVar, Union
 
@@ -154,6 +155,7 @@ def _n_common(a: Any, b: Any) -> int:
     return int(differ[0]) if differ.size else n
 
 
+@lru_cache(maxsize=1)
 def _version() -> str:
     try:
         return version("lazygguf")

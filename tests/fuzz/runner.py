@@ -21,7 +21,7 @@ import traceback
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-TARGETS = ("gguf", "folder", "session", "schema")
+TARGETS = ("gguf", "folder", "session", "sessionfile", "schema")
 HANG_S = 120  # far more than any case takes
 
 

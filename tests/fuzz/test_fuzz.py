@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PROGRAM = Path(__file__).parent / "runner.py"
-CASES = {"gguf": 1500, "folder": 200, "session": 40, "schema": 3000}
+CASES = {"gguf": 1500, "folder": 200, "session": 40, "sessionfile": 1500, "schema": 3000}
 
 
 def fuzz(*arguments: object) -> "subprocess.CompletedProcess[str]":
