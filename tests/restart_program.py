@@ -9,27 +9,28 @@ Prints one line of JSON for each step: ["ask", [contents...]] gives the answer a
 import hashlib
 import json
 import sys
+from typing import Any
 
 from lazygguf import KeepSchedule, LazyModel
 
 
-def seen(model):
+def seen(model: LazyModel) -> list[Any]:
     logits = model.logits
     stats = model.stats
     digest = None if logits is None else hashlib.sha256(logits.tobytes()).hexdigest()
     return [digest, model.n_tokens, stats.kept, stats.n_reused, stats.n_draft]
 
 
-def ask(model, contents, **options):
+def ask(model: LazyModel, contents: list[str], **options: Any) -> list[Any]:
     messages = [{"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(contents)]
-    chunks = model.create_chat_completion(messages, stream=True, **{"temperature": 0, "max_tokens": 4, **options})
+    chunks: Any = model.create_chat_completion(messages, stream=True, **{"temperature": 0, "max_tokens": 4, **options})
     first = next(chunks)  # the prompt was read
     read = seen(model)
     text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in [first, *chunks])
     return [text, read, seen(model)[:2]]
 
 
-def main(path, options, steps):
+def main(path: str, options: dict[str, Any], steps: list[Any]) -> None:
     if "schedule" in options:
         options["keep"] = KeepSchedule.from_dict(options.pop("schedule"))
     with LazyModel(path, **options) as model:

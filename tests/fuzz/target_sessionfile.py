@@ -96,14 +96,15 @@ def change_numbers(rng: random.Random, data: bytes) -> bytes:
 def rewritten(rng: random.Random, data: bytes) -> bytes:
     """The file with something changed and checksums that fit."""
     blocks = BlockReader(io.BytesIO(data), "file")
-    header, parts = blocks.header, [[part.name, blocks.read_all()] for part in blocks.parts()]
+    header: Any = blocks.header
+    parts = [(part.name, blocks.read_all()) for part in blocks.parts()]
     del header["parts"]
     how = rng.randrange(3)
     if how == 0:
         header = change_json(rng, header)
     elif how == 1:
-        part = rng.choice(parts)
-        part[1] = change_bytes(rng, part[1])
+        i = rng.randrange(len(parts))
+        parts[i] = (parts[i][0], change_bytes(rng, parts[i][1]))
     else:
         parts = rng.choice([parts[::-1], parts[:1], [*parts, parts[0]], []])
     out = io.BytesIO()

@@ -16,7 +16,7 @@ from typing import Any, Callable
 
 import numpy as np
 import pytest
-from llama_cpp import LlamaDiskCache, LlamaRAMCache
+from llama_cpp.llama_cache import LlamaDiskCache, LlamaRAMCache
 from tiny_gguf import TinyConfig
 
 from lazygguf import ContextFullError, KeepSchedule, LazyModel, SessionFileError
@@ -30,9 +30,10 @@ SMALL = TinyConfig(tokenizer="bpe", n_embd=32, n_ff=32, n_layer=4, n_ctx_train=1
 TEXT = "the cat sat on the mat and the dog ran to the door of the house. " * 4
 DOCUMENT = f"{TEXT}\n\nwhere did the dog run?"
 MORE = "and who sat on the mat?"
+POINTS = KeepSchedule.parse("1:0.6,2:0.4,4:0.2", min_prompt=0)
 SCHEDULES = {
     "dense": None,
-    "points": KeepSchedule.parse("1:0.6,2:0.4,4:0.2", min_prompt=0),
+    "points": POINTS,
     "question": KeepSchedule.parse("1:0.5,3:0.2", min_prompt=0, n_query="question", heads=(0, 2), max_revive=2),
     "draft": KeepSchedule.parse("-1:0.4,2:0.3", min_prompt=0),
 }
@@ -108,7 +109,7 @@ def test_the_models_seed_goes_on_too(target: str, small: str, tmp_path: Path) ->
 
 @pytest.fixture
 def model(target: str) -> Any:
-    with LazyModel(target, n_threads=1, n_ubatch=32, n_ctx=256, keep=SCHEDULES["points"]) as opened:
+    with LazyModel(target, n_threads=1, n_ubatch=32, n_ctx=256, keep=POINTS) as opened:
         opened.eval(list(range(3, 90)))
         opened.eval([5])
         yield opened
@@ -143,7 +144,7 @@ def test_other_options_are_refused_with_the_way_out(
     change: dict[str, Any], said: str, model: LazyModel, target: str, tmp_path: Path
 ) -> None:
     model.save_session(tmp_path / "session")
-    options: dict[str, Any] = {"n_threads": 1, "n_ctx": 256, "keep": SCHEDULES["points"], **change}
+    options: dict[str, Any] = {"n_threads": 1, "n_ctx": 256, "keep": POINTS, **change}
     with LazyModel(target, **options) as other:
         other.eval([3, 4, 5])
         assert said in refused(other, tmp_path / "session")
@@ -152,18 +153,18 @@ def test_other_options_are_refused_with_the_way_out(
 def test_another_model_is_refused(model: LazyModel, tiny_model: Write, tmp_path: Path) -> None:
     model.save_session(tmp_path / "session")
     config = TinyConfig(**{**vars(TARGET), "seed": 9})
-    with LazyModel(str(tiny_model(config)[0]), n_threads=1, keep=SCHEDULES["points"]) as other:
+    with LazyModel(str(tiny_model(config)[0]), n_threads=1, keep=POINTS) as other:
         other.eval([3, 4, 5])
         assert "saved with another model" in refused(other, tmp_path / "session")
     config = TinyConfig(**{**vars(TARGET), "weight_type": "Q8_0"})
-    with LazyModel(str(tiny_model(config)[0]), n_threads=1, keep=SCHEDULES["points"]) as other:
+    with LazyModel(str(tiny_model(config)[0]), n_threads=1, keep=POINTS) as other:
         other.eval([3, 4, 5])
         assert "another quantization" in refused(other, tmp_path / "session")
 
 
 def test_a_session_that_does_not_fit_into_the_context_is_refused(model: LazyModel, target: str, tmp_path: Path) -> None:
     model.save_session(tmp_path / "session")
-    with LazyModel(target, n_threads=1, n_ctx=50, keep=SCHEDULES["points"]) as other:
+    with LazyModel(target, n_threads=1, n_ctx=50, keep=POINTS) as other:
         other.eval([3, 4, 5])
         assert "holds 88 tokens, which do not fit into n_ctx 50" in refused(
             other, tmp_path / "session", ContextFullError
@@ -249,7 +250,7 @@ def test_a_kill_at_any_point_of_a_save_leaves_a_whole_file(target: str, small: s
     session, options = str(tmp_path / "session"), options_of("points", small)
     rng, one = random.Random(int(os.environ.get("LAZYGGUF_KILL_SEED", "1"))), ["ask", [DOCUMENT]]
     first, _ = run(target, options, one, ["save", session])
-    with LazyModel(target, n_threads=1, n_ubatch=32, n_ctx=1024, keep=SCHEDULES["points"]) as model:
+    with LazyModel(target, n_threads=1, n_ubatch=32, n_ctx=1024, keep=POINTS) as model:
         for _ in range(int(os.environ.get("LAZYGGUF_KILLS", "8"))):
             steps = command(target, options, [["load", session], ["saves", session]])
             with subprocess.Popen(steps, stdout=subprocess.PIPE) as process:
