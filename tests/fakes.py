@@ -81,6 +81,9 @@ class ScriptedSession:
     def scores(self, segment: int) -> Optional[np.ndarray]:
         return None
 
+    def asked_by(self, segment: int, asking: tuple[int, int]) -> Optional[np.ndarray]:
+        return None
+
     def trim(self, n_tokens: int) -> None:
         if n_tokens < len(self.ids):
             self._has_logits = n_tokens == self._marked

@@ -348,6 +348,23 @@ class NativeSession:
         n = lib.lazy_session_scores(self._handle, segment, pointer)
         return out if n == out.size and n > 0 else None
 
+    def asked_by(self, segment: int, asking: tuple[int, int]) -> Optional[npt.NDArray[np.float32]]:
+        """Scores at the end of a segment as only some tokens ask, by position, (n_tokens,) float32.
+
+        Args:
+            segment: its number.
+            asking: positions [begin, end). Those count that the pruning point remembers: the question's, and the newest
+                token.
+
+        Returns:
+            0 where a position was not live; None where no such token is remembered, or nothing prunes there.
+        """
+        out, n_out = np.empty(self.n_tokens, dtype=np.float32), ffi.new("int32_t *")
+        check(
+            lib.lazy_session_asked_by(self._handle, segment, *asking, ffi.cast("float *", ffi.from_buffer(out)), n_out)
+        )
+        return out if n_out[0] else None
+
     def _positions(self, read: Any, segment: int) -> npt.NDArray[np.int32]:
         out = np.empty(self.n_tokens, dtype=np.int32)
         n = read(self._handle, segment, ffi.cast("int32_t *", ffi.from_buffer(out)))

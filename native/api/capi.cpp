@@ -349,5 +349,17 @@ int32_t lazy_session_scores(const lazy_session * session, int32_t segment, float
     std::copy(report->scores.begin(), report->scores.end(), out);
     return static_cast<int32_t>(report->scores.size());
 }
+lazy_status lazy_session_asked_by(const lazy_session * session, int32_t segment, int32_t begin, int32_t end,
+                                  float * out, int32_t * n_out) {
+    return guarded([&] {
+        const class session & s = session->sess;
+        std::vector<float> scores;
+        if (segment >= 0 && begin >= 0 && end <= s.n_tokens()) {
+            scores = s.asked_by(segment, {begin, end});
+        }
+        std::copy(scores.begin(), scores.end(), out);
+        *n_out = static_cast<int32_t>(scores.size());
+    });
+}
 
 } // extern "C"

@@ -335,6 +335,11 @@ int32_t       lazy_session_cached(const lazy_session * session, int32_t segment,
 // Scores of the last eval at the pruning point that ends a segment, by position: F32, NaN where a position was not
 // live; out has room for n_tokens. Returns how many are filled: n_tokens, or 0 where the point was not scored.
 int32_t       lazy_session_scores(const lazy_session * session, int32_t segment, float * out);
+// The same as the tokens at [begin, end) alone ask, those of them that the point remembers: the question's, and the
+// newest one. Without pruning too, where there is a schedule; 0 where a position was not live. n_out: how many are
+// filled, n_tokens, or 0 where none of those tokens is remembered.
+lazy_status   lazy_session_asked_by(const lazy_session * session, int32_t segment, int32_t begin, int32_t end,
+                                    float * out, int32_t * n_out);
 
 // </cdef>
 // clang-format on

@@ -63,15 +63,37 @@ std::vector<float> score_window::combine(const std::vector<int32_t> & asking, in
     if (asking.empty()) {
         return best;
     }
-    const double n = query_max_ ? 1.0 : static_cast<double>(asking.size());
     const partial & before = partial_of({asking.begin(), asking.end() - 1});
     for (size_t h = 0; h < static_cast<size_t>(n_head_); ++h) {
         std::vector<double> sum = before.sums[h];
         add_row(sum, asking.back(), h);
-        for (size_t i = 0; i < sum.size(); ++i) {
-            const auto score = static_cast<float>(sum[i] / n);
-            best[i] = std::isnan(score) ? score : std::max(best[i], score);
+        raise_to(best, sum, asking.size());
+    }
+    return best;
+}
+
+// Takes a head's score where it is the best so far.
+void score_window::raise_to(std::vector<float> & best, const std::vector<double> & sum, size_t n_asking) const {
+    const double n = query_max_ ? 1.0 : static_cast<double>(n_asking);
+    for (size_t i = 0; i < sum.size(); ++i) {
+        const auto score = static_cast<float>(sum[i] / n);
+        best[i] = std::isnan(score) ? score : std::max(best[i], score);
+    }
+}
+
+std::vector<float> score_window::asked_by(position_span asking, int32_t n_tokens) const {
+    std::vector<int32_t> askers = positions_of(asking);
+    askers.erase(std::remove_if(askers.begin(), askers.end(), [&](int32_t pos) { return !has(pos); }), askers.end());
+    if (askers.empty()) {
+        return {};
+    }
+    std::vector<float> best(static_cast<size_t>(n_tokens), 0.0F);
+    for (size_t h = 0; h < static_cast<size_t>(n_head_); ++h) {
+        std::vector<double> sum;
+        for (const int32_t pos : askers) {
+            add_row(sum, pos, h);
         }
+        raise_to(best, sum, askers.size());
     }
     return best;
 }

@@ -9,6 +9,8 @@
 #include <memory>
 #include <vector>
 
+#include "prune/positions.h"
+
 namespace lazygguf {
 
 // What one token looked at: (n_head) rows by position, each as long as the positions up to its own.
@@ -38,6 +40,9 @@ class score_window {
     // best head's.
     std::vector<float> combine(const std::vector<int32_t> & asking, int32_t n_tokens) const;
 
+    // The same by those of [begin, end) that are remembered; empty where none is. Slower, and leaves no sums behind.
+    std::vector<float> asked_by(position_span asking, int32_t n_tokens) const;
+
   private:
     int n_head_;
     bool query_max_;
@@ -53,6 +58,7 @@ class score_window {
     mutable partial partial_;
 
     void add_row(std::vector<double> & sum, int32_t pos, size_t head) const;
+    void raise_to(std::vector<float> & best, const std::vector<double> & sum, size_t n_asking) const;
     const partial & partial_of(const std::vector<int32_t> & asking) const;
 };
 

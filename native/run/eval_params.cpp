@@ -29,8 +29,9 @@ void check_attention(const attention_request & wanted, position_span query, int3
     if (wanted.layers.empty()) {
         return;
     }
-    if (!limits.schedule.is_dense()) {
-        fail(status::invalid_argument, "attention is recorded by sessions without a keep schedule only");
+    if (!limits.schedule.points.empty()) {
+        fail(status::invalid_argument,
+             "attention is recorded only by sessions without a keep schedule, or with a point before layer 0 alone");
     }
     int before = -1;
     for (const int il : wanted.layers) {

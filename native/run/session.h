@@ -83,7 +83,10 @@ class session {
     int n_segments() const { return static_cast<int>(segments_.size()); }
     const segment_cache & segment(int s) const { return segments_[static_cast<size_t>(s)]; }
     const step_result & result() const { return result_; } // of the last eval
-    const std::string & notes() const { return notes_; }   // what runs on the CPU though its layer does not; "" nothing
+    // Scores at the point that ends a segment, by position, as the tokens of [begin, end) ask that the point remembers:
+    // the question, and the newest token. Empty where it remembers none of them.
+    std::vector<float> asked_by(int s, position_span asking) const;
+    const std::string & notes() const { return notes_; } // what runs on the CPU though its layer does not; "" nothing
 
     std::atomic_flag busy = ATOMIC_FLAG_INIT; // held by the thread that is inside
 

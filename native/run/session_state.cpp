@@ -1,4 +1,5 @@
-// session_state.cpp: how a session goes back: after a failed step, to a prefix, to a mark, to nothing.
+// session_state.cpp: what a session remembers, and how it goes back: after a failed step, to a prefix, to a mark, to
+// nothing.
 
 #include <algorithm>
 #include <iterator>
@@ -21,6 +22,11 @@ void session::roll_back(const step & st) {
         window.trim(st.plan.extent.n_past);
     }
     tokens_.resize(static_cast<size_t>(st.plan.extent.n_past));
+}
+
+std::vector<float> session::asked_by(int s, position_span asking) const {
+    const auto point = static_cast<size_t>(s);
+    return point < windows_.size() ? windows_[point].asked_by(asking, n_tokens_) : std::vector<float>();
 }
 
 void session::reset() {

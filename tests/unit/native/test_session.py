@@ -334,6 +334,7 @@ def test_a_closed_session_says_so_and_closes_again(model: NativeModel) -> None:
         lambda: session.live(0),
         lambda: session.cached(0),
         lambda: session.scores(0),
+        lambda: session.asked_by(0, (0, 1)),
     ]
     for use in uses:
         with pytest.raises(RuntimeError, match="the session is closed"):
@@ -471,3 +472,63 @@ def test_a_lazy_session_that_was_trimmed_to_nothing_is_a_fresh_one(model: Native
         trimmed.eval(ids)
         fresh.eval(ids)
         assert state_of(trimmed) == state_of(fresh)
+
+
+# ---- who asked what
+
+
+def test_scores_can_be_had_by_some_of_those_that_asked(model: NativeModel) -> None:
+    session = new_session(model, LAZY)
+    session.eval(prompt(60), (40, 50))
+    session.eval([5])
+    for segment, asking in enumerate([(60, 61), (40, 61)]):  # the newest token; the question and it
+        scores = session.scores(segment)
+        assert scores is not None
+        by_all = session.asked_by(segment, (0, 61))
+        by_them = session.asked_by(segment, asking)
+        assert by_all is not None and by_them is not None and np.array_equal(by_all, by_them)
+        live = np.isfinite(scores)
+        assert np.array_equal(by_all[live], scores[live]) and not by_all[~live].any()
+    question, newest = session.asked_by(1, (40, 50)), session.asked_by(1, (60, 61))
+    assert question is not None and newest is not None
+    assert question[50:].sum() == 0 and newest[60] > 0 and newest.sum() == pytest.approx(1.0, abs=1e-3)
+    both = session.asked_by(1, (40, 61))
+    assert both is not None and np.allclose(both, (question * 10 + newest) / 11, atol=1e-6)
+    single = [session.asked_by(1, (pos, pos + 1)) for pos in range(40, 50)]
+    assert np.allclose(np.mean([row for row in single if row is not None], axis=0), question, atol=1e-6)
+
+
+def test_a_session_remembers_who_asked_also_where_it_prunes_nothing(model: NativeModel) -> None:
+    session = new_session(model, KeepSchedule(LAZY.points, min_prompt=100))
+    session.eval(prompt(60), (40, 50))
+    assert session.scores(1) is None
+    found = session.asked_by(1, (40, 50))
+    assert found is not None and found.shape == (60,)
+    assert found[0] > 0 and found[50:].sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("segment", "asking"),
+    [(2, (40, 50)), (3, (40, 50)), (-1, (40, 50)), (1, (10, 20)), (1, (50, 40)), (1, (-5, 50)), (1, (40, 2**31 - 1))],
+)
+def test_nobody_asked_where_nothing_is_remembered(model: NativeModel, segment: int, asking: tuple[int, int]) -> None:
+    session = new_session(model, LAZY)
+    session.eval(prompt(60), (40, 50))
+    assert session.asked_by(segment, asking) is None
+
+
+def test_a_dense_session_and_an_empty_one_remember_nobody(model: NativeModel) -> None:
+    dense = new_session(model)
+    dense.eval(prompt(60), (40, 50))
+    assert dense.asked_by(0, (40, 50)) is None
+    assert new_session(model, LAZY).asked_by(0, (0, 1)) is None
+
+
+def test_asking_who_asked_changes_no_later_step(model: NativeModel) -> None:
+    plain, watched = new_session(model, LAZY), new_session(model, LAZY)
+    for ids in (prompt(60), [5], [6], prompt(10, seed=2), [7]):
+        plain.eval(ids)
+        watched.eval(ids)
+        watched.asked_by(1, (0, watched.n_tokens))
+        watched.asked_by(0, (watched.n_tokens - 1, watched.n_tokens))
+        assert state_of(watched) == state_of(plain)
