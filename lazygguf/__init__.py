@@ -22,6 +22,7 @@ from .errors import (
     SessionFileError,
     UnsupportedModelError,
 )
+from .read.sources import Source
 from .read.stats import Stats
 from .schedule.keep_schedule import KeepSchedule, PruningPoint
 
@@ -39,6 +40,7 @@ __all__ = [
     "ModelFileError",
     "PruningPoint",
     "SessionFileError",
+    "Source",
     "Stats",
     "UnsupportedModelError",
     "__version__",

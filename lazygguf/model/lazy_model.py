@@ -19,7 +19,7 @@ from llama_cpp.llama import LlamaState
 
 from .._ffi import ProgressCallback
 from .._names import path_text, refuse_unknown
-from .._numbers import as_integer, flag
+from .._numbers import as_integer, flag, integer
 from ..draft.draft import DraftModel
 from ..generate.loop import Piece, Request, generate, sample_tokens
 from ..generate.openai import (
@@ -37,10 +37,12 @@ from ..generate.options import ChatArguments, CompletionOptions, GenerateArgumen
 from ..generate.sampling import SEED_MAX, Sampler, SamplingParams
 from ..read.context import TokenContext
 from ..read.prompt import Prompt
+from ..read.sources import N_SOURCES, Source
 from ..read.stats import Stats
 from ..schedule.keep import KeepArgument
 from ..schedule.keep_schedule import KeepSchedule
 from ..schedule.scoring import ScoringProfile, resolve_scoring
+from ..text.asked import Asked
 from ..text.grammar import GrammarLike
 from ..text.llama_log import show_llama_log
 from ..text.templates import ChatTemplate, template_source
@@ -137,6 +139,7 @@ class LazyModel:
             with contextlib.suppress(RuntimeError):  # a session that Ctrl-C left behind: it goes with the exception
                 parts.close()
             raise
+        self._asked: Optional[Asked] = None  # of the newest answer
         self._seeds = None if chosen.seed in (None, -1) else np.random.default_rng(chosen.seed)
 
     def as_draft(self, scoring: Union[str, ScoringProfile, None] = None) -> DraftModel:
@@ -226,7 +229,33 @@ class LazyModel:
     def stats(self) -> Stats:
         """What the last ``eval`` or generation did, a copy."""
         stats = self._ready().stats
-        return replace(stats, kept=list(stats.kept), traffic_bytes=dict(stats.traffic_bytes))
+        kept, sources, traffic_bytes = list(stats.kept), list(stats.sources), dict(stats.traffic_bytes)
+        return replace(stats, kept=kept, sources=sources, traffic_bytes=traffic_bytes)
+
+    def sources(self, n: int = N_SOURCES) -> list[Source]:
+        """The passages that the newest answer leaned on, the best first; ``stats.sources`` then has them too.
+
+        They are found in what the user gave: the prompt of a completion, or the messages of a chat. The question,
+        system prompts and the model's own answers hold none. Fewer than ``n`` are given where nothing more was
+        attended to.
+
+        Args:
+            n: how many, at most.
+
+        Raises:
+            ValueError: ``n`` is no integer of at least 1.
+            RuntimeError: there is no answer, or the context was used for something else since.
+        """
+        n = integer("n", n, 1, 2**31 - 1)
+        context, asked = self._ready(), self._asked
+        attended = None if asked is None else context.attended(asked.prompt)
+        if asked is None or attended is None:
+            raise RuntimeError(
+                "sources: there is no answer in the context; call create_chat_completion or create_completion first"
+            )
+        pieces = [self._tokenizer.piece(token, special=True) for token in asked.prompt.ids]
+        context.stats.sources = asked.sources(attended, pieces, n)
+        return list(context.stats.sources)
 
     @property
     def progress_callback(self) -> Optional[ProgressCallback]:
@@ -355,7 +384,8 @@ class LazyModel:
             prompt=text if chosen.echo else "",
             offset=len(text),
         )
-        pieces = self._pieces(self._seeded(chosen).request(Prompt(ids), started))
+        self._asked = Asked(Prompt(ids), prompt if isinstance(prompt, str) else None)
+        pieces = self._pieces(self._seeded(chosen).request(self._asked.prompt, started))
         return text_chunks(envelope, pieces) if in_chunks else text_result(envelope, pieces)
 
     __call__ = create_completion
@@ -401,7 +431,8 @@ class LazyModel:
         n_prompt = len(chat.prompt.ids)
         context.check_room(n_prompt)
         envelope = Envelope(model=chosen.model or self.model_path, n_prompt=n_prompt, offset=len(chat.text))
-        pieces = self._pieces(self._seeded(chosen).request(chat.prompt, started))
+        self._asked = Asked(chat.prompt, chat.text, chat.turns)
+        pieces = self._pieces(self._seeded(chosen).request(self._asked.prompt, started))
         return chat_chunks(envelope, pieces) if in_chunks else chat_result(envelope, pieces)
 
     def generate(
@@ -427,7 +458,8 @@ class LazyModel:
         self._check_scored()
         ids = self._prompt_ids(tokens, name="tokens")
         context.check_room(len(ids))
-        return self._generate_ids(context, Request(Prompt(ids), sampling=params, grammar=grammar))
+        self._asked = Asked(Prompt(ids))
+        return self._generate_ids(context, Request(self._asked.prompt, sampling=params, grammar=grammar))
 
     def _generate_ids(self, context: TokenContext, request: Request) -> Generator[int, None, None]:
         with Sampler(self._tokenizer, request.sampling, request.grammar) as sampler:

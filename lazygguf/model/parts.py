@@ -21,6 +21,7 @@ from ..draft.reader import DraftReader, DraftRules
 from ..draft.rules import SecondLook
 from ..files.model_file import ModelFile
 from ..read.context import TokenContext
+from ..read.watched_session import WatchedSession
 from ..schedule.keep import has_profile, resolve_keep
 from ..schedule.keep_schedule import KeepSchedule
 from ..schedule.scoring import resolve_scoring
@@ -104,24 +105,27 @@ class ModelParts:
         _warn_of_ids(file.metadata, weights.n_vocab)
         if options.n_ctx > weights.n_ctx_train:
             logger.warning("n_ctx is %d, above the %d the model was trained with", options.n_ctx, weights.n_ctx_train)
-        context = self.context(schedule, can_draft)
+        context = self.context(schedule, can_draft, watched=True)
         context.draft_note = self.draft_obstacle
         if can_draft and (schedule is None or schedule.entry is None):
             context.draft_note = 'not run: the keep schedule has no pruning point before layer 0 such as "-1:0.2"'
         return context
 
-    def context(self, schedule: Optional[KeepSchedule], with_draft: bool = False) -> TokenContext:
+    def context(
+        self, schedule: Optional[KeepSchedule], with_draft: bool = False, watched: bool = False
+    ) -> TokenContext:
         """An empty context with its own caches.
 
         Args:
             schedule: None is dense.
             with_draft: the draft chooses what goes on at the schedule's point before layer 0, where it has one.
+            watched: it is noted what answers lean on (``TokenContext.attended``).
         """
         options, weights, reader = self.options, self.weights, None
         n_threads = options.n_threads or physical_cores()
         if with_draft and schedule is not None and schedule.entry is not None:
             reader = self._draft_reader(schedule)
-        session = NativeSession(
+        native = NativeSession(
             weights,
             n_ctx=options.n_ctx,
             n_ubatch=min(options.n_ubatch, options.n_batch),
@@ -132,9 +136,19 @@ class ModelParts:
             schedule=schedule,
         )
         if options.verbose:
-            for line in filter(None, [weights.desc, session.notes]):
+            for line in filter(None, [weights.desc, native.notes]):
                 print(f"lazygguf: {line}", file=sys.stderr)
+        session: Any = native
+        if watched:
+            shape = weights.n_layer, weights.n_head
+            session = WatchedSession.of(native, schedule, self._usual_schedule(), *shape)
         return self._keep(TokenContext(session, options.progress_callback, reader))
+
+    def _usual_schedule(self) -> Optional[KeepSchedule]:
+        """What ``keep="auto"`` is without a draft."""
+        file = self.file
+        n_layer, n_head = file.hparam("block_count"), file.hparam("attention.head_count")
+        return resolve_keep("auto", n_layer=n_layer, n_head=n_head, metadata=file.metadata, shipped=file.shipped)
 
     def close(self) -> None:
         """Closes all that is open; a second call does nothing.

@@ -23,6 +23,7 @@ from .scores import Scores
 from .session import DraftCache, Progress, PromptReader, Session
 from .stats import Stats, stats_of_steps
 from .tokens import SessionTokens
+from .watched_session import WatchedSession
 
 
 class TokenContext:
@@ -108,6 +109,15 @@ class TokenContext:
         """Logits after the newest token, (n_vocab,); None where nothing was read since the last reset."""
         with self._step() as session:
             return session.logits()
+
+    def attended(self, prompt: Prompt) -> Optional[Scores]:
+        """How much each token of a prompt was attended to since it was read, (n_prompt,); None where it was not."""
+        with self._step() as session:
+            n_prompt = len(prompt.ids)
+            if not isinstance(session, WatchedSession) or self._tokens.n_common(prompt.ids) < n_prompt:
+                return None
+            attended = session.attended()
+            return attended if attended is not None and len(attended) == n_prompt else None
 
     def begin(self) -> int:
         """Begins a generation and ends every other one; gives its number, which ``step`` takes."""

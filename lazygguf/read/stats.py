@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from .._names import refuse_unknown
+from .sources import Source
 
 
 def no_traffic() -> dict[str, int]:
@@ -51,6 +52,7 @@ class Stats:
         n_steps: tokens read while decoding, one in each step.
         submissions_per_token: graphs given to the devices per decode step, the mean; 1.0 where each step is one graph.
         waits_per_token: how often the host waited for the devices per decode step, the mean.
+        sources: the passages that ``LazyModel.sources`` found for this answer; empty where nobody asked.
     """
 
     n_prompt: int = 0
@@ -74,6 +76,7 @@ class Stats:
     n_steps: int = 0
     submissions_per_token: float = 0.0
     waits_per_token: float = 0.0
+    sources: list[Source] = field(default_factory=list)
 
     def add_step(self, step: Any) -> None:
         """Counts a decode step, an ``_ffi.StepStats``."""
@@ -93,7 +96,7 @@ class Stats:
     def from_dict(cls, values: Mapping[str, Any]) -> Stats:
         """Reads the form ``to_dict`` gives; unknown keys are refused."""
         refuse_unknown(values, [f.name for f in fields(cls)], "stats key")
-        return cls(**values)
+        return cls(**{**values, "sources": [Source(**source) for source in values.get("sources", ())]})
 
 
 def stats_of_steps(steps: Sequence[Any], n_reused: int, seconds: float) -> Stats:

@@ -48,10 +48,12 @@ class ChatPrompt:
         text: the prompt as text.
         prompt: its tokens. Protected are the template's own, recent the newest short messages; none where they are not
             found.
+        turns: the messages, their content as text.
     """
 
     text: str
     prompt: Prompt
+    turns: Sequence[Mapping[str, Any]] = ()
 
     @property
     def ids(self) -> Sequence[int]:
@@ -112,7 +114,7 @@ class ChatTemplate:
         span = question_span(pieces, question, n_tail)
         said = [turn["content"] or "" for turn in turns]
         prompt = Prompt(ids, span, template_positions(pieces, said), recent_positions(pieces, said))
-        return ChatPrompt(str.__str__(text), prompt)
+        return ChatPrompt(str.__str__(text), prompt, turns)
 
     def _render(self, turns: list[dict[str, Any]]) -> str:
         try:

@@ -13,6 +13,7 @@ import pytest
 from tiny_gguf import TinyConfig
 
 from lazygguf import Cancelled, KeepSchedule, LazyModel
+from lazygguf._ffi import NativeSession
 from lazygguf.draft.draft import Draft, DraftModel
 from lazygguf.draft.rules import SecondLook
 from lazygguf.model.options import ModelOptions
@@ -309,14 +310,14 @@ def test_a_number_of_which_an_earlier_question_left_a_part_unread_is_read_as_a_w
     before = read(drafted)
     session: Any = drafted._context._session  # type: ignore[union-attr]
     forgotten: list[int] = []
-    forget = type(session).forget
+    forget = NativeSession.forget
 
     def noted(self: Any, positions: Any) -> None:
         forgotten.extend(np.asarray(positions).tolist())
         forget(self, positions)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(session), "forget", noted)
+        patch.setattr(NativeSession, "forget", noted)
         ask(drafted, ASKED, first, "and what is the cat on?")
     assert forgotten and set(forgotten) <= before
     fresh = read(drafted) - before
