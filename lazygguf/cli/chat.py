@@ -15,15 +15,24 @@ from dataclasses import dataclass
 from typing import Any, Optional
 
 from ..model.lazy_model import LazyModel
-from .arguments import NO_DRAFT, add_compute_arguments, add_file_argument, add_placement_argument, compute_options
+from ..read.sources import N_SOURCES
+from .arguments import (
+    NO_DRAFT,
+    add_compute_arguments,
+    add_file_argument,
+    add_placement_argument,
+    check_least,
+    compute_options,
+)
 from .demo import demo_draft, model_or_demo
+from .document import Document
 from .main import UsageError
 from .repl import Repl
 from .session import ChatSession, make_settings
 from .streams import stdout_is_unicode
 from .terminal import Screen
 from .terminal_mode import terminal_for_typing, unechoed_input
-from .text_file import join_prompt, read_text
+from .text_file import read_text
 
 NO_HISTORY = "LAZYGGUF_NOHISTORY"
 
@@ -48,9 +57,10 @@ def run(args: argparse.Namespace) -> int:
     """Answers once or holds a conversation; returns the exit code."""
     asked = _read_asked(args)
     once = args.single_turn or args.json or not sys.stdin.isatty()
-    if once and not asked.prompt:
+    if once and not asked.turn.text:
         raise UsageError("nothing to ask: give a question with -p, a document with -f, or pipe text to stdin")
     settings = _settings(args)
+    check_least(args, {"sources": 1})
     model_path = model_or_demo(args.model)
     screen = Screen(args.color, args.show_timings and not args.json, args.wordwrap, args.markdown)
     typing_on = None if once else terminal_for_typing()
@@ -60,11 +70,16 @@ def run(args: argparse.Namespace) -> int:
             stack.enter_context(unechoed_input())
         options = {**_model_options(args), **_draft_options(args, model_path)}
         session = ChatSession(
-            stack.enter_context(LazyModel(model_path, **options)), screen, asked.system, settings, quiet=args.json
+            stack.enter_context(LazyModel(model_path, **options)),
+            screen,
+            asked.system,
+            settings,
+            quiet=args.json,
+            n_sources=args.sources or 0,
         )
         stack.enter_context(session.kept_in(args.session))
         if once:
-            answer = session.ask(asked.prompt)
+            answer = session.ask(asked.turn)
             if args.json:
                 print(json.dumps(answer.to_dict(), ensure_ascii=not stdout_is_unicode()))
             return 0
@@ -79,29 +94,32 @@ def _keeps_history(args: argparse.Namespace) -> bool:
 class Asked:
     """What the command line asks: a document, a question about it, and how to behave."""
 
-    document: str
+    document: Document
     question: str
     system: Optional[str]
 
     @property
-    def prompt(self) -> str:
+    def turn(self) -> Document:
         """Document and question as one user turn."""
-        return join_prompt(self.document, self.question)
+        return self.document.asked(self.question)
 
 
 def _read_asked(args: argparse.Namespace) -> Asked:
     files = args.file or []
-    documents = [read_text(path) for path in files]
+    documents = [Document.of_file(path, read_text(path)) for path in files]
     question = args.prompt or ""
     piped = not sys.stdin.isatty() and "-" not in files and not (files and args.prompt is not None)
     if piped:
         text = read_text("-")
         if args.prompt is not None:
-            documents.append(text)
+            documents.append(Document.of_file("-", text))
         else:
             question = text
     system = read_text(args.system_prompt_file) if args.system_prompt_file else args.system_prompt
-    return Asked("\n\n".join(documents), question, system)
+    document = documents[0] if documents else Document()
+    for other in documents[1:]:
+        document = document.then(other)
+    return Asked(document, question, system)
 
 
 def _settings(args: argparse.Namespace) -> dict[str, Any]:
@@ -207,6 +225,14 @@ def _add_sampling_arguments(group: Any) -> None:
 
 def _add_output_arguments(group: Any) -> None:
     group.add_argument("--json", action="store_true", help="answer once, as JSON with the stats")
+    group.add_argument(
+        "--sources",
+        nargs="?",
+        type=int,
+        const=N_SOURCES,
+        metavar="N",
+        help=f"after each answer the N passages of the text that it leaned on most, with their lines ({N_SOURCES})",
+    )
     group.add_argument(
         "--show-timings", dest="show_timings", action="store_true", default=True, help="footer (default)"
     )

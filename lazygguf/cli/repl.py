@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Callable, Optional, TextIO
 
 from .._names import nearest
 from ..errors import LazyError
+from ..read.sources import N_SOURCES
+from .document import NO_DOCUMENT, Document
 from .interrupts import EXIT_INTERRUPTED, settle_interrupt
 from .main import say_error
 from .message import QUOTES, command_of, message_of, path_of, quotes_are_open
 from .session import SETTINGS, ChatSession
 from .terminal import Screen
-from .text_file import join_prompt, read_text
+from .text_file import read_text
 
 if TYPE_CHECKING:
     from .history import History
@@ -34,6 +36,7 @@ _HELP = (
     ("/load FILE", "go on with a conversation from a file, without reading again"),
     ("/regen", "answer the last question anew"),
     ("/stats", "counts, times and sizes of the last answer"),
+    ("/sources [N]", f"the N passages that the last answer leaned on most ({N_SOURCES})"),
     ("/clear", "begin a new conversation"),
     ("/exit, /quit, /bye", "end (also Ctrl-D, or Ctrl-C twice)"),
     ("", ""),
@@ -60,7 +63,7 @@ class Repl:
     ) -> None:
         self._session = session
         self._screen = screen
-        self._document = ""
+        self._document = NO_DOCUMENT
         self._done = False
         self._commands: dict[str, Callable[[str], None]] = {
             "help": self._help,
@@ -72,6 +75,7 @@ class Repl:
             "load": self._load,
             "regen": self._regen,
             "stats": self._stats,
+            "sources": self._sources,
             "clear": self._clear,
             "exit": self._exit,
             "quit": self._exit,
@@ -92,7 +96,7 @@ class Repl:
         words["set"] = (*SETTINGS, *_SWITCHES)
         self._read_typed = LineEditor(words, ("read", "save", "load"), self._history, typing_on).read
 
-    def run(self, document: str = "", question: str = "") -> int:
+    def run(self, document: Document = NO_DOCUMENT, question: str = "") -> int:
         """Asks the question if there is one, then what the person types; returns the exit code.
 
         Args:
@@ -149,8 +153,8 @@ class Repl:
                 self._handle(command.more)
 
     def _ask(self, question: str) -> None:
-        self._session.ask(join_prompt(self._document, question))
-        self._document = ""
+        self._session.ask(self._document.asked(question))
+        self._document = NO_DOCUMENT
 
     def _help(self, rest: str) -> None:
         self._screen.table(_HELP)
@@ -158,8 +162,9 @@ class Repl:
     def _read(self, rest: str) -> None:
         if not rest:
             raise ValueError("/read needs a file")
-        self._document = join_prompt(self._document, read_text(path_of(rest)))
-        self._screen.note(f"{len(self._document):,} characters stand before the next question")
+        path = path_of(rest)
+        self._document = self._document.joined(Document.of_file(path, read_text(path)))
+        self._screen.note(f"{len(self._document.text):,} characters stand before the next question")
 
     def _save(self, rest: str) -> None:
         if not rest:
@@ -212,9 +217,16 @@ class Repl:
             raise ValueError("nothing was answered yet")
         self._screen.table((name, str(value)) for name, value in stats.to_dict().items())
 
+    def _sources(self, rest: str) -> None:
+        try:
+            n = int(rest) if rest else N_SOURCES
+        except ValueError:
+            raise ValueError(f"/sources {rest}: expected a number of passages, such as /sources 5") from None
+        self._screen.sources(self._session.sources(n))
+
     def _clear(self, rest: str) -> None:
         self._session.clear()
-        self._document = ""
+        self._document = NO_DOCUMENT
         self._screen.note("a new conversation")
 
     def _exit(self, rest: str) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import copy
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Optional, Protocol
 
@@ -19,8 +19,10 @@ from ..files.atomic_file import check_replaceable
 from ..files.block_file import MAGIC
 from ..generate.openai import ChatChunks
 from ..generate.options import ChatArguments, CompletionOptions
+from ..read.sources import Source
 from ..read.stats import Stats
 from ..text.grammar import grammar_of_schema
+from .document import NO_DOCUMENT, Document, FoundSource
 from .terminal import Screen, interrupt_cancels
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class ChatModel(Protocol):
 
     @property
     def stats(self) -> Stats: ...
+    def sources(self, n: int) -> list[Source]: ...
     def create_chat_completion(
         self, messages: Any, *, stream: Literal[True], **options: Unpack[ChatArguments]
     ) -> ChatChunks: ...
@@ -69,18 +72,22 @@ class Answer:
         finish_reason: ``"stop"`` or ``"length"``.
         model: the file.
         stats: of this answer.
+        sources: what it leaned on; None where nobody asked.
     """
 
     text: str
     finish_reason: str
     model: str
     stats: Stats
+    sources: Optional[Sequence[FoundSource]] = None
 
     def to_dict(self) -> dict[str, Any]:
         """The form that ``--json`` prints."""
+        found = {} if self.sources is None else {"sources": [source.to_dict() for source in self.sources]}
         return {
             "answer": self.text,
             "finish_reason": self.finish_reason,
+            **found,
             "model": self.model,
             "stats": self.stats.to_dict(),
         }
@@ -126,7 +133,13 @@ class ChatSession:
     """
 
     def __init__(
-        self, model: ChatModel, screen: Screen, system: Optional[str], settings: dict[str, Any], quiet: bool = False
+        self,
+        model: ChatModel,
+        screen: Screen,
+        system: Optional[str],
+        settings: dict[str, Any],
+        quiet: bool = False,
+        n_sources: int = 0,
     ) -> None:
         self.messages: list[Message] = []
         self.system = system
@@ -134,14 +147,20 @@ class ChatSession:
         self._model = model
         self._screen = screen
         self._quiet = quiet
+        self._n_sources = n_sources
+        self._n_before = 0  # messages that the last answer's chat had before `messages`
+        self._documents: dict[int, Document] = {}  # the files in a message, by its number in `messages`
 
     @property
     def stats(self) -> Stats:
         """Of the last answer."""
         return self._model.stats
 
-    def ask(self, content: str) -> Answer:
+    def ask(self, turn: Document) -> Answer:
         """Asks and shows the answer; both become turns of the conversation.
+
+        Args:
+            turn: what is asked, with the documents before the question.
 
         Raises:
             KeyboardInterrupt: Ctrl-C. What was said so far stays a turn; where nothing was, the question goes
@@ -149,7 +168,8 @@ class ChatSession:
             Exception: what the model raises; the conversation is as before.
         """
         before = list(self.messages)
-        self.messages.append({"role": "user", "content": content})
+        self._documents[len(before)] = turn
+        self.messages.append({"role": "user", "content": turn.text})
         return self._answer(before)
 
     def regenerate(self) -> Answer:
@@ -164,9 +184,30 @@ class ChatSession:
         self.messages.pop()
         return self._answer(before)
 
+    def sources(self, n: int) -> list[FoundSource]:
+        """What the last answer leaned on, ``n`` passages at most.
+
+        Raises:
+            ValueError: nothing was answered yet, or ``n`` is below 1.
+        """
+        try:
+            told = self._model.sources(n)
+        except RuntimeError as error:
+            raise ValueError("nothing was answered yet") from error
+        return [self._found(source) for source in told]
+
+    def _found(self, source: Source) -> FoundSource:
+        at = (source.message or 0) - self._n_before
+        document = self._documents.get(at, NO_DOCUMENT)
+        is_same = at < len(self.messages) and document.text == self.messages[at]["content"]
+        place = document.place(source.start, source.end) if is_same else None
+        turn = sum(message["role"] == "user" for message in self.messages[: at + 1])
+        return FoundSource(source, place, turn)
+
     def clear(self) -> None:
         """Begins a new conversation; the system prompt stays."""
         self.messages.clear()
+        self._documents.clear()
         self._model.reset()
 
     def save(self, path: str) -> None:
@@ -186,6 +227,7 @@ class ChatSession:
         """
         said = _chat_of(self._model.load_session(path), path)
         self.system, self.messages = said["system"], said["messages"]
+        self._documents.clear()
 
     @contextlib.contextmanager
     def kept_in(self, path: Optional[str]) -> Iterator[None]:
@@ -247,11 +289,15 @@ class ChatSession:
         self._end_turn(text)
         if reason == "length" and not self._quiet:
             self._screen.note("(cut off: the limit of -n/--n-predict or of the context -c/--ctx-size is reached)")
+        sources = self.sources(self._n_sources) if self._n_sources else None
+        if sources is not None and not self._quiet:
+            self._screen.sources(sources)
         self._screen.footer(self._model.stats)
-        return Answer(text, reason, self._model.model_path, self._model.stats)
+        return Answer(text, reason, self._model.model_path, self._model.stats, sources)
 
     def _stream(self, said: list[str]) -> str:
-        turns = ([{"role": "system", "content": self.system}] if self.system else []) + self.messages
+        before = [{"role": "system", "content": self.system}] if self.system else []
+        self._n_before, turns = len(before), before + self.messages
         with self._screen.reading() as bar:
             self._model.progress_callback, self._model.skim_callback = bar.read, bar.draft
             chunks = self._model.create_chat_completion(turns, stream=True, **self.settings)

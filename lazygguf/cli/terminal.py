@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Callable, NamedTuple, Optional, Protocol
 
@@ -22,6 +22,7 @@ from rich.table import Table
 
 from ..read.stats import Stats
 from ..worker import Worker
+from .document import FoundSource
 from .printable import printable
 from .streams import replaced_note, write_stdout
 from .word_wrap import WordWrap
@@ -130,6 +131,16 @@ class Screen:
         """An error that does not end the program."""
         self._console.print(f"error: {text}", style="red")
 
+    def sources(self, found: Sequence[FoundSource]) -> None:
+        """The passages that an answer leaned on, beside it."""
+        if not found:
+            self.note("(no passage of the text stands out)")
+        for i, (source, place, turn) in enumerate(found, start=1):
+            lines = place or source
+            where = f"turn {turn}" if place is None else printable(place.name)
+            text = printable(" ".join(source.text.split()))
+            self.note(f"{i}. {where}, {line_range(lines.first_line, lines.last_line)} ({source.score:.0%}): {text}")
+
     def footer(self, stats: Stats) -> None:
         """Counts and times of an answer, where they are wanted."""
         if self.timings:
@@ -162,6 +173,11 @@ def terminal_width() -> int:
         return os.get_terminal_size(sys.stdout.fileno()).columns or _WIDTH
     except (OSError, ValueError):
         return _WIDTH
+
+
+def line_range(first: int, last: int) -> str:
+    """Lines as a person reads them."""
+    return f"line {first}" if first == last else f"lines {first}-{last}"
 
 
 def describe(stats: Stats) -> str:

@@ -1,7 +1,4 @@
-"""Documents and questions as text.
-
-Owns reading a text file or stdin, and putting a document and a question together.
-"""
+"""Text files and stdin as text: which encoding they have, and what is no text."""
 
 from __future__ import annotations
 
@@ -43,8 +40,3 @@ def _not_text(data: bytes) -> str:
         if len(data) > 1 and data[nul::2].count(0) > len(data) // 4 and 0 not in data[other::2]:
             return f"looks like {name} without a byte order mark; iconv -f {name} -t UTF-8 makes it readable"
     return "a binary file, expected text"
-
-
-def join_prompt(document: str, question: str) -> str:
-    """A user turn: the document, a blank line, the question."""
-    return "\n\n".join(part for part in (document.strip("\n"), question.strip("\n")) if part.strip())
