@@ -93,6 +93,20 @@ def test_the_templates_search_finds_the_question(
     assert tail == b"<|im_end|>\n<|im_start|>assistant\n"
 
 
+@pytest.mark.parametrize("is_reworded", [False, True], ids=["own words", "reworded"])
+@pytest.mark.parametrize("task", ["niah_single", "niah_multikey", "niah_multivalue", "qa"])
+def test_the_evidence_is_the_sentences_that_hold_the_answers(
+    source: Callable[..., GeneratedSource], task: str, is_reworded: bool
+) -> None:
+    made = source(task, is_reworded=is_reworded)
+    for index in range(8):
+        parts = made.parts(index)
+        assert len(parts.evidence) == len(parts.references)
+        for sentence, reference in zip(parts.evidence, parts.references):
+            assert reference in sentence and parts.document.count(sentence) == 1
+        assert tuple(made.question(index).evidence) == parts.evidence
+
+
 @pytest.mark.parametrize("task", REWORDED)
 def test_other_words_ask_the_same_and_none_of_the_own_words_are_left(
     source: Callable[..., GeneratedSource], task: str

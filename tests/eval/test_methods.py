@@ -21,7 +21,7 @@ from lazygguf.tools.eval.methods import (
     paper_spelling,
     promised_share,
 )
-from lazygguf.tools.eval.prompts import TaskPrompt
+from lazygguf.tools.eval.prompts import TaskPrompt, Wording
 from lazygguf.tools.schedule_options import Asking, ModelShape
 
 from lazygguf import KeepSchedule
@@ -199,3 +199,19 @@ def test_random_reads_the_question(engine: Engine) -> None:
     kept = np.argsort(-scores)[:96]  # and the four sinks
     assert set(range(440, 500)) <= set(kept.tolist())
     assert reader.answer(prompt).kept[-1] == 100
+
+
+@pytest.mark.parametrize("keep", ["off", "2:0.5"])
+def test_an_engine_that_looks_for_sources_gives_the_same_answers(tiny_model: TinyModel, keep: str) -> None:
+    path = str(tiny_model(TinyConfig(n_ctx_train=2048, n_layer=10))[0])
+    content = "\n".join(f"line {i} says that {i * 7} is it." for i in range(40)) + "\n\nwhat says line 9?"
+    answers = []
+    for n_sources in (0, 2):
+        with Engine(path, ModelOptions(n_threads=1), n_sources) as opened:
+            prompt = opened.prompter.prompt(content, Wording(), 6, min_tokens=6)
+            answers.append(opened.reader(made([keep], (), opened.shape)[0]).answer(prompt))
+            assert opened.settings.get("n_sources", 0) == n_sources
+    plain, watched = answers
+    assert plain.pred == watched.pred and plain.kept == watched.kept
+    assert plain.sources is None and watched.sources is not None and len(watched.sources) == 2
+    assert all(source in content and "what says" not in source for source in watched.sources)

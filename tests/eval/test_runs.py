@@ -174,3 +174,29 @@ def test_kld_asks_dense_first_and_again_where_only_its_line_is_left(tmp_path: Pa
     assert [label for label, _ in log] == [DENSE, "2:0.5", DENSE, "2:0.5"]
     assert len(work.records) == 4
     assert work.records[1]["divergence"]["kld"] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("sources", "evidence", "held"),
+    [
+        (["It was told. Ann paid 7. So be it.", "Bob paid 8."], ["Ann paid 7.", "Bob paid 8."], 1.0),
+        (["It was told. Ann paid 7.", "Bob"], ["Ann paid 7.", "Bob paid 8."], 0.5),
+        ([], ["Ann paid 7."], 0.0),
+        (["Ann paid 7."], [], None),
+        (None, ["Ann paid 7."], None),
+    ],
+)
+def test_a_record_says_how_much_of_the_evidence_the_sources_hold(
+    sources: Optional[list[str]], evidence: list[str], held: Optional[float]
+) -> None:
+    class Leaning(FakeReader):
+        def answer(self, prompt: TaskPrompt) -> Answer:
+            return replace(super().answer(prompt), sources=sources)
+
+    class Told(FakeSource):
+        def question(self, index: int) -> Question:
+            return replace(super().question(index), evidence=evidence)
+
+    work = done(Plan([Told("a", 1)], [Leaning(DENSE_METHOD, [])], {"n_threads": 1}, 7), AnswerFile(None, "m"))
+    assert work.records[0].get("evidence_held") == held
+    assert work.records[0]["sources"] == sources

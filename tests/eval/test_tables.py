@@ -19,6 +19,7 @@ from lazygguf.tools.eval.report import (
     bootstrap,
     make_kld_rows,
     make_rows,
+    make_source_rows,
     ratio_of_means,
     to_json,
     to_text,
@@ -180,3 +181,29 @@ def test_a_picture_that_cannot_be_written_is_refused_before_the_run(tmp_path: Pa
         check_plot(tmp_path / "a.txt")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         check_plot(tmp_path / "missing" / "a.png")
+
+
+def test_sources_count_for_right_answers_alone() -> None:
+    def held(method: Method, index: int, score: float, share: float, task: str = "qa") -> dict[str, Any]:
+        return record(method, index, score, 1.0, task=task, evidence_held=share)
+
+    records = [
+        *(held(DENSE_METHOD, i, 1.0, share) for i, share in enumerate([1.0, 1.0, 0.5, 0.0])),
+        held(DENSE_METHOD, 4, 0.0, 0.0),  # a wrong answer
+        held(LAZY_METHOD, 0, 1.0, 1.0),
+        held(DENSE_METHOD, 0, 1.0, 1.0, task="niah_single"),
+        record(LAZY_METHOD, 1, 1.0, 1.0),  # a task whose evidence is not known
+    ]
+    rows = make_source_rows(records, METHODS)
+    assert [(row.task, row.method, row.n, row.held) for row in rows] == [
+        ("qa", DENSE, 4, 0.625),
+        ("qa", "2:0.5", 1, 1.0),
+        ("niah_single", DENSE, 1, 1.0),
+        ("all", DENSE, 5, 0.7),
+        ("all", "2:0.5", 1, 1.0),
+    ]
+    assert (rows[0].low, rows[0].high) == wilson(0.625, 4)
+    text = to_text(make_rows(records, METHODS), [], rows)
+    assert "qa             1000  dense       4  0.625  " in text and "right: answers with the full score" in text
+    assert to_json([], [], rows)["sources"][0]["held"] == 0.625
+    assert "sources" not in to_json([], []) and make_source_rows([record(LAZY_METHOD, 1, 1.0, 1.0)], METHODS) == []

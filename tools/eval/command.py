@@ -20,6 +20,7 @@ from lazygguf.cli.main import EXIT_INTERRUPTED, UsageError
 from lazygguf.cli.printable import printable
 from lazygguf.errors import Cancelled
 from lazygguf.model.options import ModelOptions
+from lazygguf.read.sources import N_SOURCES
 
 from ..plot_file import check_plot
 from ..progress_bar import step_bar
@@ -29,7 +30,7 @@ from .kld import N_CONTINUATION, KldSource
 from .longbench import N_SPARE, NAMES, LongBenchSource, found_tasks, require_metrics
 from .methods import BASELINES, DENSE, SHARED_BASELINES, BaselineOptions, Method, make_methods
 from .prompts import KLD, Haystack, Source
-from .report import draw, make_kld_rows, make_rows, plotted, to_json, to_text
+from .report import draw, make_kld_rows, make_rows, make_source_rows, plotted, to_json, to_text
 from .runner import AnswerFile, Plan, Run
 from .tasks import GENERATED, REWORDED, Form, GeneratedSource
 
@@ -80,7 +81,7 @@ def check_arguments(args: argparse.Namespace) -> Asked:
         OSError: a folder or file is missing.
         ImportError: a LongBench metric needs a library that is not installed.
     """
-    check_least(args, {"samples": 1, "max_length": 1, "ubatch_size": 1, "threads": 1, "ctx_size": 0})
+    check_least(args, {"sources": 1, "samples": 1, "max_length": 1, "ubatch_size": 1, "threads": 1, "ctx_size": 0})
     if args.baseline_share is not None and not 0 < args.baseline_share < 1:
         raise ValueError(f"--baseline-share {args.baseline_share:g}: expected a value between 0 and 1")
     baselines = _list(args.baselines)
@@ -196,6 +197,14 @@ def _add_output_arguments(group: Any) -> None:
     group.add_argument(
         "--out", type=Path, metavar="DIR", help="every answer as a line of a file here; a second run goes on from it"
     )
+    group.add_argument(
+        "--sources",
+        nargs="?",
+        type=int,
+        const=N_SOURCES,
+        metavar="N",
+        help=f"also how often the N passages that a right answer leaned on hold what answers ({N_SOURCES})",
+    )
     group.add_argument("--json", action="store_true", help="the table as JSON")
     group.add_argument("--plot", type=Path, metavar="FILE", help="quality against speed-up, a picture")
 
@@ -206,7 +215,7 @@ def run(args: argparse.Namespace) -> int:
     haystack = Haystack.read(args.file)
     model_path = model_or_demo(args.model)
     options = ModelOptions(n_ctx=args.ctx_size, **compute_options(args), **draft_options(args, model_path))
-    with Engine(model_path, options) as engine:
+    with Engine(model_path, options, args.sources or 0) as engine:
         tested = _methods(args, asked, engine, [], None)  # a wrong schedule is said before prompts are made
         sources = _sources(args, asked, engine, haystack)
         share = _baseline_share(args, asked, tested, engine, sources)
@@ -299,11 +308,12 @@ def _check_room(source: Source, n_ctx: int, option: str, value: int) -> None:
 def _report(args: argparse.Namespace, work: Run, methods: list[Method], model: str) -> None:
     """Prints the table, and draws the plot where there is something to draw."""
     rows, kld_rows = make_rows(work.records, methods), make_kld_rows(work.records, methods)
+    source_rows = make_source_rows(work.records, methods)
     if args.json:
         head: dict[str, Any] = {"model": model, "settings": dict(work.plan.settings), "seed": args.seed}
         described = [method.to_dict() for method in methods]
-        print(json.dumps({**head, "methods": described, **to_json(rows, kld_rows)}, ensure_ascii=False))
+        print(json.dumps({**head, "methods": described, **to_json(rows, kld_rows, source_rows)}, ensure_ascii=False))
     else:
-        sys.stdout.write(printable(to_text(rows, kld_rows)))
+        sys.stdout.write(printable(to_text(rows, kld_rows, source_rows)))
     if args.plot is not None and plotted(rows):  # after Ctrl-C there may be nothing
         draw(args.plot, rows, {method.label: method.kind for method in methods}, f"{model}, seed {args.seed}")

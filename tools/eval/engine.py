@@ -14,9 +14,9 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from lazygguf.cli.terminal import interrupt_cancels
 from lazygguf.generate.loop import Logits, decode, greedy
@@ -25,6 +25,7 @@ from lazygguf.model.parts import ModelParts
 from lazygguf.read.attention import AttentionReader
 from lazygguf.read.context import TokenContext
 from lazygguf.read.prompt import Prompt
+from lazygguf.text.asked import Asked
 from lazygguf.text.tokenizer import Tokenizer
 from lazygguf.threads import physical_cores
 
@@ -49,13 +50,15 @@ class Answer:
     kept: list[int]  # tokens live in each segment when the prompt was read
     draft_s: float = 0.0  # seconds of the draft
     second_look: int = 0  # tokens that were read on top of the draft's choice
+    sources: Optional[list[str]] = None  # the passages that the answer leaned on, where they are looked for
 
 
 class Reader:
     """Reads prompts by one method."""
 
-    def __init__(self, context: TokenContext, tokenizer: Tokenizer, method: Method) -> None:
+    def __init__(self, context: TokenContext, tokenizer: Tokenizer, method: Method, n_sources: int = 0) -> None:
         self._context, self._tokenizer, self.method = context, tokenizer, method
+        self._n_sources = n_sources
 
     def answer(self, prompt: TaskPrompt) -> Answer:
         """The greedy answer; ends before an end-of-generation token, a stop text or ``max_tokens``.
@@ -71,7 +74,8 @@ class Reader:
             ttft_s = time.perf_counter() - begin
             said += tokens
             pred = self._tokenizer.detokenize(said).decode("utf-8", "replace")
-            return self._result(pred, begin, ttft_s, min(len(said), prompt.max_tokens - 1))
+            answer = self._result(pred, begin, ttft_s, min(len(said), prompt.max_tokens - 1))
+            return replace(answer, sources=self._sources(prompt)) if self._n_sources else answer
 
     def follow(self, prompt: TaskPrompt, continuation: tuple[int, ...]) -> tuple[list[Logits], Answer]:
         """Logits (n_vocab,) from which each token of the continuation would be chosen, and what it took."""
@@ -114,6 +118,14 @@ class Reader:
         drafted = stats.draft_s, stats.second_look
         return Answer(pred, ttft_s, decode_s, n_steps, share, stats.revived, list(stats.kept), *drafted)
 
+    def _sources(self, prompt: TaskPrompt) -> list[str]:
+        attended = self._context.attended(prompt)
+        if attended is None:
+            return []
+        asked = Asked(prompt, turns=[{"role": "user", "content": prompt.content}])
+        pieces = [self._tokenizer.piece(token, special=True) for token in prompt.ids]
+        return [source.text for source in asked.sources(attended, pieces, self._n_sources)]
+
     def _ends(self, prompt: TaskPrompt, token: int) -> bool:
         if self._tokenizer.is_eog(token):
             return True
@@ -134,8 +146,13 @@ class Engine:
         identity: the file's name, size and a hash of its begin and end: enough to tell models apart.
     """
 
-    def __init__(self, path: str, options: ModelOptions) -> None:
+    def __init__(self, path: str, options: ModelOptions, n_sources: int = 0) -> None:
         """Opens the file; ``keep`` of the options is not looked at, each method has its own.
+
+        Args:
+            path: a GGUF file.
+            options: how it is opened.
+            n_sources: passages looked for after each answer; 0 looks for none.
 
         Raises:
             OSError, ModelFileError, UnsupportedModelError, MemoryError: as ``LazyModel``.
@@ -143,6 +160,7 @@ class Engine:
         self._parts = ModelParts(path, options)
         self.path = path
         self._options = options
+        self._n_sources = n_sources
         file, weights = self._parts.file, self._parts.weights
         self.fingerprint = file.fingerprint
         has_draft = options.draft is not None
@@ -154,7 +172,8 @@ class Engine:
     def reader(self, method: Method) -> Reader:
         """A reader with its own context on the shared weights."""
         with_draft = self._options.draft is not None and bool(method.draft)
-        return Reader(self._parts.context(method.schedule, with_draft), self._parts.tokenizer, method)
+        context = self._parts.context(method.schedule, with_draft, watched=self._n_sources > 0)
+        return Reader(context, self._parts.tokenizer, method, self._n_sources)
 
     def attention_reader(self, n_ctx: int) -> AttentionReader:
         """Reads prompts of up to ``n_ctx`` tokens densely for the sake of attention; to be closed before the engine."""
@@ -176,7 +195,8 @@ class Engine:
         options = self._options
         plain = {name: getattr(options, name) for name in ("n_ubatch", "n_gpu_layers", "weights", "type_k", "type_v")}
         placed = {name: getattr(options, name) for name in ("device", "rpc_servers") if getattr(options, name)}
-        return {"n_ctx": self.n_ctx, "n_threads": options.n_threads or physical_cores(), **plain, **placed}
+        sources = {"n_sources": self._n_sources} if self._n_sources else {}
+        return {"n_ctx": self.n_ctx, "n_threads": options.n_threads or physical_cores(), **plain, **placed, **sources}
 
     def __enter__(self) -> Engine:
         return self

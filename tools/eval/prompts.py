@@ -128,6 +128,8 @@ class Parts:
     answer_prefix: str = ""  # how the answer begins, where the model is to go on from it
     # where the asked facts were placed, in percent; empty where a task has no such place
     depths: tuple[int, ...] = field(default=())
+    # the sentences of the document that answer; empty where a task has no such sentences
+    evidence: tuple[str, ...] = ()
 
     def content(self, place: str = "after") -> str:
         """The user turn; a blank line parts document and question, so that the question is found.
@@ -191,6 +193,7 @@ class TaskPrompt(Prompt):
     max_tokens: int = 0  # most tokens of the answer
     stops: tuple[str, ...] = ()  # texts that end the answer
     min_tokens: int = 0  # tokens before which nothing ends the answer
+    content: str = ""  # the user turn that it was made of
 
     @property
     def digest(self) -> str:
@@ -231,7 +234,7 @@ class Prompter:
             span = self._span(ids, last_question(content) if wording.question is None else wording.question)
         if wording.answer_prefix:
             ids += self.tokenizer.tokenize(encode_text(wording.answer_prefix), add_bos=False, special=True)
-        return TaskPrompt(tuple(ids), span, protect, max_tokens=max_tokens, **ends)
+        return TaskPrompt(tuple(ids), span, protect, max_tokens=max_tokens, content=content, **ends)
 
     def _span(self, ids: list[int], question: str) -> Optional[tuple[int, int]]:
         pieces = [self.tokenizer.piece(token, special=True) for token in ids]
@@ -250,6 +253,7 @@ class Question:
     score: Callable[[str], float]  # of an answer, in [0, 1]
     continuation: Optional[tuple[int, ...]] = None  # of kld, the tokens that follow the prompt; else None
     depths: Sequence[int] = ()  # where the asked facts stand, in percent
+    evidence: Sequence[str] = ()  # the sentences that answer
     extra: dict[str, Any] = field(default_factory=dict)  # noted with the answer
 
 

@@ -34,6 +34,10 @@ NOTES = (
 _KINDS = {"keep": ("o", "tab:blue"), "dense": ("s", "black")}
 _BASELINE = ("x", "tab:gray")
 _HEAD = ("task", "length", "method", "n", "score", "95%", "of dense", "share", "ttft s", "speed-up", "revived")
+_SOURCES_HEAD = ("sources", "length", "method", "right", "held", "95%")
+_SOURCES_NOTES = (
+    "right: answers with the full score; held: share of the sentences that answer which stand whole in a source"
+)
 _KLD_HEAD = ("kld", "length", "method", "n", "mean", "median", "99%", "max", "same top", "ppl", "of base", "share")
 
 Values = npt.NDArray[np.float64]
@@ -117,19 +121,56 @@ def make_kld_rows(records: Sequence[Record], methods: Sequence[Method]) -> list[
     return rows
 
 
-def to_text(rows: Sequence[Row], kld_rows: Sequence[dict[str, Any]]) -> str:
-    """Both tables as text, and what the columns mean."""
+@dataclass(frozen=True)
+class SourceRow:
+    """How often the sources of right answers hold what answers, of one method at one task and length."""
+
+    task: str
+    length: str
+    method: str
+    n: int  # right answers
+    held: float  # mean share of the sentences that answer which stand whole in a source
+    low: float  # low, high: its 95% interval
+    high: float
+
+
+def make_source_rows(records: Sequence[Record], methods: Sequence[Method]) -> list[SourceRow]:
+    """A row for each task, length and method with right answers, and one over all for each method."""
+    right = [record for record in records if "evidence_held" in record and record["score"] == 1]
+    groups = _groups(right)
+    rows = []
+    for task, length in [*groups, (ALL_TASKS, "")] if len(groups) > 1 else groups:
+        for method in methods:
+            held = [
+                record["evidence_held"]
+                for record in right
+                if record["method_id"] == method.digest
+                and (task == ALL_TASKS or (record["task"], record["length"]) == (task, length))
+            ]
+            if held:
+                mean = float(np.mean(held))
+                rows.append(SourceRow(task, length, method.label, len(held), mean, *wilson(mean, len(held))))
+    return rows
+
+
+def to_text(rows: Sequence[Row], kld_rows: Sequence[dict[str, Any]], source_rows: Sequence[SourceRow] = ()) -> str:
+    """The tables as text, and what the columns mean."""
     parts = []
     if rows:
         parts.append(f"{_aligned([_HEAD, *map(_cells, rows)])}\n{NOTES}")
+    if source_rows:
+        parts.append(f"{_aligned([_SOURCES_HEAD, *map(_source_cells, source_rows)])}\n{_SOURCES_NOTES}")
     if kld_rows:
         parts.append(_aligned([_KLD_HEAD, *map(_kld_cells, kld_rows)]))
     return "\n\n".join(parts) + "\n" if parts else "no answers\n"
 
 
-def to_json(rows: Sequence[Row], kld_rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Both tables as plain JSON values."""
-    return {"interval": "wilson 95%", "rows": [asdict(row) for row in rows], KLD: list(kld_rows)}
+def to_json(
+    rows: Sequence[Row], kld_rows: Sequence[dict[str, Any]], source_rows: Sequence[SourceRow] = ()
+) -> dict[str, Any]:
+    """The tables as plain JSON values."""
+    sources = {"sources": [asdict(row) for row in source_rows]} if source_rows else {}
+    return {"interval": "wilson 95%", "rows": [asdict(row) for row in rows], **sources, KLD: list(kld_rows)}
 
 
 def _groups(records: Iterable[Record]) -> list[tuple[str, str]]:
@@ -207,6 +248,10 @@ def _kld_cells(row: dict[str, Any]) -> tuple[str, ...]:
         f"{row['ppl_ratio']:.4f}",
         f"{row['token_share']:.2f}",
     )
+
+
+def _source_cells(row: SourceRow) -> tuple[str, ...]:
+    return row.task, row.length, row.method, str(row.n), f"{row.held:.3f}", f"{row.low:.2f}-{row.high:.2f}"
 
 
 def _shown(value: Optional[float], form: str) -> str:

@@ -81,6 +81,7 @@ class NeedleTask:
             references=references,
             answer_prefix=wording.said(wording.answer_prefix, n_asked, query),
             depths=tuple(depth for depth, _ in placed[: len(references)]),
+            evidence=tuple(sentence for _, sentence in placed[: len(references)]),
         )
 
     def _needles(self, rng: random.Random, haystack: Haystack) -> dict[str, list[str]]:
@@ -208,6 +209,7 @@ def build_qa(ask: Ask, haystack: Haystack, n_words: int, wording: PassageWording
         references=(name if KINDS[kind].asks_person else value,),
         answer_prefix=wording.answer_prefix,
         depths=(ask.depth,),
+        evidence=(wording.facts[kind][0].format(name=name, value=value),),
     )
 
 

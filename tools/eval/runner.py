@@ -211,6 +211,15 @@ class Run:
             "references": list(question.references),
             "score": score,
             **{key: round(v, 6) if isinstance(v, float) else v for key, v in asdict(answer).items()},
+            **_held(question, answer),
             "turn": self._turn,
             **question.extra,
         }
+
+
+def _held(question: Question, answer: Answer) -> Record:
+    """The share of the sentences that answer which stand whole in one of the answer's sources."""
+    if answer.sources is None or not question.evidence:
+        return {}
+    held = [any(sentence in source for source in answer.sources) for sentence in question.evidence]
+    return {"evidence_held": sum(held) / len(held)}

@@ -118,6 +118,7 @@ class GeneratedSource:
             references=parts.references,
             score=lambda pred: task.score(pred, parts.references),
             depths=parts.depths,
+            evidence=parts.evidence,
         )
 
     def _count(self, parts: Parts) -> int:
