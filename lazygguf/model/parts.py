@@ -148,7 +148,14 @@ class ModelParts:
         """What ``keep="auto"`` is without a draft."""
         file = self.file
         n_layer, n_head = file.hparam("block_count"), file.hparam("attention.head_count")
-        return resolve_keep("auto", n_layer=n_layer, n_head=n_head, metadata=file.metadata, shipped=file.shipped)
+        return resolve_keep(
+            "auto",
+            n_layer=n_layer,
+            n_head=n_head,
+            metadata=file.metadata,
+            shipped=file.shipped,
+            windowed=file.windowed,
+        )
 
     def close(self) -> None:
         """Closes all that is open; a second call does nothing.
