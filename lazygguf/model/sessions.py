@@ -116,8 +116,15 @@ class SavedSessions:
         return self._parts.options
 
     def _load(self, file: Any, name: str) -> Any:
-        loaded = load_context(file, name, self._context, self._origin())
-        self._set_state(loaded.state, name)
+        drawn: list[Any] = []
+
+        def check(state: Any) -> None:
+            if isinstance(state, dict) and self._seeds is not None and state.get("seed") == self._options.seed:
+                drawn.append(_checked_draws(state.get("drawn"), name))
+
+        loaded = load_context(file, name, self._context, self._origin(), check)
+        if self._seeds is not None and drawn:  # the next call without a seed draws what it would have drawn there
+            self._seeds.bit_generator.state = drawn[0]
         return loaded.extra
 
     def _origin(self) -> Origin:
@@ -138,15 +145,14 @@ class SavedSessions:
             return None
         return {"seed": self._options.seed, "drawn": dict(self._seeds.bit_generator.state)}
 
-    def _set_state(self, state: Any, name: str) -> None:
-        """The next call without a seed draws what it would have drawn there, where both have the same seed."""
-        if self._seeds is None or not isinstance(state, dict) or state.get("seed") != self._options.seed:
-            return
-        drawn: Any = state.get("drawn")
-        try:
-            self._seeds.bit_generator.state = drawn
-        except (TypeError, ValueError, KeyError, OverflowError):
-            raise SessionFileError(f"{name}: the saved session is damaged: its seed has no state") from None
+
+def _checked_draws(drawn: Any, name: str) -> Any:
+    """The state of a generator, if it is one."""
+    try:
+        np.random.default_rng(0).bit_generator.state = drawn
+    except (TypeError, ValueError, KeyError, OverflowError):
+        raise SessionFileError(f"{name}: the saved session is damaged: its seed has no state") from None
+    return drawn
 
 
 def _n_common(a: Any, b: Any) -> int:

@@ -96,7 +96,9 @@ def save_context(file: BinaryIO, context: TokenContext, origin: Origin, extra: A
         writer.end_part()
 
 
-def load_context(file: BinaryIO, name: str, context: TokenContext, origin: Origin) -> Loaded:
+def load_context(
+    file: BinaryIO, name: str, context: TokenContext, origin: Origin, check_state: Callable[[Any], None]
+) -> Loaded:
     """Puts a saved context in the place of what this one holds.
 
     The draft's part is passed over where it is of another draft, or where there is none here: the draft reads again
@@ -107,6 +109,7 @@ def load_context(file: BinaryIO, name: str, context: TokenContext, origin: Origi
         name: of the file, for messages.
         context: not in use.
         origin: of its model.
+        check_state: called with the ``state`` that was given to ``save_context`` before anything changes.
 
     Raises:
         SessionFileError: it is no saved session, is damaged, or does not fit; the context is as it was.
@@ -116,7 +119,8 @@ def load_context(file: BinaryIO, name: str, context: TokenContext, origin: Origi
     """
     blocks = BlockReader(file, name)
     _check_fits(blocks.header, name, origin)
-    marked = _marked_of(blocks.header.get("prompt"), name)
+    marked, state = _marked_of(blocks.header.get("prompt"), name), blocks.header.get("state")
+    check_state(state)
     extra: list[Any] = []
 
     def fill(session: Session) -> None:
@@ -132,7 +136,7 @@ def load_context(file: BinaryIO, name: str, context: TokenContext, origin: Origi
                     draft.reader.load(part.n_bytes, blocks.read_into)
 
     context.take(fill, marked)
-    return Loaded(extra[0], blocks.header.get("state"))
+    return Loaded(extra[0], state)
 
 
 # ---- whether a file fits ---------------------------------------------------------------------------------------------

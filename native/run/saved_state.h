@@ -14,7 +14,7 @@ namespace lazygguf {
 
 // What a saved state must agree with: the model, the cache types and the segments of the session that restores it.
 struct state_shape {
-    std::vector<int32_t> numbers; // all of it, to be compared: see shape() in session_saved.cpp
+    std::vector<int32_t> numbers; // all of it, to be compared: see shape() in saved_session.cpp
     int32_t n_vocab = 0;          // token ids are below it
     int32_t n_ctx = 0;            // the restored tokens must fit; it may be another one than where they were saved
     bool gives_logits = true;

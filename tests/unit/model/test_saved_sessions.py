@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
@@ -20,7 +21,7 @@ from llama_cpp.llama_cache import LlamaDiskCache, LlamaRAMCache
 from tiny_gguf import TinyConfig
 
 from lazygguf import ContextFullError, KeepSchedule, LazyModel, SessionFileError
-from lazygguf.files.block_file import MAGIC
+from lazygguf.files.block_file import MAGIC, BlockReader, BlockWriter
 
 Write = Callable[[TinyConfig], tuple[Path, Any]]
 
@@ -207,6 +208,44 @@ def test_a_cut_or_changed_byte_is_noticed_wherever_it_is(model: LazyModel, tmp_p
     assert "incomplete" in refused(model, path)
     path.write_bytes(data)
     assert model.load_session(path) == {"x": "y" * 100}
+
+
+def with_header(data: bytes, **changes: Any) -> bytes:
+    """The file with values of its header changed, and checksums that fit."""
+    blocks = BlockReader(io.BytesIO(data), "file")
+    contents = {part: blocks.read_all() for part in blocks.parts()}
+    out = io.BytesIO()
+    writer = BlockWriter(out, {**blocks.header, **changes}, list(contents))
+    for content in contents.values():
+        writer.write(memoryview(content))
+        writer.end_part()
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"prompt": 3},
+        {"prompt": {"n_tokens": -1, "query_span": None, "protect": [], "recent": []}},
+        {"prompt": {"n_tokens": 9, "query_span": [0], "protect": [], "recent": []}},
+        {"prompt": {"n_tokens": 9, "query_span": None, "protect": [10], "recent": [True]}},
+        {"state": {"seed": 7, "drawn": {"bit_generator": "PCG64", "state": {"state": -1, "inc": "x"}}}},
+        {"state": {"seed": 7, "drawn": None}},
+        {"schedule": {"points": 3}},
+        {"schedule": []},
+        {"build": None, "weights_id": None},
+        {"byte_order": "big"},
+    ],
+)
+def test_wrong_values_under_right_checksums_are_refused(changes: dict[str, Any], target: str, tmp_path: Path) -> None:
+    path = tmp_path / "session"
+    with LazyModel(target, n_threads=1, n_ctx=256, keep=POINTS, seed=7) as model:
+        model.eval(list(range(3, 60)))
+        model.save_session(path)
+        assert model.load_session(path) is None
+        path.write_bytes(with_header(path.read_bytes(), **changes))
+        model.eval([5])
+        refused(model, path)
 
 
 # ---- saving --------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-// session_saved.cpp: a session as bytes, and back. The state comes first, then the rows; saved_state checks the state.
+// saved_session.cpp: a session as bytes, and back. The state comes first, then the rows; saved_state checks the state.
 
 #include <algorithm>
 
