@@ -176,7 +176,7 @@ class Repl:
         if not rest:
             raise ValueError("/load needs a file")
         self._session.load(path_of(rest))
-        self._document = ""
+        self._document = NO_DOCUMENT
         n_turns = len(self._session.messages)
         self._screen.note(f"the conversation goes on after {n_turns} message{'s' * (n_turns != 1)}")
 

@@ -10,7 +10,7 @@ of the question alone: to record it in each decode step costs too much where nob
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional
 
 import numpy as np
 import numpy.typing as npt
@@ -144,6 +144,11 @@ class WatchedSession:
     def reset(self) -> None:
         """As ``Session.reset``."""
         self._session.reset()
+        self._attended, self._n_prompt, self._marked = Attended(), 0, _NO_MARK
+
+    def load(self, n_bytes: int, read_into: Callable[[memoryview], Any]) -> None:
+        """As ``Session.load``. What the loaded tokens attended to is not in a saved session."""
+        self._session.load(n_bytes, read_into)
         self._attended, self._n_prompt, self._marked = Attended(), 0, _NO_MARK
 
     def attended(self) -> Optional[Scores]:

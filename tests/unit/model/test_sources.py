@@ -68,6 +68,17 @@ def test_a_chat_has_sources_in_what_the_user_gave(any_model: LazyModel) -> None:
     check(found, CHAT[1]["content"], "the cat sat?", message=1)
 
 
+def test_a_restored_session_has_sources_from_its_next_answer_on(any_model: LazyModel, tmp_path: Path) -> None:
+    any_model.create_chat_completion(CHAT, **ANSWER)
+    any_model.save_session(tmp_path / "session")
+    any_model.load_session(tmp_path / "session")
+    with pytest.raises(RuntimeError, match="there is no answer in the context"):
+        any_model.sources()
+    answered = [*CHAT, {"role": "assistant", "content": "here."}, {"role": "user", "content": "and line 3?"}]
+    any_model.create_chat_completion(answered, **ANSWER)
+    assert any_model.sources()
+
+
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"], ids=["LF", "CRLF"])
 def test_a_completion_has_sources_in_its_prompt(any_model: LazyModel, line_end: str) -> None:
     prompt = f"{DOCUMENT}\n\u6c34 \U0001f600 is it.\n\nwhere is line 7?".replace("\n", line_end)
