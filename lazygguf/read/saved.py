@@ -210,7 +210,7 @@ def _marked_of(values: Any, name: str) -> Callable[[list[int]], Optional[Prompt]
     try:
         n_tokens, span = values["n_tokens"], values["query_span"]
         lists = [values["protect"], values["recent"], [] if span is None else span]
-        is_right = type(n_tokens) is int and (span is None or len(span) == 2)
+        is_right = type(n_tokens) is int and n_tokens >= 0 and (span is None or len(span) == 2)
         is_right = is_right and all(type(pos) is int and 0 <= pos <= n_tokens for one in lists for pos in one)
     except (KeyError, TypeError):
         is_right = False
