@@ -19,7 +19,7 @@ import numpy.typing as npt
 from .._ffi import ProgressCallback
 from ..errors import Cancelled, ContextFullError
 from .prompt import Prompt, Reading
-from .scores import Scores
+from .scores import PromptAttention, Scores
 from .session import DraftCache, Progress, PromptReader, Session
 from .stats import Stats, stats_of_steps
 from .tokens import SessionTokens
@@ -110,14 +110,14 @@ class TokenContext:
         with self._step() as session:
             return session.logits()
 
-    def attended(self, prompt: Prompt) -> Optional[Scores]:
-        """How much each token of a prompt was attended to since it was read, (n_prompt,); None where it was not."""
+    def attended(self, prompt: Prompt) -> Optional[PromptAttention]:
+        """How much each token of a prompt was attended to since it was read; None where it was not read."""
         with self._step() as session:
             n_prompt = len(prompt.ids)
             if not isinstance(session, WatchedSession) or self._tokens.n_common(prompt.ids) < n_prompt:
                 return None
             attended = session.attended()
-            return attended if attended is not None and len(attended) == n_prompt else None
+            return attended if attended is not None and len(attended.scores) == n_prompt else None
 
     def begin(self) -> int:
         """Begins a generation and ends every other one; gives its number, which ``step`` takes."""

@@ -5,12 +5,25 @@ Owns pooling, as the native core pools where all tokens are live.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 Scores = npt.NDArray[np.float32]  # (n_tokens,)
+
+
+class PromptAttention(NamedTuple):
+    """How much a prompt's tokens were attended to.
+
+    Attributes:
+        scores: (n_prompt,), not below 0.
+        pool: tokens over which they are averaged before they are compared: an answer mostly stands beside the words
+            that are attended to.
+    """
+
+    scores: Scores
+    pool: int
 
 
 def pooled(scores: npt.NDArray[Any], before: int, after: int) -> npt.NDArray[np.float64]:

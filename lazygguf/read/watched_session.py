@@ -18,7 +18,7 @@ import numpy.typing as npt
 from .._ffi import AttentionRequest, ProgressCallback
 from ..schedule.keep_schedule import DEFAULT_QUERY, MAX_QUERY, KeepSchedule, PruningPoint
 from .prompt import QuerySpan
-from .scores import Scores, pooled
+from .scores import PromptAttention, Scores
 from .session import Session
 
 
@@ -139,6 +139,9 @@ class WatchedSession:
         """As ``Session.mark``: a prompt has been read."""
         self._session.mark()
         self._n_prompt = self._session.n_tokens
+        if self._attended.question is None and self._segment is not None:  # a saved session may remember who asked
+            asked = self._session.asked_by(self._segment, (0, self._n_prompt))
+            self._attended = Attended(asked, self._attended.answer)
         self._marked = self._n_prompt, self._attended
 
     def reset(self) -> None:
@@ -151,17 +154,10 @@ class WatchedSession:
         self._session.load(n_bytes, read_into)
         self._attended, self._n_prompt, self._marked = Attended(), 0, _NO_MARK
 
-    def attended(self) -> Optional[Scores]:
-        """How much each token of the newest prompt was attended to, (n_prompt,); None where nothing was read.
-
-        Averaged over the point's neighbours: the answer mostly stands beside the words that the question attends to.
-        """
-        parts = [part[: self._n_prompt] for part in self._attended if part is not None]
-        if not parts:
-            return None
-        best = np.maximum.reduce([_padded(part, self._n_prompt) for part in parts])
-        around = self._point.pool // 2
-        return pooled(best, around, around).astype(np.float32)
+    def attended(self) -> Optional[PromptAttention]:
+        """How much each token of the newest prompt was attended to; None where nothing was read."""
+        parts = [_padded(part[: self._n_prompt], self._n_prompt) for part in self._attended if part is not None]
+        return PromptAttention(np.maximum.reduce(parts), self._point.pool) if parts else None
 
     def _combined(self, attention: npt.NDArray[np.float32]) -> Scores:
         """Recorded attention as the point scores: over the asking tokens, head by head, and the best head's."""

@@ -55,16 +55,13 @@ class GivenText:
                 out[begin:end] = np.maximum(out[begin:end], value)
         return out
 
-    def parts(self, by_token: npt.NDArray[np.float32], spans: Spans) -> Values:
-        """The same with each token's number divided among its characters, and 0 where the text asks."""
-        out = np.zeros(len(self.text))
-        sizes = np.maximum(spans[:, 1] - spans[:, 0], 1)
-        for value, (begin, end) in zip((by_token / sizes).tolist(), self._inside(spans).tolist()):
-            if begin < end:
-                out[begin:end] += value
+    def holds(self, spans: Spans) -> npt.NDArray[np.bool_]:
+        """(n_tokens,), the tokens of the text but for those that ask."""
+        begins, ends = self._inside(spans).T
+        held = begins < ends
         for begin, end in self.asks:
-            out[begin:end] = 0.0
-        return out
+            held &= (ends <= begin) | (begins >= end)
+        return np.asarray(held)
 
     def _inside(self, spans: Spans) -> Spans:
         """Spans of the whole prompt in this text."""

@@ -77,7 +77,7 @@ def watched(records: bool = False) -> tuple[WatchedSession, FakeSession]:
 
 def attended(session: WatchedSession) -> Optional[list[float]]:
     found = session.attended()
-    return None if found is None else found.tolist()
+    return None if found is None else found.scores.tolist()
 
 
 @pytest.mark.parametrize("records", [False, True])
@@ -149,6 +149,17 @@ def test_a_last_token_that_is_read_again_ends_the_prompt() -> None:
     session.eval([7])
     session.mark()
     assert attended(session) == [2, 3, 7, 0]
+
+
+def test_a_saved_session_remembers_who_asked() -> None:
+    session, fake = watched()
+    fake.ids = [1, 2, 3, 4]  # as a loaded session has them
+    session.mark()
+    assert attended(session) == [2, 3, 4, 0]
+    unwatched, fake = watched(records=True)
+    fake.ids = [1, 2, 3, 4]
+    unwatched.mark()
+    assert attended(unwatched) is None
 
 
 def test_a_step_that_fails_changes_nothing() -> None:
