@@ -80,7 +80,10 @@ def open_target(folder: Path) -> Callable[[random.Random], None]:
             assert after is not None and after.tobytes() == logits.tobytes() and model.n_tokens == 3
         file.unlink()
         if model.n_tokens < 256:
-            model.eval([8])
+            try:
+                model.eval([8])
+            except LazyError as error:  # rows that were changed under a right checksum
+                assert "finite" in str(error), error
 
     return lambda rng: raw(rng) if rng.random() < 0.7 else framed(rng)
 
