@@ -19,10 +19,11 @@ from .._ffi.rpc import parse_servers
 from ..draft.draft import Draft, DraftModel
 from ..draft.reader import DraftReader, DraftRules
 from ..draft.rules import SecondLook
+from ..errors import ModelFileError
 from ..files.model_file import ModelFile
 from ..read.context import TokenContext
 from ..read.watched_session import WatchedSession
-from ..schedule.keep import has_profile, resolve_keep
+from ..schedule.keep import KeepArgument, has_profile, resolve_keep
 from ..schedule.keep_schedule import KeepSchedule
 from ..schedule.scoring import resolve_scoring
 from ..text.prompt_text import compile_headings
@@ -88,17 +89,7 @@ class ModelParts:
         """The context that the options ask for; ``placed_for`` is then its schedule. Warns of what is doubtful."""
         options, file = self.options, self.file
         can_draft = options.draft is not None and not self.draft_obstacle
-        schedule = resolve_keep(
-            options.keep,
-            n_layer=file.hparam("block_count"),
-            n_head=file.hparam("attention.head_count"),
-            metadata=file.metadata,
-            shipped=file.shipped,
-            max_revive=options.max_revive,
-            has_draft=can_draft,
-            windowed=file.windowed,
-        )
-        self.placed_for = schedule
+        schedule = self.placed_for = self._schedule(options.keep, options.max_revive, can_draft)
         weights = self.weights
         if options.keep == "auto" and not can_draft and not has_profile(file.metadata, file.shipped):
             logger.warning("no keep profile for this model, a careful default is used; lazygguf calibrate makes one")
@@ -145,15 +136,25 @@ class ModelParts:
         return self._keep(TokenContext(session, options.progress_callback, reader))
 
     def _usual_schedule(self) -> Optional[KeepSchedule]:
-        """What ``keep="auto"`` is without a draft."""
+        """What ``keep="auto"`` is without a draft; the careful default where the file's own profile is wrong."""
+        try:
+            return self._schedule("auto")
+        except ModelFileError:
+            return KeepSchedule.auto(self.file.hparam("block_count"), self.file.windowed)
+
+    def _schedule(
+        self, keep: KeepArgument, max_revive: Optional[int] = None, has_draft: bool = False
+    ) -> Optional[KeepSchedule]:
+        """What a ``keep`` comes to for this model; see ``resolve_keep``."""
         file = self.file
-        n_layer, n_head = file.hparam("block_count"), file.hparam("attention.head_count")
         return resolve_keep(
-            "auto",
-            n_layer=n_layer,
-            n_head=n_head,
+            keep,
+            n_layer=file.hparam("block_count"),
+            n_head=file.hparam("attention.head_count"),
             metadata=file.metadata,
             shipped=file.shipped,
+            max_revive=max_revive,
+            has_draft=has_draft,
             windowed=file.windowed,
         )
 

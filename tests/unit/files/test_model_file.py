@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from tiny_gguf import TinyConfig, write_tiny_gguf
+from gguf import GGUFValueType
+from tiny_gguf import Kv, TinyConfig, write_tiny_gguf
 
-from lazygguf import KeepSchedule, LazyModel
+from lazygguf import KeepSchedule, LazyModel, ModelFileError
 from lazygguf._ffi import NativeFile
 from lazygguf.files import model_file
 from lazygguf.files.model_file import FOLDER, fingerprint, shipped_profile, shipped_scoring
+from lazygguf.schedule.keep_schedule import PROFILE_KEY
 from lazygguf.schedule.scoring import ScoringProfile
 
 TinyModel = Callable[[TinyConfig], tuple[Path, Any]]
@@ -45,6 +47,17 @@ def test_auto_finds_the_shipped_profile_whatever_the_file_is_called(
     monkeypatch.setattr(model_file, "FOLDER", tmp_path)
     with LazyModel(str(path), n_ctx=64) as model:
         assert model.schedule == schedule
+
+
+@pytest.mark.parametrize("keep", ["off", "1:0.5", "-1:0.2"])
+def test_a_wrong_profile_in_the_file_is_nothing_to_who_chose_a_schedule(tmp_path: Path, keep: str) -> None:
+    profile = {PROFILE_KEY: Kv('{"points": 3}', GGUFValueType.STRING)}
+    path = tmp_path / "model.gguf"
+    write_tiny_gguf(path, TinyConfig(), overrides=lambda kv, tensors: kv.update(profile))
+    with pytest.raises(ModelFileError, match="keep profile has no list of points"):
+        LazyModel(path, n_ctx=64)
+    with LazyModel(path, n_ctx=64, keep=keep) as model:
+        assert model.schedule == (None if keep == "off" else KeepSchedule.parse(keep))
 
 
 def test_without_a_profile_one_line_names_calibrate(tiny_model: TinyModel, caplog: pytest.LogCaptureFixture) -> None:
