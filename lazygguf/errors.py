@@ -7,6 +7,10 @@ a second thread) is ``RuntimeError``, and missing files and memory are Python's 
 
 from __future__ import annotations
 
+import errno
+
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, a file size limit
+
 # control characters, and the separators that end a line, as a program would write them
 _ESCAPES = {
     code: chr(code).encode("unicode_escape").decode() for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)

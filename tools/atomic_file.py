@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Optional
 
 from lazygguf.cli.printable import printable
-
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, a file size limit
+from lazygguf.errors import DISK_FULL
+from lazygguf.files.atomic_file import is_empty_or
 
 
 def check_target(path: Path, force: bool) -> None:
@@ -33,18 +33,12 @@ def check_target(path: Path, force: bool) -> None:
         raise OSError(errno.EINVAL, "the output exists and is no regular file", str(path))
     if path.exists() and not force:
         raise FileExistsError(errno.EEXIST, "the output exists; --force replaces it", str(path))
-    if path.exists() and not _is_replaceable(path):
+    if path.exists() and not is_empty_or(b"GGUF", path):  # --force with a wrong name must not cost a checkpoint
         raise FileExistsError(errno.EEXIST, "the output exists and is no GGUF file; it is not replaced", str(path))
     if not os.access(parent, os.W_OK):
         raise PermissionError(
             errno.EACCES, "no right to write into the output's folder; --outfile names another", str(parent)
         )
-
-
-def _is_replaceable(path: Path) -> bool:
-    """Only a GGUF file or an empty one: --force with a wrong name must not cost a checkpoint."""
-    with open(path, "rb") as file:
-        return file.read(4) in (b"GGUF", b"")
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -119,7 +113,7 @@ def atomic_output(path: Path, force: bool) -> Iterator[Path]:
         try:
             yield scratch
         except OSError as error:
-            if error.errno in _FULL and error.filename is None:
+            if error.errno in DISK_FULL and error.filename is None:
                 raise OSError(error.errno, f"{error.strerror}; nothing was left there", str(path.parent)) from error
             raise
         check_target(path, force)  # it may have come into being meanwhile

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import codecs
 import contextlib
-import errno
 import io
 import os
 import sys
 from typing import Any, Optional, Union
 
+from ..errors import DISK_FULL
+
 _REPLACE = "lazygguf-replace"
 _ESCAPED_BYTES = range(0xDC80, 0xDD00)  # lone surrogates that stand for bytes of a file's name
-
-_FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EFBIG}
 
 _first_replaced: Optional[str] = None
 _said = False
@@ -72,7 +71,7 @@ class _Beside(io.RawIOBase):
             while n_done < len(data):
                 n_done += os.write(self._fd, data[n_done:])
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in DISK_FULL:
                 raise
         return len(data)
 

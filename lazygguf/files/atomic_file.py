@@ -14,9 +14,9 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import BinaryIO, Union
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, a quota, a file size limit
+from ..errors import DISK_FULL
 
 
 @contextlib.contextmanager
@@ -49,7 +49,7 @@ def replaced_file(path: str, magic: bytes) -> Iterator[BinaryIO]:
     except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(scratch)
-        if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+        if isinstance(error, OSError) and error.errno in DISK_FULL and error.filename is None:
             text = f"{error.strerror}; what was saved there before is still there"
             raise OSError(error.errno, text, path) from error
         raise
@@ -70,10 +70,14 @@ def check_replaceable(path: str, magic: bytes) -> None:
         raise IsADirectoryError(errno.EISDIR, "a folder, expected a file name", path)
     if not stat.S_ISREG(mode):
         raise OSError(errno.EINVAL, "no regular file", path)
-    with open(path, "rb") as file:
-        begin = file.read(len(magic))
-    if begin not in (magic, b""):
+    if not is_empty_or(magic, path):
         raise FileExistsError(errno.EEXIST, "the file is something else than what would be saved; it is kept", path)
+
+
+def is_empty_or(magic: bytes, path: Union[str, os.PathLike[str]]) -> bool:
+    """Whether a file has nothing in it or begins with these bytes."""
+    with open(path, "rb") as file:
+        return file.read(len(magic)) in (magic, b"")
 
 
 def _new_file(folder: str, name: str) -> tuple[BinaryIO, str]:

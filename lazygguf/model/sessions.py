@@ -18,11 +18,13 @@ import numpy as np
 from llama_cpp.llama import LlamaState
 
 from .._ffi import ggml_version, isa
+from .._names import path_text
 from ..errors import SessionFileError
 from ..files.atomic_file import replaced_file
 from ..files.block_file import MAGIC
 from ..read.context import TokenContext
 from ..read.saved import Origin, load_context, save_context
+from ..read.tokens import n_common
 from ..schedule.keep_schedule import KeepSchedule
 from .options import ModelOptions
 from .parts import ModelParts
@@ -64,12 +66,12 @@ class SavedSessions:
 
     def save(self, path: PathLike, extra: Any) -> None:
         """See ``LazyModel.save_session``."""
-        with replaced_file(_path_text(path), MAGIC) as file:
+        with replaced_file(path_text("path", path), MAGIC) as file:
             save_context(file, self._context, self._origin(), extra, self._state())
 
     def load(self, path: PathLike) -> Any:
         """See ``LazyModel.load_session``."""
-        name = _path_text(path)
+        name = path_text("path", path)
         with open(name, "rb", buffering=0) as file:
             return self._load(file, name)
 
@@ -108,7 +110,7 @@ class SavedSessions:
             state = cache[ids]
         except KeyError:
             return
-        if _n_common(state.input_ids, ids) > _n_common(self._context.ids, ids):
+        if n_common(state.input_ids, ids) > n_common(self._context.ids, ids):
             self.restore(state)
 
     @property
@@ -122,10 +124,10 @@ class SavedSessions:
             if isinstance(state, dict) and self._seeds is not None and state.get("seed") == self._options.seed:
                 drawn.append(_checked_draws(state.get("drawn"), name))
 
-        loaded = load_context(file, name, self._context, self._origin(), check)
+        extra = load_context(file, name, self._context, self._origin(), check)
         if self._seeds is not None and drawn:  # the next call without a seed draws what it would have drawn there
             self._seeds.bit_generator.state = drawn[0]
-        return loaded.extra
+        return extra
 
     def _origin(self) -> Origin:
         file, options = self._parts.file, self._options
@@ -155,24 +157,9 @@ def _checked_draws(drawn: Any, name: str) -> Any:
     return drawn
 
 
-def _n_common(a: Any, b: Any) -> int:
-    n = min(len(a), len(b))
-    differ = np.flatnonzero(np.asarray(a[:n], np.int64) != np.asarray(b[:n], np.int64))
-    return int(differ[0]) if differ.size else n
-
-
 @lru_cache(maxsize=1)
 def _version() -> str:
     try:
         return version("lazygguf")
     except PackageNotFoundError:  # run from a source tree that is not installed
         return "0.0.0"
-
-
-def _path_text(path: Any) -> str:
-    text = path.__fspath__() if isinstance(path, os.PathLike) else path
-    if not isinstance(text, str):
-        raise TypeError(f"path is {path!r}, expected text or a pathlib.Path")
-    if "\0" in text or not text:
-        raise ValueError(f"path is {text!r}, expected the name of a file")
-    return text

@@ -15,7 +15,7 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, BinaryIO, Callable, NamedTuple, Optional
+from typing import Any, BinaryIO, Callable, Optional
 
 from ..errors import ContextFullError, SessionFileError
 from ..files.block_file import BlockReader, BlockWriter, Part
@@ -49,13 +49,6 @@ class Origin:
     type_v: str
     schedule: Optional[dict[str, Any]]
     build: dict[str, str]
-
-
-class Loaded(NamedTuple):
-    """What a file holds beside the tokens: JSON values of the one who saved it."""
-
-    extra: Any
-    state: Any
 
 
 def save_context(file: BinaryIO, context: TokenContext, origin: Origin, extra: Any = None, state: Any = None) -> None:
@@ -98,7 +91,7 @@ def save_context(file: BinaryIO, context: TokenContext, origin: Origin, extra: A
 
 def load_context(
     file: BinaryIO, name: str, context: TokenContext, origin: Origin, check_state: Callable[[Any], None]
-) -> Loaded:
+) -> Any:
     """Puts a saved context in the place of what this one holds.
 
     The draft's part is passed over where it is of another draft, or where there is none here: the draft reads again
@@ -111,6 +104,9 @@ def load_context(
         origin: of its model.
         check_state: called with the ``state`` that was given to ``save_context`` before anything changes.
 
+    Returns:
+        The ``extra`` that was given to it.
+
     Raises:
         SessionFileError: it is no saved session, is damaged, or does not fit; the context is as it was.
         ContextFullError: it does not fit into ``n_ctx``; the context is as it was.
@@ -119,8 +115,8 @@ def load_context(
     """
     blocks = BlockReader(file, name)
     _check_fits(blocks.header, name, origin)
-    marked, state = _marked_of(blocks.header.get("prompt"), name), blocks.header.get("state")
-    check_state(state)
+    marked = _marked_of(blocks.header.get("prompt"), name)
+    check_state(blocks.header.get("state"))
     extra: list[Any] = []
 
     def fill(session: Session) -> None:
@@ -136,7 +132,7 @@ def load_context(
                     draft.reader.load(part.n_bytes, blocks.read_into)
 
     context.take(fill, marked)
-    return Loaded(extra[0], state)
+    return extra[0]
 
 
 # ---- whether a file fits ---------------------------------------------------------------------------------------------

@@ -13,6 +13,13 @@ import numpy as np
 from .session import Session
 
 
+def n_common(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many ids two lists have in common at their begin."""
+    n = min(len(a), len(b))
+    differ = np.flatnonzero(np.asarray(a[:n], np.int64) != np.asarray(b[:n], np.int64))
+    return int(differ[0]) if differ.size else n
+
+
 class SessionTokens:
     """The ids of the tokens in a session."""
 
@@ -57,9 +64,8 @@ class SessionTokens:
 
     def n_common(self, ids: Sequence[int]) -> int:
         """How many tokens at the begin of a prompt the session holds already."""
-        n = min(self.settle(), len(ids))
-        differ = np.flatnonzero(np.asarray(self._ids[:n], np.int64) != np.asarray(ids[:n], np.int64))
-        return int(differ[0]) if differ.size else n
+        self.settle()
+        return n_common(self._ids, ids)
 
     def trim(self, n_tokens: int) -> None:
         """Keeps the first ``n_tokens`` tokens. A session that holds no more keeps its logits too."""

@@ -1,17 +1,15 @@
 """JSON schemas: every keyword is obeyed or refused by its name and place.
 
-Owns which keywords and values are taken (JSON Schema 2020-12 and draft 7), and the core schema that llguidance gets:
-references resolved, annotations and keywords without an effect left out. So nothing reaches llguidance that it would
-ignore. docs/json.md has the table. It knows nothing of tokens.
+Owns the core schema that llguidance gets: references resolved, annotations and keywords without an effect left out. So
+nothing reaches llguidance that it would ignore. Which keywords and values are taken is json_keywords'; docs/json.md has
+the table. It knows nothing of tokens.
 """
 
 from __future__ import annotations
 
-import difflib
 import functools
 import json
-import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Callable, Union
@@ -19,7 +17,19 @@ from urllib.parse import unquote
 
 import llguidance
 
-from .json_strings import FORMATS, rust_pattern, with_encoding, with_format
+from .json_keywords import (
+    ANNOTATIONS,
+    CHECKS,
+    COUNTS,
+    MAPS,
+    MAX_EXACT,
+    ONE,
+    REFUSED,
+    TYPES,
+    shown,
+    unknown_keyword,
+)
+from .json_strings import rust_pattern, with_encoding, with_format
 
 MAX_SCHEMA_CHARS = 1 << 20
 MAX_DEPTH = 64  # of schemas and references in each other
@@ -28,7 +38,6 @@ MAX_NAMES = 500  # of one object
 MAX_PATTERNS = 50  # of names of one object
 MAX_PARTS = 50_000  # values in a schema, each as often as it would be written
 MAX_STATES = 20_000  # the product of all multipleOf: a number is divided by all of them at once
-MAX_EXACT = 2**53  # llguidance holds numbers as float64
 MAX_REASON_CHARS = 200
 MAX_SEARCH_CHARS = 5_000_000  # of schemas that are compiled to find the place of an error, a second or two
 
@@ -41,50 +50,12 @@ _NAMES_AS_THEY_ARE = {"json_allowed_escapes": 'nrtbf\\"'}
 # Forced text may come in any tokens: the model chooses them, and llguidance needs no tokenizer.
 _LARK = '%llguidance {"no_forcing": true}\nstart: %json '
 
-# Keywords that say nothing about the value.
-_FOR_PEOPLE = ("title", "description", "default", "examples", "example", "deprecated", "readOnly", "writeOnly")
-ANNOTATIONS = frozenset((*_FOR_PEOPLE, "discriminator", "$schema", "$comment", "$anchor", "$defs", "definitions"))
-# Keywords that no grammar enforces here, and values with which they say nothing.
-REFUSED: dict[str, tuple[Any, ...]] = {
-    "not": (False,),
-    "if": (),
-    "then": (),
-    "else": (),
-    "contains": (),
-    "minContains": (),
-    "maxContains": (),
-    "uniqueItems": (False,),
-    "unevaluatedItems": (True, {}),
-    "unevaluatedProperties": (True, {}),
-    "propertyNames": (True, {}),
-    "dependencies": ({},),
-    "dependentRequired": ({},),
-    "dependentSchemas": ({},),
-    "$dynamicRef": (),
-    "$dynamicAnchor": (),
-    "$recursiveRef": (),
-    "$recursiveAnchor": (False,),
-    "$vocabulary": (),
-    "contentMediaType": (),
-    "contentSchema": (),
-    "nullable": (False,),
-    "$id": (),
-    "id": (),
-    "x-guidance": (),
-}
 _DEFINITION = "#/$defs/"
-TYPES = ("null", "boolean", "integer", "number", "string", "array", "object")
-
-_COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
-_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 _STRINGS: dict[str, Callable[[Any], dict[str, Any]]] = {
     "pattern": lambda pattern: {"type": "string", "pattern": rust_pattern(pattern)},
     "format": with_format,
     "contentEncoding": with_encoding,
 }
-_ONE = ("additionalProperties",)
-_LISTS = ("allOf", "anyOf", "oneOf", "prefixItems")
-_MAPS = ("properties", "patternProperties")
 
 
 @dataclass(frozen=True)
@@ -153,7 +124,7 @@ def _check_size(document: Any) -> None:
             if isinstance(factor, (int, float)) and not isinstance(factor, bool) and 0 < factor <= MAX_EXACT:
                 n_states *= max(1, Fraction(str(factor)).numerator)
                 if n_states > MAX_STATES:
-                    said = f'keyword "multipleOf" is {_shown(factor)}'
+                    said = f'keyword "multipleOf" is {shown(factor)}'
                     raise ValueError(_message(where, said, f"all together may come to {MAX_STATES}"))
             todo += [(f"{where}/{_escaped(str(name))}", value) for name, value in part.items()]
         elif isinstance(part, (list, tuple)):
@@ -258,7 +229,7 @@ class _Core:
         if isinstance(node, bool):
             return node
         if not isinstance(node, dict):
-            raise ValueError(_message(where, f"a schema is {_shown(node)}, expected an object or a boolean"))
+            raise ValueError(_message(where, f"a schema is {shown(node)}, expected an object or a boolean"))
         core: dict[str, Any] = {}
         for keyword, value in node.items():
             if keyword in ANNOTATIONS or (keyword in ("$id", "id") and where == "#" and isinstance(value, str)):
@@ -267,13 +238,13 @@ class _Core:
                 continue
             if keyword in REFUSED:
                 raise ValueError(_message(where, f'keyword "{keyword}" is not supported'))
-            if keyword not in _CHECKS and keyword.startswith("x-"):  # OpenAPI's extensions
+            if keyword not in CHECKS and keyword.startswith("x-"):  # OpenAPI's extensions
                 continue
-            if keyword not in _CHECKS:
-                raise ValueError(_message(where, _unknown(keyword)))
-            complaint = _CHECKS[keyword](value)
+            if keyword not in CHECKS:
+                raise ValueError(_message(where, unknown_keyword(keyword)))
+            complaint = CHECKS[keyword](value)
             if complaint:
-                raise ValueError(_message(where, f'keyword "{keyword}" is {_shown(value)}, {complaint}'))
+                raise ValueError(_message(where, f'keyword "{keyword}" is {shown(value)}, {complaint}'))
             core.update(self._keyword(keyword, value, where, depth))
         self._check_together(node, where)
         self._add_strings(node, core, where)
@@ -291,16 +262,16 @@ class _Core:
             return {keyword: [self._schema(part, f"{place}/{i}", depth + 1) for i, part in enumerate(value)]}
         opened, self._open = self._open, []  # from here on a value is between a schema and the next
         try:
-            if keyword in _ONE or (keyword == "items" and not isinstance(value, list)):
+            if keyword in ONE or (keyword == "items" and not isinstance(value, list)):
                 return {keyword: self._schema(value, place, depth + 1)}
-            if keyword in _MAPS:
+            if keyword in MAPS:
                 return {keyword: self._map(keyword, value, where, depth)}
             if keyword in ("prefixItems", "items"):  # a list of items is what prefixItems was before 2020-12
                 parts = [self._schema(part, f"{place}/{i}", depth + 1) for i, part in enumerate(value)]
                 return {"prefixItems": parts}
             if keyword == "additionalItems":
                 return {"items": self._schema(value, place, depth + 1)}
-            if keyword in _COUNTS:
+            if keyword in COUNTS:
                 return {keyword: int(value)}
             return {keyword: value} if keyword not in _STRINGS else {}
         finally:
@@ -311,7 +282,7 @@ class _Core:
         parts = []
         for keyword, part_of in _STRINGS.items():
             if keyword in node:
-                said = f'keyword "{keyword}" is {_shown(node[keyword])}'
+                said = f'keyword "{keyword}" is {shown(node[keyword])}'
                 try:
                     parts.append(part_of(node[keyword]))
                 except ValueError as error:
@@ -330,15 +301,15 @@ class _Core:
                 try:
                     key = rust_pattern(name)
                 except ValueError as error:
-                    raise ValueError(_message(where, f'keyword "{keyword}" has {_shown(name)}', str(error))) from None
+                    raise ValueError(_message(where, f'keyword "{keyword}" has {shown(name)}', str(error))) from None
             if key in parts:
-                raise ValueError(_message(where, f'keyword "{keyword}" has {_shown(name)} twice'))
+                raise ValueError(_message(where, f'keyword "{keyword}" has {shown(name)} twice'))
             parts[key] = self._schema(part, f"{where}/{keyword}/{_escaped(name)}", depth + 1)
         return parts
 
     def _reference(self, pointer: str, where: str, depth: int) -> str:
         if pointer in self._open:
-            raise ValueError(_message(where, f'keyword "$ref" is {_shown(pointer)}, which leads back to itself'))
+            raise ValueError(_message(where, f'keyword "$ref" is {shown(pointer)}, which leads back to itself'))
         if pointer not in self._names:
             self._names[pointer] = str(len(self._names))
             target = self._target(pointer, where)
@@ -349,7 +320,7 @@ class _Core:
 
     def _target(self, pointer: str, where: str) -> Any:
         """What a reference inside the document points at."""
-        said = f'keyword "$ref" is {_shown(pointer)}'
+        said = f'keyword "$ref" is {shown(pointer)}'
         if pointer != "#" and not pointer.startswith("#/"):
             raise ValueError(_message(where, f'{said}, expected "#" or a place in this schema such as "#/$defs/name"'))
         target = self._document
@@ -403,101 +374,5 @@ def _message(where: str, *parts: str) -> str:
     return f"JSON schema at {place}: {': '.join(part for part in parts if part)}"
 
 
-def _shown(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
-
-
 def _escaped(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")
-
-
-def _unknown(keyword: str) -> str:
-    near = difflib.get_close_matches(keyword, [*_CHECKS, *ANNOTATIONS], 1)
-    return f"keyword {_shown(keyword)} is unknown" + (f', did you mean "{near[0]}"?' if near else "")
-
-
-def _numbers(value: Any) -> Iterator[Union[int, float]]:
-    stack = [value]
-    while stack:
-        part = stack.pop()
-        if isinstance(part, (list, dict)):
-            stack.extend(part.values() if isinstance(part, dict) else part)
-        elif isinstance(part, (int, float)) and not isinstance(part, bool):
-            yield part
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _check_values(value: Any) -> str:
-    inexact = any(abs(number) > MAX_EXACT or not math.isfinite(number) for number in _numbers(value))
-    return f"expected numbers up to {MAX_EXACT}" if inexact else ""
-
-
-def _check_bound(value: Any) -> str:
-    return "" if _is_number(value) and not _check_values(value) else f"expected a number up to {MAX_EXACT}"
-
-
-def _check_multiple(value: Any) -> str:
-    return _check_bound(value) or ("" if value > 0 else "expected a number above 0")
-
-
-def _check_count(value: Any) -> str:
-    whole = _is_number(value) and float(value).is_integer() and 0 <= value <= 2**31
-    return "" if whole else "expected an integer from 0"
-
-
-def _check_enum(value: Any) -> str:
-    return _check_values(value) if isinstance(value, list) and value else "expected a list of values"
-
-
-def _check_type(value: Any) -> str:
-    kinds = value if isinstance(value, list) and value else [value]
-    known = all(isinstance(kind, str) and kind in TYPES for kind in kinds)
-    return "" if known else f"expected {', '.join(TYPES)} or a list of them"
-
-
-def _check_format(value: Any) -> str:
-    return "" if value in FORMATS else f"expected {', '.join(FORMATS)}"
-
-
-def _check_names(value: Any) -> str:
-    names = isinstance(value, list) and all(isinstance(name, str) for name in value)
-    return "" if names else "expected a list of strings"
-
-
-def _check_text(value: Any) -> str:
-    return "" if isinstance(value, str) else "expected a string"
-
-
-def _check_list(value: Any) -> str:
-    return "" if isinstance(value, list) and value else "expected a list of schemas"
-
-
-def _check_map(value: Any) -> str:
-    return "" if isinstance(value, dict) else "expected an object of schemas"
-
-
-def _check_nothing(value: Any) -> str:
-    return ""  # schemas are checked where they are gone through
-
-
-_CHECKS: dict[str, Callable[[Any], str]] = {
-    **dict.fromkeys(_COUNTS, _check_count),
-    **dict.fromkeys(_BOUNDS, _check_bound),
-    **dict.fromkeys(_LISTS, _check_list),
-    **dict.fromkeys(_MAPS, _check_map),
-    **dict.fromkeys((*_ONE, "items", "additionalItems"), _check_nothing),
-    "multipleOf": _check_multiple,
-    "type": _check_type,
-    "enum": _check_enum,
-    "const": _check_values,
-    "pattern": _check_text,
-    "format": _check_format,
-    "contentEncoding": _check_text,
-    "required": _check_names,
-    "$ref": _check_text,
-}
-KEYWORDS = tuple(_CHECKS)  # that are obeyed

@@ -14,11 +14,12 @@ void keys(const gguf_file & file, hparams & hp) {
     read_rope(file, hp, GGML_ROPE_TYPE_NORMAL);
     hp.embd_scale = read_scale(file, "embedding_scale", 1.0F);
     hp.logit_scale = 1.0F / read_scale(file, "logit_scale", 1.0F);
-    const int64_t i = file.find("granite.rope.scaling.finetuned");
-    const bool rotates = i < 0 || file.integer(i) != 0;
+    const float attn_scale = read_scale(file, "attention.scale", hp.head_scale());
+    const float residual_scale = read_scale(file, "residual_scale", 1.0F);
+    const bool rotates = read_flag(file, "rope.scaling.finetuned", true);
     for (layer_params & layer : hp.layers) {
-        layer.attn_scale = read_scale(file, "attention.scale", layer.attn_scale);
-        layer.residual_scale = read_scale(file, "residual_scale", 1.0F);
+        layer.attn_scale = attn_scale;
+        layer.residual_scale = residual_scale;
         layer.rope.n_rot = rotates ? layer.rope.n_rot : 0;
     }
 }

@@ -69,6 +69,11 @@ void read_rope_scaling(const gguf_file & file, const std::string & prefix, rope_
 
 } // namespace
 
+bool read_flag(const gguf_file & file, const char * key, bool fallback) {
+    const int64_t i = file.find(prefix_of(file) + key);
+    return i < 0 ? fallback : file.integer(i) != 0;
+}
+
 float read_scale(const gguf_file & file, const char * key, float fallback) {
     const float scale = file.get_f32(prefix_of(file) + key, 0.0F);
     if (scale != 0.0F) { // llama.cpp takes 0 as not given
@@ -89,7 +94,7 @@ void refuse_windows(const gguf_file & file) {
 
 void read_shape(const gguf_file & file, hparams & hp) {
     const std::string a = prefix_of(file);
-    if (const int64_t i = file.find(a + "attention.causal"); i >= 0 && file.integer(i) == 0) {
+    if (!read_flag(file, "attention.causal", true)) {
         refuse(file, "attention.causal is false: tokens see those behind them");
     }
     hp.n_ctx_train = static_cast<int>(file.get_u32(a + "context_length"));

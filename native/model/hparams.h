@@ -73,6 +73,8 @@ void read_rope(const gguf_file & file, hparams & hp, int mode);
 void read_windows(const gguf_file & file, hparams & hp, uint32_t every);
 // The base of the rotation by another key, `fallback` where the file has none.
 float read_freq_base(const gguf_file & file, const char * key, float fallback);
+// A key's truth value; any number but 0 is true.
+bool read_flag(const gguf_file & file, const char * key, bool fallback);
 // A key's factor, `fallback` where the file has none or 0.
 float read_scale(const gguf_file & file, const char * key, float fallback);
 // Fails with unsupported where the file has what is no part of a dense model that sees its whole context.

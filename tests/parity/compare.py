@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Optional
 
+import llama_cpp
 import numpy as np
 from reference import Reference, nmse
 
@@ -35,6 +36,12 @@ def logits_of(session: NativeSession) -> np.ndarray:
     logits = session.logits()
     assert logits is not None
     return logits
+
+
+def llama_logits(model: llama_cpp.Llama, ids: list[int]) -> np.ndarray:
+    """llama.cpp's logits after these tokens, which it reads behind those that it has."""
+    model.eval(ids)
+    return np.array(np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(model.ctx, -1), (model.n_vocab(),)))
 
 
 def assert_same_step(

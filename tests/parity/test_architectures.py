@@ -9,7 +9,7 @@ from typing import Any
 import llama_cpp
 import numpy as np
 import pytest
-from parity.compare import EXACT, assert_same_step, logits_of, new_session, prompt, schedule_of
+from parity.compare import EXACT, assert_same_step, llama_logits, logits_of, new_session, prompt, schedule_of
 from reference import Reference, nmse
 from tiny_gguf import TinyConfig
 
@@ -55,16 +55,11 @@ TOLERANCE = {"gemma3": 1e-6}
 ALIKE = ("gemma3", "gemma3, windows", "granite", "olmo2", "olmo2, windows", "smollm3")
 
 
-def llama_logits(path: Path, steps: list[list[int]], n_ctx: int, **options: Any) -> list[np.ndarray]:
-    """After each step."""
+def llama_steps(path: Path, steps: list[list[int]], n_ctx: int, **options: Any) -> list[np.ndarray]:
+    """llama.cpp's logits after each step."""
     model = llama_cpp.Llama(str(path), n_ctx=n_ctx, n_threads=2, n_threads_batch=2, verbose=False, **options)
     try:
-        out = []
-        for step in steps:
-            model.eval(step)
-            logits = llama_cpp.llama_get_logits_ith(model.ctx, -1)
-            out.append(np.array(np.ctypeslib.as_array(logits, (model.n_vocab(),))))
-        return out
+        return [llama_logits(model, step) for step in steps]
     finally:
         model.close()
 
@@ -74,7 +69,7 @@ def test_the_reference_in_float32_is_llama_cpp(tiny_model: Write, name: str) -> 
     config = TinyConfig(**CHANGES[name])
     path, weights = tiny_model(config)
     ids = prompt(96)
-    (expected,) = llama_logits(path, [ids], 256, type_k=0, type_v=0)
+    (expected,) = llama_steps(path, [ids], 256, type_k=0, type_v=0)
     error = nmse(Reference(weights, config).eval(ids), expected)
     print(f"{name}: {error:.1e}")
     assert error <= TOLERANCE.get(config.arch, 1e-10)
@@ -88,7 +83,7 @@ def test_dense_logits_are_llama_cpps(tiny_model: Write, name: str, weight_type: 
     path, _ = tiny_model(config)
     ids = prompt(604)
     steps = [ids[:600], *([token] for token in ids[600:])]
-    expected = llama_logits(path, steps, 1024, n_ubatch=512, flash_attn=True)
+    expected = llama_steps(path, steps, 1024, n_ubatch=512, flash_attn=True)
     session = new_session(path, n_ctx=1024, type_k="f16", type_v="f16", n_ubatch=512)
     for step, logits in zip(steps, expected):
         session.eval(step)

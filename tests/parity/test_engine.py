@@ -8,7 +8,7 @@ from pathlib import Path
 import llama_cpp
 import numpy as np
 import pytest
-from parity.compare import EXACT, assert_same_step, logits_of, new_session, prompt, schedule_of
+from parity.compare import EXACT, assert_same_step, llama_logits, logits_of, new_session, prompt, schedule_of
 from reference import Reference, nmse
 from tiny_gguf import ARCHS, TinyConfig
 
@@ -301,11 +301,6 @@ LLAMA_NMSE = {
     "Q5_0": 1e-4,
     "Q4_K": 1e-4,
 }
-
-
-def llama_logits(model: llama_cpp.Llama, ids: list[int]) -> np.ndarray:
-    model.eval(ids)
-    return np.array(np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(model.ctx, -1), (model.n_vocab(),)))
 
 
 def assert_dense_parity(path: Path, ids: list[int], n_decode: int, tolerance: float, n_ctx: int) -> None:

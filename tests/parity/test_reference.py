@@ -11,6 +11,7 @@ import pytest
 import reference
 import tiny_gguf
 from gguf import GGMLQuantizationType
+from parity.compare import llama_logits
 from reference import Point, Reference, Schedule
 from tiny_gguf import ARCHS, TinyConfig
 
@@ -37,7 +38,7 @@ def prompt(n: int, seed: int = 0, n_vocab: int = 320) -> list[int]:
     return [int(token) for token in np.random.default_rng(seed).integers(3, n_vocab, n)]
 
 
-def llama_logits(path: Path, ids: list[int], *, type_kv: int = GGML_F16, flash_attn: bool = False) -> np.ndarray:
+def llama_of_file(path: Path, ids: list[int], *, type_kv: int = GGML_F16, flash_attn: bool = False) -> np.ndarray:
     model = llama_cpp.Llama(
         str(path),
         n_ctx=256,
@@ -49,9 +50,7 @@ def llama_logits(path: Path, ids: list[int], *, type_kv: int = GGML_F16, flash_a
         verbose=False,
     )
     try:
-        model.eval(ids)
-        logits = llama_cpp.llama_get_logits_ith(model.ctx, -1)
-        return np.array(np.ctypeslib.as_array(logits, (model.n_vocab(),)))
+        return llama_logits(model, ids)
     finally:
         model.close()
 
@@ -74,7 +73,7 @@ def test_the_references_dense_logits_are_llama_cpps(
     config = TinyConfig.for_type(weight_type, arch=arch)
     weights = tiny_gguf.write_tiny_gguf(tmp_path / "tiny.gguf", config)
     ids = prompt(96)
-    expected = llama_logits(tmp_path / "tiny.gguf", ids, flash_attn=flash_attn)
+    expected = llama_of_file(tmp_path / "tiny.gguf", ids, flash_attn=flash_attn)
     error = reference.nmse(Reference(weights, config, kv_f16=True).eval(ids), expected)
     print(f"{arch} {weight_type} flash_attn={flash_attn}: {error:.1e}")
     assert error <= TOLERANCE[weight_type]
@@ -105,7 +104,7 @@ def test_with_float32_everywhere_only_rounding_is_left(tmp_path: Path, changes: 
     config = TinyConfig(**changes)
     weights = tiny_gguf.write_tiny_gguf(tmp_path / "tiny.gguf", config)
     ids = prompt(96)
-    expected = llama_logits(tmp_path / "tiny.gguf", ids, type_kv=GGML_F32)
+    expected = llama_of_file(tmp_path / "tiny.gguf", ids, type_kv=GGML_F32)
     error = reference.nmse(Reference(weights, config).eval(ids), expected)
     print(f"{changes}: {error:.1e}")
     assert error <= 1e-10  # 4e-13 to 6e-12 measured

@@ -17,7 +17,7 @@ from tiny_gguf import TinyConfig
 
 from lazygguf.errors import LazyError
 from lazygguf.generate.sampling import Sampler, SamplingParams
-from lazygguf.text import json_schema
+from lazygguf.text import json_keywords
 from lazygguf.text.grammar import GrammarFilter, grammar_of_response_format, grammar_of_schema
 from lazygguf.text.json_schema import JsonSchema
 from lazygguf.text.tokenizer import Tokenizer
@@ -88,7 +88,7 @@ def test_a_keyword_that_cannot_be_obeyed_is_refused_by_name_and_place(case: dict
 
 def test_every_keyword_has_a_case() -> None:
     tried = {case["keyword"] for case in CASES}
-    keywords = {*json_schema.KEYWORDS, *json_schema.REFUSED} - {"id"}
+    keywords = {*json_keywords.KEYWORDS, *json_keywords.REFUSED} - {"id"}
     assert keywords <= tried
 
 
